@@ -1,0 +1,113 @@
+"""Everything the core can ask the world to do: frozen imperatives. The effect runner carries them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from manager.core.ids import NodeId, OperationId, TraceId, VmId
+from manager.core.model import Convergence, PeerRoute, VmSettings
+
+
+class VmChange(StrEnum):
+    """The changes of state that a hypervisor makes to one VM on one node."""
+
+    START = "start"  # from off or saved. virDomainCreateWithFlags
+    SHUT_DOWN = "shut down"  # asks the guest (ACPI). virDomainShutdownFlags
+    SHUT_DOWN_AGENT = "shut down through the agent"
+    TURN_OFF = "turn off"  # power cut. virDomainDestroyFlags
+    RESTART = "restart"  # asks the guest. virDomainReboot
+    SAVE = "save"  # virDomainManagedSave
+    DELETE_SAVED_STATE = "delete saved state"  # virDomainManagedSaveRemove
+    PAUSE = "pause"  # virDomainSuspend
+    RESUME = "resume"  # virDomainResume
+    RESET = "reset"  # power cycle. virDomainReset
+
+
+LONG_CHANGES = frozenset({VmChange.START, VmChange.SAVE})
+"""Changes that may take minutes: they run on a connection of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """Base of all effects. `trace` joins it with the request it came from."""
+
+    trace: TraceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmEffect(Effect):
+    """An effect on one VM, for one attempt of one operation; answered by `EffectEnded`."""
+
+    operation: OperationId
+    attempt: int
+    vm: VmId
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeVm(VmEffect):
+    """Change a VM's state on the node that has it."""
+
+    change: VmChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartMigration(VmEffect):
+    """Live-migrate a running VM from `node` to `target`; ended when the move is over."""
+
+    target: NodeId
+    route: PeerRoute
+    bandwidth_mib_s: int  # 0: no cap
+    unsafe: bool  # every writable disk is on a declared shared path with a safe cache mode
+    convergence: Convergence
+    autostart: bool  # carried by us: libvirt does not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortMigration(VmEffect):
+    """Ask the source to cancel the running move. The move's own `EffectEnded` tells the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPeerLogin(VmEffect):
+    """Find out, without moving anything, whether `node` can log in to `target`."""
+
+    target: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteVmSettings(VmEffect):
+    """Store settings in the domain's metadata; what else stands there is kept."""
+
+    settings: VmSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadNode(Effect):
+    """Read a node's inventory again, soon. Several requests become one read."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadVm(Effect):
+    """Read one VM's definition again."""
+
+    node: NodeId
+    vm: VmId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTimer(Effect):
+    """Send `TimerFired(key)` at `at_s`; a later one with the same key replaces it."""
+
+    key: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelTimer(Effect):
+    """Forget the timer of that key, if there is one."""
+
+    key: str

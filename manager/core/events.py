@@ -1,0 +1,263 @@
+"""Everything that can happen: frozen facts in the past tense, the core's only input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from manager.core.errors import Failure
+from manager.core.ids import NodeId, OperationId, TraceId, VmId
+from manager.core.model import (
+    Hold,
+    NodeFacts,
+    NodeLoad,
+    StatusCause,
+    VmConfig,
+    VmLoad,
+    VmStatus,
+)
+
+if TYPE_CHECKING:
+    from manager.core.actions import Plan
+    from manager.core.operations import Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. `at_s` is wall-clock seconds; the core has no clock of its own."""
+
+    at_s: float
+    trace: TraceId = TraceId("")
+
+
+# --- nodes -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConnecting(Event):
+    """A connection attempt began."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConnected(Event):
+    """The host answered and its events are registered; the inventory comes next."""
+
+    node: NodeId
+    facts: NodeFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConnectFailed(Event):
+    """A connection attempt failed; the next one comes at `retry_at_s` (None: only when asked)."""
+
+    node: NodeId
+    failure: Failure
+    hint: str = ""
+    retry_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLost(Event):
+    """A connection that worked is gone: closed, timed out, or a call did not return."""
+
+    node: NodeId
+    failure: Failure
+    retry_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenVm:
+    """One line of an inventory."""
+
+    vm: VmId
+    name: str
+    status: VmStatus
+    cause: StatusCause = StatusCause.NONE
+    incarnation: int | None = None
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInventoryRead(Event):
+    """All VMs a node has. What changed after `started_s` is newer than this."""
+
+    node: NodeId
+    started_s: float
+    vms: tuple[SeenVm, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSampled(Event):
+    """Loads of a node and of some of its VMs."""
+
+    node: NodeId
+    load: NodeLoad
+    vms: Mapping[VmId, VmLoad]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHeld(Event):
+    """Someone asked that a node takes no new VMs."""
+
+    node: NodeId
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReleased(Event):
+    """One holder gave a node free; others may still hold it."""
+
+    node: NodeId
+    who: str
+
+
+# --- VMs -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmStateChanged(Event):
+    """A lifecycle event said that a VM is now in this state on this node."""
+
+    node: NodeId
+    vm: VmId
+    name: str
+    status: VmStatus
+    cause: StatusCause = StatusCause.NONE
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmUndefined(Event):
+    """A node dropped a VM's definition; a running VM stays until it stops."""
+
+    node: NodeId
+    vm: VmId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmDefinitionChanged(Event):
+    """A VM's definition, devices or metadata changed on a node: read it again."""
+
+    node: NodeId
+    vm: VmId
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmConfigRead(Event):
+    """A VM's definition as read from a node, at `started_s`."""
+
+    node: NodeId
+    vm: VmId
+    config: VmConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmAuthoritySeen(Event):
+    """These VMs of a node are resources of Pacemaker; all others of that node are not."""
+
+    node: NodeId
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignJobSeen(Event):
+    """A job that no operation of ours claims runs on a VM (or ended: `active` false)."""
+
+    node: NodeId
+    vm: VmId
+    active: bool
+    migration: bool = True
+    what: str = "migration"
+
+
+# --- effects' answers ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectEnded(Event):
+    """A `VmEffect` came back; `failure` None means the call reported success."""
+
+    operation: OperationId
+    attempt: int
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationProgress(Event):
+    """A running move's job figures, as the source's hypervisor gives them. Bytes, ms, bytes/s.
+
+    Source: libvirt virDomainGetJobStats.
+    """
+
+    operation: OperationId
+    attempt: int
+    elapsed_ms: int
+    total_bytes: int  # 0 while the target prepares
+    processed_bytes: int
+    remaining_bytes: int
+    rate_bytes_per_s: int
+    dirty_bytes_per_s: int
+    iteration: int
+    downtime_ms: int | None = None
+    post_copy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired(Event):
+    """A timer set by `SetTimer` came due."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFailed(Event):
+    """The journal could not be written; these operations must not start."""
+
+    operations: tuple[OperationId, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsRestored(Event):
+    """The journal of an earlier run was read: what was not ended then. First event of all."""
+
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsReported(Event):
+    """Another process, which owns the operations of this cluster, says how they stand."""
+
+    operations: tuple[Operation, ...]
+
+
+# --- requests --------------------------------------------------------------------------------
+
+
+class CancelScope(StrEnum):
+    """What a cancel request means."""
+
+    OPERATION = "operation"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRequested(Event):
+    """A confirmed plan is to be carried out, by this author."""
+
+    plan: Plan[Any]
+    author: str
+    operation: OperationId  # the parent's id, chosen by whoever asks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested(Event):
+    """Cancel these operations and what hangs below them."""
+
+    operations: tuple[OperationId, ...]
+    author: str

@@ -1,0 +1,400 @@
+"""Facts about a cluster as frozen values: nodes, VMs, and what each node says of a VM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+
+from manager.core.ids import NodeId, OperationId, VmId
+from manager.core.reasons import Reason
+
+
+class Tier(StrEnum):
+    """Who decides in this cluster; shown in the title."""
+
+    DEMO = "demo"
+    MANAGED = "managed"
+    HIGH_AVAILABILITY = "high availability"
+
+
+class NodeStatus(StrEnum):
+    """What the administrator reads in a node's Status cell."""
+
+    UP = "Up"  # connected, inventory read
+    CONNECTING = "Connecting"  # first connection under way, nothing known yet
+    UNKNOWN = "Unknown"  # was up, not heard since
+    LOGIN_FAILED = "Login failed"  # the host answered and refused us
+    INCOMPATIBLE = "Incompatible"  # the host answered and cannot be driven
+
+
+class DrainState(StrEnum):
+    """How far a node's drain has come."""
+
+    NONE = "None"
+    DRAINING = "Draining"
+    DRAINED = "Drained"
+    FAILED = "Drain failed"
+
+
+class VmStatus(StrEnum):
+    """A VM's stable state; what goes on with it is its `Activity`."""
+
+    RUNNING = "Running"
+    OFF = "Off"
+    SAVED = "Saved"
+    PAUSED = "Paused"
+    CRASHED = "Crashed"
+    UNKNOWN = "Unknown"
+
+
+class StatusCause(Enum):
+    """Why a VM is in its state, from libvirt's state reasons, one vocabulary for all states."""
+
+    NONE = ""
+    BOOTED = "booted"
+    USER = "by an administrator"
+    MIGRATED = "migrated"  # off here because it runs elsewhere now, or running after a move
+    RESTORED = "restored"
+    SNAPSHOT = "from a snapshot"
+    SHUT_DOWN = "shut down"
+    TURNED_OFF = "turned off"
+    CRASHED = "crashed"
+    SAVED = "saved"
+    FAILED = "failed"
+    DAEMON = "daemon restarted"
+    MIGRATION = "being moved"
+    MIGRATION_CANCELLED = "move cancelled"
+    POSTCOPY = "being moved (post-copy)"
+    POSTCOPY_FAILED = "post-copy failed"
+    IO_ERROR = "disk error"
+    WATCHDOG = "watchdog"
+    PANICKED = "guest panicked"
+    SHUTTING_DOWN = "shutting down"
+    STARTING_UP = "starting up"
+    SAVING = "being saved"
+    DUMPING = "being dumped"
+    SLEEPING = "guest sleeps"
+    API_ERROR = "error in the host's API"
+    OTHER = "unknown cause"
+
+
+class Activity(StrEnum):
+    """What is being done to a VM right now."""
+
+    NONE = ""
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    SHUTTING_DOWN = "Shutting down"
+    TURNING_OFF = "Turning off"
+    RESTARTING = "Restarting"
+    SAVING = "Saving"
+    DELETING_SAVED = "Deleting saved state"
+    PAUSING = "Pausing"
+    RESUMING = "Resuming"
+    RESETTING = "Resetting"
+    MIGRATING = "Migrating"
+    CANCELLING = "Cancelling"
+    CHANGING_SETTINGS = "Changing settings"
+    CHECKING = "Checking"
+    FOREIGN_MIGRATION = "Migrating (not Muster's)"
+    FOREIGN_JOB = "Busy (not Muster's)"
+
+
+class Priority(IntEnum):
+    """Start order and right of way; the original's four steps and numbers."""
+
+    HIGH = 3000
+    MEDIUM = 2000
+    LOW = 1000
+    NO_AUTO_START = 0
+
+    @property
+    def title(self) -> str:
+        """As the window writes it: ``No Auto Start``."""
+        return self.name.replace("_", " ").title()
+
+
+class AgentState(StrEnum):
+    """The guest agent, as the node sees it."""
+
+    UNKNOWN = "Unknown"
+    CONNECTED = "Connected"
+    DISCONNECTED = "Not answering"
+    ABSENT = "No channel"
+
+
+class Authority(StrEnum):
+    """Who may start, stop and move a VM."""
+
+    MUSTER = "Muster"
+    PACEMAKER = "Pacemaker"
+
+
+class PeerRoute(StrEnum):
+    """How a live migration's control connection goes."""
+
+    NODE_TO_NODE = "node to node"
+    THROUGH_THIS_COMPUTER = "through this computer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """A node as the cluster file names it."""
+
+    name: NodeId
+    uri: str
+    peer_uri: str | None = None
+    addresses: tuple[str, ...] = ()
+    ssh: str | None = None
+    bmc: str | None = None
+    credentials: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convergence:
+    """What is done about a live migration that does not converge."""
+
+    pause_steps_ms: tuple[int, ...] = (300, 500, 1000, 2000)
+    auto_converge: bool = True
+    auto_converge_initial_percent: int = 20
+    auto_converge_max_percent: int = 80
+    post_copy: bool = False
+    time_out_s: int = 0  # 0: max(10 min, 60 s per GiB)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationLimits:
+    """How many live migrations may run at once, and how fast. 0 means no limit of its own."""
+
+    outgoing_per_node: int = 2
+    incoming_per_node: int = 2
+    cluster_limit: int = 0
+    bandwidth_mib_s: int = 0
+    node_bandwidth_mib_s: int = 0
+    networks: tuple[str, ...] = ()
+    convergence: Convergence = Convergence()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLimits:
+    """How many other heavy calls may run at once."""
+
+    starts_per_node: int = 4
+    starts_per_cluster: int = 16
+    saves_per_node: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementPolicy:
+    """What best-node placement keeps free."""
+
+    cpu_overcommit: float = 4.0
+    memory_reserve_mib: int = 4096
+    memory_reserve_percent: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """A cluster file, read and checked. Source: the format in ``docs/cluster-file.md``."""
+
+    name: str
+    colour: str = "#7a5cff"
+    nodes: tuple[NodeConfig, ...] = ()
+    migration: MigrationLimits = MigrationLimits()
+    work: WorkLimits = WorkLimits()
+    placement: PlacementPolicy = PlacementPolicy()
+    shared_paths: tuple[str, ...] = ()
+    read_only: bool = False
+    tier: Tier = Tier.MANAGED
+
+    def node(self, name: NodeId) -> NodeConfig:
+        """The node of that name; `KeyError` if the file has none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a host says of itself when it is connected to."""
+
+    hostname: str
+    host_uuid: str
+    cpus: int
+    memory_mib: int
+    cpu_model: str = ""
+    cpu_mhz: int = 0
+    libvirt_version: str = ""
+    hypervisor: str = ""
+    hypervisor_version: str = ""
+    numa_cells: int = 1
+    pacemaker: bool = False
+    read_only: bool = False
+    encrypted: bool = False
+    features: frozenset[str] = frozenset()  # what this connection can do; see ports.Feature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """One reason why a node takes no new VMs. A node may have several."""
+
+    who: str
+    why: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLoad:
+    """A node's fast-changing figures; sampled on demand."""
+
+    cpu_percent: float | None = None
+    memory_free_mib: int | None = None
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmLoad:
+    """A VM's fast-changing figures; sampled on demand."""
+
+    cpu_percent: float | None = None  # of its vCPUs, 0 to 100
+    memory_used_mib: int | None = None  # as the balloon driver in the guest reports
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A disk or CD of a VM."""
+
+    target: str  # vda, sda
+    device: str = "disk"  # disk, cdrom, floppy, lun
+    source: str = ""  # path, pool/volume or protocol://host/name; empty: no medium
+    kind: str = "file"  # file, block, network, volume
+    format: str = ""
+    cache: str = ""  # empty: the hypervisor's default
+    read_only: bool = False
+    shareable: bool = False
+    capacity_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """A network interface of a VM."""
+
+    mac: str
+    kind: str = ""  # bridge, network, direct, user
+    source: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSettings:
+    """What Muster keeps in the domain's metadata; the same for every administrator."""
+
+    priority: Priority = Priority.MEDIUM
+    tags: tuple[str, ...] = ()
+    drained_from: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmConfig:
+    """What a VM's definition says; read once per connection and again when it changes."""
+
+    memory_mib: int
+    vcpus: int
+    title: str = ""
+    machine: str = ""
+    arch: str = ""
+    cpu_mode: str = ""
+    disks: tuple[Disk, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+    host_devices: tuple[str, ...] = ()  # anything that ties the VM to its host, as text
+    agent_channel: bool = False
+    agent: AgentState = AgentState.UNKNOWN
+    autostart: bool = False
+    persistent: bool = True
+    snapshots: int = 0
+    graphics: tuple[str, ...] = ()
+    settings: VmSettings = VmSettings()
+    digest: str = ""  # of the definition; equal digests mean an equal definition
+    trouble: str = ""  # why part of the definition could not be understood
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What one node says of one VM."""
+
+    vm: VmId
+    node: NodeId
+    name: str
+    status: VmStatus
+    cause: StatusCause = StatusCause.NONE
+    incarnation: int | None = None  # the hypervisor's running id; None when not running
+    state_at_s: float = 0.0  # when this state was last told by an event or a read
+    changed_at_s: float | None = None  # when it changed while we watched; None: before our time
+    started_at_s: float | None = None  # when it started, if known
+    shutting_down: bool = False
+    config: VmConfig | None = None
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node as the window shows it."""
+
+    id: NodeId
+    uri: str
+    status: NodeStatus = NodeStatus.CONNECTING
+    information: Reason | None = None
+    facts: NodeFacts | None = None
+    holds: tuple[Hold, ...] = ()
+    drain: DrainState = DrainState.NONE
+    last_seen_s: float | None = None
+    retry_at_s: float | None = None
+    last_event_s: float = 0.0
+    last_read_s: float | None = None  # when the last whole inventory read was begun
+    vms_running: int = 0
+    vms_total: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether work can be asked of it now."""
+        return self.status is NodeStatus.UP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vm:
+    """A VM as the window shows it: one row per UUID, derived from its sightings."""
+
+    id: VmId
+    name: str
+    status: VmStatus
+    cause: StatusCause = StatusCause.NONE
+    was: VmStatus | None = None  # the last known status while it is Unknown
+    activity: Activity = Activity.NONE
+    owner: NodeId | None = None
+    moving_to: NodeId | None = None
+    operation: OperationId | None = None
+    information: Reason | None = None
+    notes: tuple[Reason, ...] = ()  # all that is to be said, the first is `information`
+    config: VmConfig | None = None
+    other_nodes: tuple[NodeId, ...] = ()  # further definitions of the same UUID
+    authority: Authority = Authority.MUSTER
+    changed_at_s: float | None = None
+    started_at_s: float | None = None
+    alarm: bool = False  # runs on two nodes
+    percent: int | None = None  # of the activity, where there is a figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something an administrator should know of and may act on. One per cause."""
+
+    key: str
+    reason: Reason
+    since_s: float
+    severity: str = "error"  # error, warning
+    node: NodeId | None = None
+    vms: tuple[VmId, ...] = ()
+
+

@@ -1,0 +1,113 @@
+"""Everything asked for, as one tree of operations; and their one transition table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from manager.core.effects import VmChange
+from manager.core.errors import ImpossibleTransition
+from manager.core.ids import NodeId, OperationId, TraceId, VmId
+from manager.core.model import PeerRoute, Priority, VmSettings
+from manager.core.reasons import Reason
+
+
+class OperationKind(StrEnum):
+    """What an operation is about."""
+
+    BATCH = "batch"  # a parent: one request for many VMs; ends when its children have
+    CHANGE = "change"  # one change of state of one VM
+    MIGRATE = "migrate"  # one live migration
+    SETTINGS = "settings"  # one write of a VM's metadata
+
+
+class OperationState(StrEnum):
+    """Where an operation stands. Every wait is a state with a reason."""
+
+    WAITING = "Waiting"  # for a slot or another resource; the reason says for what
+    CHECKING = "Checking"  # the source's login at the target is being tried
+    RUNNING = "Running"  # the hypervisor works on it
+    SETTLING = "Settling"  # the call came back; the world has yet to show the result
+    CANCELLING = "Cancelling"  # asked to stop; not over until the VM's place was seen
+    DONE = "Done"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will change any more."""
+        return self in ENDED
+
+
+ENDED = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})
+
+_S = OperationState
+TRANSITIONS: dict[OperationState, frozenset[OperationState]] = {
+    _S.WAITING: frozenset({_S.CHECKING, _S.RUNNING, _S.DONE, _S.FAILED, _S.CANCELLED}),
+    _S.CHECKING: frozenset({_S.WAITING, _S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.SETTLING, _S.CANCELLING, _S.DONE, _S.FAILED, _S.CANCELLED}),
+    _S.SETTLING: frozenset({_S.DONE, _S.FAILED, _S.CANCELLING, _S.CANCELLED}),
+    _S.CANCELLING: frozenset({_S.DONE, _S.FAILED, _S.CANCELLED}),
+    _S.DONE: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+"""All moves there are; `docs/states/operation.md` is drawn from this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing asked for. Journaled before its effects start."""
+
+    id: OperationId
+    kind: OperationKind
+    action: str  # the ActionSpec's id, "vm.live_migrate"
+    author: str
+    trace: TraceId
+    created_s: float
+    parent: OperationId | None = None
+    state: OperationState = OperationState.WAITING
+    reason: Reason | None = None  # of the wait, or of the end
+    vm: VmId | None = None
+    vm_name: str = ""
+    source: NodeId | None = None  # the owner node when it was asked for
+    target: NodeId | None = None  # of a move; None until one is chosen
+    target_given: bool = False  # the administrator named it: never replaced by another
+    route: PeerRoute = PeerRoute.NODE_TO_NODE
+    change: VmChange | None = None
+    settings: VmSettings | None = None
+    priority: int = int(Priority.MEDIUM)
+    memory_mib: int = 0  # reserved on the target while it moves
+    attempt: int = 0
+    started_s: float | None = None
+    ended_s: float | None = None
+    cancelled_by: str = ""
+    children: int = 0
+    order: int = 0  # position in its batch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended."""
+        return self.state.is_over
+
+
+def moved_to(
+    operation: Operation, state: OperationState, *, at_s: float, reason: Reason | None = None
+) -> Operation:
+    """The operation in its next state.
+
+    Raises:
+        ImpossibleTransition: if the table has no such move.
+    """
+    if state not in TRANSITIONS[operation.state]:
+        raise ImpossibleTransition(f"{operation.id}: {operation.state} -> {state} ({reason})")
+    started = operation.started_s
+    if started is None and state in (OperationState.CHECKING, OperationState.RUNNING):
+        started = at_s
+    return replace(
+        operation,
+        state=state,
+        reason=reason,
+        started_s=started,
+        ended_s=at_s if state.is_over else None,
+    )

@@ -1,0 +1,62 @@
+"""Figures as text: sizes, rates, durations, times. Nothing else formats them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def size_text(size_bytes: float) -> str:
+    """A size with a binary unit: ``512 MiB``, ``8 GiB``, ``1.5 TiB``."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            digits = 0 if value >= 100 or value == int(value) else 1
+            return f"{value:.{digits}f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def mib_text(size_mib: float) -> str:
+    """A size in MiB as text."""
+    return size_text(size_mib * MIB)
+
+
+def duration_text(seconds: float) -> str:
+    """A span as its two largest units: ``41 d 3 h``, ``2 h 5 min``, ``12 s``."""
+    total = max(0, int(seconds))
+    days, rest = divmod(total, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    if minutes:
+        return f"{minutes} min {secs} s" if secs else f"{minutes} min"
+    return f"{secs} s"
+
+
+def clock_text(seconds: float) -> str:
+    """A span as a stop watch shows it: ``0:40``, ``12:05``, ``1:02:03``."""
+    total = max(0, int(seconds))
+    hours, rest = divmod(total, 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"
+
+
+def time_text(at_s: float) -> str:
+    """A moment as local time of day, ``03:02:11``."""
+    return datetime.fromtimestamp(at_s).strftime("%H:%M:%S")
+
+
+def iso_text(at_s: float) -> str:
+    """A moment as ISO 8601 in UTC, for JSON."""
+    return datetime.fromtimestamp(at_s, tz=timezone.utc).isoformat(timespec="milliseconds")
+
+
+def count_text(count: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: ``1 VM``, ``12 VMs``."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"

@@ -1,0 +1,186 @@
+"""What the services need from the world, as protocols. Adapters implement them; bootstrap joins them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from manager.core.effects import (
+    AbortMigration,
+    ChangeVm,
+    CheckPeerLogin,
+    StartMigration,
+    WriteVmSettings,
+)
+from manager.core.events import (
+    Event,
+    MigrationProgress,
+    NodeInventoryRead,
+    NodeSampled,
+    VmConfigRead,
+)
+from manager.core.ids import NodeId, OperationId, VmId
+from manager.core.model import NodeConfig, NodeFacts
+from manager.core.operations import Operation
+
+
+class Feature(StrEnum):
+    """What a connection may or may not be able to do (`NodeFacts.features`).
+
+    Found out by trying or asking, never by a version number.
+    """
+
+    LIVE_MIGRATION = "live migration"
+    PEER_TO_PEER = "node-to-node migration"
+    JOB_FIGURES = "job figures"
+    LOAD_FIGURES = "load figures"
+    KEEP_ALIVE = "keep-alive"
+
+
+class Clock(Protocol):
+    """Time, so that tests and the simulator can own it."""
+
+    def now_s(self) -> float:
+        """Wall-clock seconds since the epoch."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds that never jump."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that long."""
+        ...
+
+
+class Hypervisor(Protocol):
+    """All hosts of one cluster. Loop thread only; nothing here blocks the loop.
+
+    Every method raises `OperationError` with a `Failure`; nothing else for what a host can do. Every wait has a
+    deadline of the adapter's; cancelling the awaiting task abandons the call without harm to others.
+    """
+
+    async def connect(self, node: NodeConfig) -> NodeFacts:
+        """Open the connection, register for events (from now on in `events`), read the facts.
+
+        Raises `OperationError` with LOGIN, UNREACHABLE, TIMEOUT or INCOMPATIBLE. Connecting a connected node
+        replaces its connection.
+        """
+        ...
+
+    async def disconnect(self, node: NodeId) -> None:
+        """Drop a node's connections without waiting for a host that hangs."""
+        ...
+
+    async def read_inventory(self, node: NodeId) -> NodeInventoryRead:
+        """All VMs of a node, by bulk calls only (three at most)."""
+        ...
+
+    async def read_vm(self, node: NodeId, vm: VmId) -> VmConfigRead:
+        """One VM's definition, settings, autostart, snapshot count, agent state."""
+        ...
+
+    async def sample(self, node: NodeId) -> NodeSampled:
+        """Loads of the node and of its VMs, one bulk call. CPU figures need two samples."""
+        ...
+
+    async def job_progress(
+        self, node: NodeId, vm: VmId, operation: OperationId, attempt: int
+    ) -> MigrationProgress | None:
+        """A running move's figures from its source; None when no job runs."""
+        ...
+
+    async def has_job(self, node: NodeId, vm: VmId) -> bool:
+        """Whether the node itself says that a job runs on the VM."""
+        ...
+
+    async def change_vm(self, effect: ChangeVm) -> None:
+        """Make the call; returns when libvirt's call does (a guest may still be shutting down)."""
+        ...
+
+    async def migrate(self, effect: StartMigration) -> None:
+        """Move a VM; returns when the call is over. No deadline of its own: progress is watched."""
+        ...
+
+    async def abort(self, effect: AbortMigration) -> None:
+        """Cancel the running move, over a connection that is not stuck in it."""
+        ...
+
+    async def check_peer(self, effect: CheckPeerLogin) -> None:
+        """Raises `OperationError(PEER_LOGIN)` if the source cannot log in to the target; moves nothing."""
+        ...
+
+    async def write_settings(self, effect: WriteVmSettings) -> None:
+        """Write our metadata element; unknown content in it is kept."""
+        ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """Lifecycle, definition and job events of all connected nodes, and `NodeLost` when one closes.
+
+        One consumer. Ends after `close`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Drop everything within a second, stuck calls included."""
+        ...
+
+
+class Journal(Protocol):
+    """The write-ahead journal of one cluster's operations."""
+
+    async def load(self) -> tuple[Operation, ...]:
+        """All operations that had not ended, parents first; also parents of those."""
+        ...
+
+    async def commit(self, operations: Sequence[Operation]) -> None:
+        """Make these states durable. Raises `OSError` if that failed; then nothing was stored."""
+        ...
+
+    async def history(self, limit: int) -> tuple[Operation, ...]:
+        """The newest ended operations, newest first."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and close."""
+        ...
+
+
+class SecretStore(Protocol):
+    """Passwords: the key ring, or this process's memory where there is none."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """False: held in memory only, and the user is told."""
+        ...
+
+    def get(self, entry: str, user: str) -> str | None:
+        """The secret, or None. May block: called from lane threads."""
+        ...
+
+    def set(self, entry: str, user: str, secret: str) -> None:
+        """Keep a secret."""
+        ...
+
+    def delete(self, entry: str, user: str) -> None:
+        """Forget a secret, for instance one that was refused."""
+        ...
+
+
+AskSecret = Callable[[str, str, str], Awaitable[str | None]]
+"""(node name, user, prompt) -> the secret, or None if the user gave up. Called on the loop."""
+
+
+class ViewStore(Protocol):
+    """Per-user state of the window as JSON-like values, by name."""
+
+    def read(self, name: str) -> bytes | None:
+        """The stored bytes, or None."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store; trouble is logged, never raised: losing a column width must not hurt."""
+        ...
+
+
