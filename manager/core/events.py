@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from manager.core.errors import Failure
@@ -131,6 +130,17 @@ class VmStateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VmRebooted(Event):
+    """The guest restarted, or was reset.
+
+    Source: libvirt VIR_DOMAIN_EVENT_ID_REBOOT.
+    """
+
+    node: NodeId
+    vm: VmId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmUndefined(Event):
     """A node dropped a VM's definition; a running VM stays until it stops."""
 
@@ -188,6 +198,15 @@ class EffectEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AbortFailed(Event):
+    """An `AbortMigration` could not be delivered; the job goes on."""
+
+    operation: OperationId
+    attempt: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationProgress(Event):
     """A running move's job figures, as the source's hypervisor gives them. Bytes, ms, bytes/s.
 
@@ -237,13 +256,6 @@ class OperationsReported(Event):
 
 
 # --- requests --------------------------------------------------------------------------------
-
-
-class CancelScope(StrEnum):
-    """What a cancel request means."""
-
-    OPERATION = "operation"
-    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

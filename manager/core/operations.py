@@ -76,6 +76,7 @@ class Operation:
     route: PeerRoute = PeerRoute.NODE_TO_NODE
     change: VmChange | None = None
     settings: VmSettings | None = None
+    before: VmSettings | None = None  # what `settings` replaced, for undo
     priority: int = int(Priority.MEDIUM)
     memory_mib: int = 0  # reserved on the target while it moves
     attempt: int = 0

@@ -1,0 +1,715 @@
+"""One declaration per action. Menus, panes, keys, the command line and the manual are made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from manager.core import events as ev
+from manager.core.cluster import ClusterView
+from manager.core.effects import VmChange
+from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
+from manager.core.model import (
+    Authority,
+    NodeStatus,
+    PeerRoute,
+    Priority,
+    StatusCause,
+    Vm,
+    VmSettings,
+    VmStatus,
+)
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.placement import planner
+from manager.core.reasons import Reason, ReasonCode, because
+from manager.core.work import can_abort
+
+# --- parameters ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoParameters:
+    """For actions that need to know nothing but their targets."""
+
+
+class ShutDownHow(StrEnum):
+    """Who asks the guest."""
+
+    ACPI = "acpi"  # the power button
+    AGENT = "agent"  # the guest agent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutDownParameters:
+    """How a guest is asked to shut down."""
+
+    how: ShutDownHow = ShutDownHow.ACPI
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateParameters:
+    """Where to move. `target` None: the best possible node for each VM."""
+
+    target: NodeId | None = None
+    route: PeerRoute = PeerRoute.NODE_TO_NODE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorityParameters:
+    """The startup priority to set."""
+
+    priority: Priority = Priority.MEDIUM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagsParameters:
+    """The tags a VM has afterwards."""
+
+    tags: tuple[str, ...] = ()
+
+
+P = TypeVar("P")
+
+# --- verdicts and plans ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """The action applies. `note` says what is chosen and why, where there was a choice."""
+
+    target: NodeId | None = None
+    note: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """The action does not apply. `already`: because it is so; `unreachable`: because a node is."""
+
+    reason: Reason
+    already: bool = False
+    unreachable: bool = False
+
+
+Verdict = Allowed | Denied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanStep:
+    """What will be done to one VM."""
+
+    vm: VmId
+    name: str
+    node: NodeId | None
+    status: VmStatus
+    target: NodeId | None = None
+    note: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A VM that the action leaves alone, and why."""
+
+    vm: VmId
+    name: str
+    reason: Reason
+    already: bool = False
+    unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Generic[P]):
+    """What an action will do: the same value for the preview, the confirmation, ``--what-if`` and the request."""
+
+    action: str
+    cluster: ClusterId
+    parameters: P
+    steps: tuple[PlanStep, ...]
+    skipped: tuple[Skipped, ...]
+    revision: int  # of the view it was made from
+
+    @property
+    def spec(self) -> ActionSpec[P]:
+        """The action's declaration."""
+        return ACTIONS[self.action]
+
+    def operations(
+        self, event: ev.ActionRequested, view: ClusterView
+    ) -> tuple[Operation, list[Operation]]:
+        """The batch and one operation per step, as the journal will have them."""
+        batch = Operation(
+            id=event.operation,
+            kind=OperationKind.BATCH,
+            action=self.action,
+            author=event.author,
+            trace=event.trace,
+            created_s=event.at_s,
+        )
+        children = [
+            self.spec.operation(view, self.parameters, step, batch, place)
+            for place, step in enumerate(self.steps)
+        ]
+        return batch, children
+
+
+class Group(StrEnum):
+    """Sections of menus and of the Actions pane, in order."""
+
+    POWER = "Power"
+    MOVE = "Move"
+    SETTINGS = "Settings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec(Generic[P]):
+    """An action on VMs.
+
+    `verdict` is asked per target; the whole set of targets makes a `Plan`; a confirmed plan makes the
+    request event. Nothing is done before that event.
+    """
+
+    id: str  # "vm.start"
+    title: str  # "Start", with an ellipsis if it asks something
+    verb: str  # "Start" in "Start 12 VMs"
+    command: str  # the command line's word
+    group: Group
+    doc: str  # one sentence: tooltip, command help and manual
+    default: P
+    decide: Callable[[ClusterView, Vm, P], Verdict]
+    change: VmChange | None = None
+    kind: OperationKind = OperationKind.CHANGE
+    destructive: bool = False  # asks once, with counts
+    consequence: str = ""  # the confirmation's body
+    shortcut: str = ""
+    icon: str = ""
+    reverse: Callable[[Operation, ClusterView], tuple[str, Any] | None] | None = None
+    arrange: Callable[[ClusterView, list[PlanStep], P], tuple[list[PlanStep], list[Skipped]]] | None = (
+        None
+    )  # looks at all steps together
+
+    def verdict(self, view: ClusterView, vm_id: VmId, parameters: P | None = None) -> Verdict:
+        """Whether the action applies to one VM, and if not, why."""
+        vm = view.vms.get(vm_id)
+        if vm is None:
+            return Denied(reason=because(ReasonCode.VM_VANISHED))
+        return self.decide(view, vm, self.default if parameters is None else parameters)
+
+    def is_enabled(self, view: ClusterView, ids: Iterable[VmId]) -> bool:
+        """Whether it applies to any of these; stops at the first that it does."""
+        return any(isinstance(self.verdict(view, vm), Allowed) for vm in ids)
+
+    def plan(self, view: ClusterView, ids: Iterable[VmId], parameters: P | None = None) -> Plan[P]:
+        """What it would do to these VMs. Nothing is changed."""
+        given = self.default if parameters is None else parameters
+        steps: list[PlanStep] = []
+        skipped: list[Skipped] = []
+        for vm_id in dict.fromkeys(ids):
+            found = self.verdict(view, vm_id, given)
+            vm = view.vms.get(vm_id)
+            name = vm.name if vm else vm_id
+            if isinstance(found, Allowed) and vm is not None:
+                steps.append(
+                    PlanStep(
+                        vm=vm_id,
+                        name=name,
+                        node=vm.owner,
+                        status=vm.status,
+                        target=found.target,
+                        note=found.note,
+                    )
+                )
+            elif isinstance(found, Denied):
+                skipped.append(
+                    Skipped(
+                        vm=vm_id,
+                        name=name,
+                        reason=found.reason,
+                        already=found.already,
+                        unreachable=found.unreachable,
+                    )
+                )
+        if self.arrange is not None:
+            steps, left_out = self.arrange(view, steps, given)
+            skipped += left_out
+        return Plan(
+            action=self.id,
+            cluster=view.id,
+            parameters=given,
+            steps=tuple(steps),
+            skipped=tuple(skipped),
+            revision=view.revision,
+        )
+
+    def request(
+        self,
+        plan: Plan[P],
+        *,
+        author: str,
+        at_s: float,
+        trace: TraceId,
+        operation: OperationId,
+        view: ClusterView,
+    ) -> ev.Event:
+        """The event that carries a plan out. `operation` is the new batch's id."""
+        if self.id == CANCEL.id:
+            held = [view.claims[s.vm] for s in plan.steps if s.vm in view.claims]
+            return ev.CancelRequested(
+                at_s=at_s, trace=trace, operations=tuple(held), author=author
+            )
+        return ev.ActionRequested(
+            at_s=at_s, trace=trace, plan=plan, author=author, operation=operation
+        )
+
+    def undo(self, operation: Operation, view: ClusterView) -> Plan[Any] | Reason:
+        """The plan that takes one ended operation back, or why there is none."""
+        pair = self.reverse(operation, view) if self.reverse and operation.vm else None
+        if pair is None or operation.vm is None or operation.state is not OperationState.DONE:
+            return because(ReasonCode.NOT_SUPPORTED_HERE, node="Muster", feature="undo")
+        action, parameters = pair
+        return ACTIONS[action].plan(view, [operation.vm], parameters)
+
+    def operation(
+        self, view: ClusterView, parameters: P, step: PlanStep, batch: Operation, place: int
+    ) -> Operation:
+        """The journal's record of one step."""
+        vm = view.vms.get(step.vm)
+        config = vm.config if vm else None
+        change = self.change
+        if isinstance(parameters, ShutDownParameters) and parameters.how is ShutDownHow.AGENT:
+            change = VmChange.SHUT_DOWN_AGENT
+        settings = config.settings if config else VmSettings()
+        priority = settings.priority
+        if isinstance(parameters, PriorityParameters):
+            settings = replace(settings, priority=parameters.priority)
+        elif isinstance(parameters, TagsParameters):
+            settings = replace(settings, tags=parameters.tags)
+        target = parameters.target if isinstance(parameters, MigrateParameters) else None
+        return Operation(
+            id=OperationId(f"{batch.id}.{place:05}"),
+            parent=batch.id,
+            kind=self.kind,
+            action=self.id,
+            author=batch.author,
+            trace=batch.trace,
+            created_s=batch.created_s,
+            vm=step.vm,
+            vm_name=step.name,
+            source=step.node,
+            target=target or step.target if self.kind is OperationKind.MIGRATE else None,
+            target_given=target is not None,
+            route=parameters.route
+            if isinstance(parameters, MigrateParameters)
+            else PeerRoute.NODE_TO_NODE,
+            change=change if self.kind is OperationKind.CHANGE else None,
+            settings=settings if self.kind is OperationKind.SETTINGS else None,
+            before=config.settings if config and self.kind is OperationKind.SETTINGS else None,
+            priority=int(priority),
+            memory_mib=config.memory_mib if config else 0,
+            order=place,
+        )
+
+
+# --- rules -----------------------------------------------------------------------------------
+
+
+def _common(view: ClusterView, vm: Vm, *, needs_free: bool = True) -> Denied | None:
+    """What forbids any action on a VM."""
+    node = view.nodes.get(vm.owner) if vm.owner else None
+    if view.config.read_only or (node and node.facts and node.facts.read_only):
+        return Denied(reason=because(ReasonCode.READ_ONLY))
+    if node is None or node.status is not NodeStatus.UP:
+        return Denied(
+            reason=because(ReasonCode.NODE_UNREACHABLE, node=str(vm.owner or "?")), unreachable=True
+        )
+    if vm.authority is not Authority.MUSTER:
+        return Denied(reason=because(ReasonCode.OTHER_AUTHORITY, authority=vm.authority.value))
+    if needs_free and vm.operation is not None:
+        held = view.operations.get(vm.operation)
+        text = held.action.partition(".")[2].replace("_", " ") if held else vm.activity.value
+        return Denied(reason=because(ReasonCode.VM_BUSY, activity=f"{vm.activity.value}, {text}"))
+    if needs_free and vm.activity.value.endswith("(not Muster's)"):
+        return Denied(reason=because(ReasonCode.VM_BUSY_ELSEWHERE, node=str(vm.owner)))
+    return None
+
+
+def _power(
+    allowed: frozenset[VmStatus],
+    already: Mapping[VmStatus, ReasonCode] | None = None,
+    *,
+    other: ReasonCode = ReasonCode.STATE_FORBIDS,
+    of_two: bool = False,
+) -> Callable[[ClusterView, Vm, Any], Verdict]:
+    """The rule of an action that applies in some states, is already so in others, and else is denied.
+
+    `of_two`: also to one copy of a VM that runs on two nodes.
+    """
+
+    def decide(view: ClusterView, vm: Vm, _: Any) -> Verdict:
+        denied = _common(view, vm)
+        if denied is not None:
+            return denied
+        if vm.alarm and not of_two:
+            return Denied(reason=because(ReasonCode.RUNS_TWICE, nodes=_places(vm)))
+        if vm.status in allowed:
+            return Allowed(target=vm.owner)
+        if already and vm.status in already:
+            return Denied(
+                reason=because(already[vm.status], node=str(vm.owner), status=vm.status.value),
+                already=True,
+            )
+        return Denied(reason=because(other, status=vm.status.value))
+
+    return decide
+
+
+def _places(vm: Vm) -> str:
+    return ", ".join(sorted({str(vm.owner), *vm.other_nodes}))
+
+
+_ON = frozenset({VmStatus.RUNNING, VmStatus.PAUSED})
+_RUNS = frozenset({VmStatus.RUNNING})
+_LIES = frozenset({VmStatus.OFF, VmStatus.CRASHED, VmStatus.SAVED})
+
+
+def _decide_restart(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
+    return _power(_RUNS, other=ReasonCode.NOT_RUNNING)(view, vm, parameters)
+
+
+def _decide_resume(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
+    found = _power(
+        frozenset({VmStatus.PAUSED}),
+        {VmStatus.RUNNING: ReasonCode.ALREADY_RUNNING},
+        other=ReasonCode.NOT_PAUSED,
+    )(view, vm, parameters)
+    moving = (StatusCause.MIGRATION, StatusCause.POSTCOPY, StatusCause.POSTCOPY_FAILED)
+    if isinstance(found, Allowed) and vm.cause in moving:
+        return Denied(reason=because(ReasonCode.STATE_FORBIDS, status=vm.cause.value))
+    return found
+
+
+def _decide_migrate(view: ClusterView, vm: Vm, parameters: MigrateParameters) -> Verdict:
+    target = parameters.target
+    if target is not None and target not in view.nodes:
+        return Denied(reason=because(ReasonCode.NO_SUCH_NODE, node=target))
+    denied = _common(view, vm)
+    if denied is not None:
+        return denied
+    if vm.alarm:
+        return Denied(reason=because(ReasonCode.RUNS_TWICE, nodes=_places(vm)))
+    if target is not None and target == vm.owner and vm.status in _ON:
+        return Denied(reason=because(ReasonCode.ALREADY_THERE, node=target), already=True)
+    if vm.status is VmStatus.SAVED:
+        return Denied(reason=because(ReasonCode.SAVED_NOT_MOVED, node=str(vm.owner)))
+    if vm.status not in _ON:
+        return Denied(reason=because(ReasonCode.NOT_RUNNING, status=vm.status.value))
+    facts = view.nodes[vm.owner].facts if vm.owner else None
+    if facts is not None and "live migration" not in facts.features:
+        return Denied(
+            reason=because(
+                ReasonCode.NOT_SUPPORTED_HERE, node=str(vm.owner), feature="live migration"
+            )
+        )
+    if vm.config is None:
+        return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
+    found = planner.obstacles(view.config, vm)
+    if found:
+        return Denied(reason=found[0])
+    if target is not None:
+        verdict = planner.verdict(view, vm, view.nodes[target], chosen=True)
+        if not verdict.fits:
+            unreachable = verdict.reason.code is ReasonCode.NODE_UNREACHABLE
+            return Denied(reason=verdict.reason, unreachable=unreachable)
+        return Allowed(target=target, note=verdict.reason)
+    best = planner.best(view, vm)
+    if isinstance(best, Reason):
+        return Denied(reason=best)
+    return Allowed(target=best.node, note=best.reason)
+
+
+def _spread(
+    view: ClusterView, steps: list[PlanStep], parameters: MigrateParameters
+) -> tuple[list[PlanStep], list[Skipped]]:
+    """Give each VM its node with the others of the plan counted; High and large ones choose first."""
+    room = planner.Room(view, keep_reserve=parameters.target is None)
+    placed: dict[VmId, PlanStep] = {}
+    left_out: list[Skipped] = []
+
+    def weight(step: PlanStep) -> tuple[int, int, str]:
+        config = view.vms[step.vm].config
+        return (-config.settings.priority, -config.memory_mib, step.name) if config else (0, 0, step.name)
+
+    for step in sorted(steps, key=weight):
+        found = room.take(view.vms[step.vm], parameters.target)
+        if isinstance(found, Reason):
+            left_out.append(Skipped(vm=step.vm, name=step.name, reason=found))
+        else:
+            placed[step.vm] = replace(step, target=found.node, note=found.reason)
+    return [placed[s.vm] for s in steps if s.vm in placed], left_out
+
+
+def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
+    held = view.operations.get(vm.operation) if vm.operation else None
+    if held is None:
+        return Denied(reason=because(ReasonCode.NOTHING_TO_CANCEL), already=True)
+    waits = held.state in (OperationState.WAITING, OperationState.CHECKING)
+    asks = held.state is OperationState.SETTLING and held.change in (
+        VmChange.SHUT_DOWN,
+        VmChange.SHUT_DOWN_AGENT,
+        VmChange.RESTART,
+    )
+    if waits or asks or (held.state is OperationState.RUNNING and can_abort(held)):
+        return Allowed(target=vm.owner)
+    return Denied(reason=because(ReasonCode.STATE_FORBIDS, status=vm.activity.value.lower()))
+
+
+def _decide_settings(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
+    denied = _common(view, vm)
+    if denied is not None:
+        return denied
+    if vm.config is None:
+        return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
+    settings = vm.config.settings
+    if isinstance(parameters, PriorityParameters):
+        same = settings.priority is parameters.priority
+    else:
+        same = settings.tags == parameters.tags
+    if same:
+        return Denied(reason=because(ReasonCode.ALREADY_SET), already=True)
+    return Allowed(target=vm.owner)
+
+
+def _back(operation: Operation, view: ClusterView) -> tuple[str, Any] | None:
+    if operation.source is None:
+        return None
+    return "vm.live_migrate", MigrateParameters(target=operation.source, route=operation.route)
+
+
+def _old_priority(operation: Operation, _: ClusterView) -> tuple[str, Any] | None:
+    before = operation.before
+    return ("vm.priority", PriorityParameters(priority=before.priority)) if before else None
+
+
+def _old_tags(operation: Operation, _: ClusterView) -> tuple[str, Any] | None:
+    before = operation.before
+    return ("vm.tags", TagsParameters(tags=before.tags)) if before else None
+
+
+# --- the registry ----------------------------------------------------------------------------
+
+START = ActionSpec(
+    id="vm.start",
+    title="Start",
+    verb="Start",
+    command="start",
+    group=Group.POWER,
+    doc="Start VMs that are off, or restore them from their saved state.",
+    default=NoParameters(),
+    decide=_power(_LIES, {VmStatus.RUNNING: ReasonCode.ALREADY_RUNNING}),
+    change=VmChange.START,
+    shortcut="Ctrl+Shift+S",
+    icon="start",
+)
+
+SHUT_DOWN = ActionSpec(
+    id="vm.shut_down",
+    title="Shut down…",
+    verb="Shut down",
+    command="shutdown",
+    group=Group.POWER,
+    doc="Ask the guests to shut down. A guest that does not answer within 3 min stays running.",
+    default=ShutDownParameters(),
+    decide=_power(_RUNS, {s: ReasonCode.ALREADY_OFF for s in (VmStatus.OFF, VmStatus.CRASHED)}),
+    change=VmChange.SHUT_DOWN,
+    destructive=True,
+    consequence="The guests are asked to shut down. A guest that does not answer within 3 min stays running.",
+    shortcut="Ctrl+Shift+D",
+    icon="shut_down",
+)
+
+RESTART = ActionSpec(
+    id="vm.restart",
+    title="Restart…",
+    verb="Restart",
+    command="restart",
+    group=Group.POWER,
+    doc="Ask the guests to restart.",
+    default=NoParameters(),
+    decide=_decide_restart,
+    change=VmChange.RESTART,
+    destructive=True,
+    consequence="The guests are asked to restart. A guest that does not answer within 3 min goes on running.",
+    icon="restart",
+)
+
+SAVE = ActionSpec(
+    id="vm.save",
+    title="Save…",
+    verb="Save",
+    command="save",
+    group=Group.POWER,
+    doc="Write the VMs' memory to their node's disk and stop them; Start continues where they were.",
+    default=NoParameters(),
+    decide=_power(
+        _ON,
+        {VmStatus.SAVED: ReasonCode.ALREADY_SAVED},
+        other=ReasonCode.NOT_RUNNING,
+    ),
+    change=VmChange.SAVE,
+    destructive=True,
+    consequence="Their memory is written to their node's disk and they stop. Start continues where they were.",
+    icon="save",
+)
+
+PAUSE = ActionSpec(
+    id="vm.pause",
+    title="Pause",
+    verb="Pause",
+    command="pause",
+    group=Group.POWER,
+    doc="Freeze the VMs; their memory stays on the node.",
+    default=NoParameters(),
+    decide=_power(
+        _RUNS, {VmStatus.PAUSED: ReasonCode.ALREADY_PAUSED}, other=ReasonCode.NOT_RUNNING
+    ),
+    change=VmChange.PAUSE,
+    icon="pause",
+    reverse=lambda operation, _: ("vm.resume", NoParameters()),
+)
+
+RESUME = ActionSpec(
+    id="vm.resume",
+    title="Resume",
+    verb="Resume",
+    command="resume",
+    group=Group.POWER,
+    doc="Let paused VMs run on.",
+    default=NoParameters(),
+    decide=_decide_resume,
+    change=VmChange.RESUME,
+    icon="resume",
+    reverse=lambda operation, _: ("vm.pause", NoParameters()),
+)
+
+TURN_OFF = ActionSpec(
+    id="vm.turn_off",
+    title="Turn off…",
+    verb="Turn off",
+    command="turn-off",
+    group=Group.POWER,
+    doc="Cut the VMs' power. Unsaved data in the guests is lost.",
+    default=NoParameters(),
+    decide=_power(
+        _ON, {s: ReasonCode.ALREADY_OFF for s in (VmStatus.OFF, VmStatus.CRASHED)}, of_two=True
+    ),
+    change=VmChange.TURN_OFF,
+    destructive=True,
+    consequence="This is a power cut: unsaved data in the guests is lost.",
+    icon="turn_off",
+)
+
+RESET = ActionSpec(
+    id="vm.reset",
+    title="Reset…",
+    verb="Reset",
+    command="reset",
+    group=Group.POWER,
+    doc="Press the VMs' reset button. Unsaved data in the guests is lost.",
+    default=NoParameters(),
+    decide=_power(_ON, other=ReasonCode.NOT_RUNNING),
+    change=VmChange.RESET,
+    destructive=True,
+    consequence="This is a reset button: unsaved data in the guests is lost.",
+    icon="reset",
+)
+
+DELETE_SAVED_STATE = ActionSpec(
+    id="vm.delete_saved_state",
+    title="Delete saved state…",
+    verb="Delete the saved state of",
+    command="delete-saved-state",
+    group=Group.POWER,
+    doc="Throw away the saved memory of VMs; they are off afterwards and start afresh.",
+    default=NoParameters(),
+    decide=_power(frozenset({VmStatus.SAVED}), other=ReasonCode.NO_SAVED_STATE),
+    change=VmChange.DELETE_SAVED_STATE,
+    destructive=True,
+    consequence="What was in their memory is lost; they start afresh.",
+    icon="delete_saved_state",
+)
+
+LIVE_MIGRATE: ActionSpec[Any] = ActionSpec(
+    id="vm.live_migrate",
+    title="Live migrate…",
+    verb="Live migrate",
+    command="migrate",
+    group=Group.MOVE,
+    doc="Move running VMs to another node without stopping them.",
+    default=MigrateParameters(),
+    decide=_decide_migrate,
+    kind=OperationKind.MIGRATE,
+    shortcut="Ctrl+M",
+    icon="live_migrate",
+    reverse=_back,
+    arrange=_spread,
+)
+
+CANCEL = ActionSpec(
+    id="vm.cancel",
+    title="Cancel",
+    verb="Cancel the work on",
+    command="cancel",
+    group=Group.MOVE,
+    doc="Cancel what is waiting or moving; a VM that was being moved goes on where it was.",
+    default=NoParameters(),
+    decide=_decide_cancel,
+    icon="cancel",
+)
+
+PRIORITY: ActionSpec[Any] = ActionSpec(
+    id="vm.priority",
+    title="Startup priority",
+    verb="Set the startup priority of",
+    command="priority",
+    group=Group.SETTINGS,
+    doc="Set in which order VMs are started and moved: High, Medium, Low, No Auto Start.",
+    default=PriorityParameters(),
+    decide=_decide_settings,
+    kind=OperationKind.SETTINGS,
+    icon="priority",
+    reverse=_old_priority,
+)
+
+TAGS: ActionSpec[Any] = ActionSpec(
+    id="vm.tags",
+    title="Tags…",
+    verb="Set the tags of",
+    command="tags",
+    group=Group.SETTINGS,
+    doc="Set the VMs' tags, words to find and group them by.",
+    default=TagsParameters(),
+    decide=_decide_settings,
+    kind=OperationKind.SETTINGS,
+    icon="tags",
+    reverse=_old_tags,
+)
+
+ACTIONS: dict[str, ActionSpec[Any]] = {
+    spec.id: spec
+    for spec in (
+        START,
+        SHUT_DOWN,
+        RESTART,
+        SAVE,
+        PAUSE,
+        RESUME,
+        TURN_OFF,
+        RESET,
+        DELETE_SAVED_STATE,
+        LIVE_MIGRATE,
+        CANCEL,
+        PRIORITY,
+        TAGS,
+    )
+}
+"""All actions on VMs, in the order of menus."""

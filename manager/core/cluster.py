@@ -1,0 +1,297 @@
+"""The one state of a cluster: events in; effects, changes and transitions out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from manager.core import events as ev
+from manager.core.changes import ChangeSet, LogEntry, Outcome, Story, Turn
+from manager.core.ids import ClusterId, Kind, NodeId, OperationId, VmId
+from manager.core.inventory import Inventory
+from manager.core.migration.progress import MoveProgress
+from manager.core.model import (
+    ClusterConfig,
+    Node,
+    NodeLoad,
+    Problem,
+    Sighting,
+    Vm,
+    VmLoad,
+)
+from manager.core.operations import Operation
+from manager.core.reasons import Reason
+from manager.core.work import Work
+
+
+class ClusterView(Protocol):
+    """What everything outside the core may read. Live: it changes between turns, never within one."""
+
+    @property
+    def id(self) -> ClusterId:
+        """The cluster's name."""
+        ...
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The cluster's file."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """Grows with every turn that changed something."""
+        ...
+
+    @property
+    def now_s(self) -> float:
+        """Wall clock of the latest event; the core's only notion of now."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[NodeId, Node]:
+        """All nodes of the cluster file."""
+        ...
+
+    @property
+    def vms(self) -> Mapping[VmId, Vm]:
+        """One row per VM UUID."""
+        ...
+
+    @property
+    def node_loads(self) -> Mapping[NodeId, NodeLoad]:
+        """Latest load samples; absent if never sampled."""
+        ...
+
+    @property
+    def vm_loads(self) -> Mapping[VmId, VmLoad]:
+        """Latest load samples; absent if never sampled or not running."""
+        ...
+
+    @property
+    def operations(self) -> Mapping[OperationId, Operation]:
+        """All operations of this run of the program and what the last one left."""
+        ...
+
+    @property
+    def progress(self) -> Mapping[OperationId, MoveProgress]:
+        """Figures of running moves."""
+        ...
+
+    @property
+    def claims(self) -> Mapping[VmId, OperationId]:
+        """Which operation holds a VM."""
+        ...
+
+    @property
+    def problems(self) -> Mapping[str, Problem]:
+        """What an administrator should look at."""
+        ...
+
+    def sightings(self, vm: VmId) -> Mapping[NodeId, Sighting]:
+        """What every node says of a VM."""
+        ...
+
+    def committed_mib(self, node: NodeId) -> int:
+        """Memory in use on a node by running VMs and reserved by moves to it, in MiB."""
+        ...
+
+    def committed_vcpus(self, node: NodeId) -> int:
+        """vCPUs in use on a node."""
+        ...
+
+    def story(self, key: str) -> tuple[LogEntry, ...]:
+        """Why something is as it is, oldest line first."""
+        ...
+
+
+class ClusterState:
+    """All mutable state of one cluster. `handle` is the only way in; reading is a `ClusterView`."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._story = Story()
+        self._inventory = Inventory(config, self._story, lambda vm: self._work.claim(vm))
+        self._work = Work(self._inventory, self._story)
+        self._revision = 0
+        self._now_s = 0.0
+        inventory, work = self._inventory, self._work
+        handlers: dict[type[ev.Event], Callable[[Any, Turn], None]] = {
+            ev.NodeConnecting: inventory.node_connecting,
+            ev.NodeConnected: inventory.node_connected,
+            ev.NodeConnectFailed: inventory.node_failed,
+            ev.NodeLost: inventory.node_failed,
+            ev.NodeInventoryRead: self._inventory_read,
+            ev.NodeSampled: inventory.sampled,
+            ev.NodeHeld: inventory.node_held,
+            ev.NodeReleased: inventory.node_released,
+            ev.VmStateChanged: inventory.state_changed,
+            ev.VmRebooted: self._rebooted,
+            ev.VmUndefined: inventory.undefined,
+            ev.VmDefinitionChanged: inventory.definition_changed,
+            ev.VmConfigRead: inventory.config_read,
+            ev.VmAuthoritySeen: inventory.authority_seen,
+            ev.ForeignJobSeen: inventory.foreign_job,
+            ev.EffectEnded: work.effect_ended,
+            ev.AbortFailed: work.abort_failed,
+            ev.MigrationProgress: work.progressed,
+            ev.TimerFired: self._timer,
+            ev.JournalFailed: work.journal_failed,
+            ev.OperationsRestored: self._restored,
+            ev.OperationsReported: self._reported,
+            ev.ActionRequested: self._requested,
+            ev.CancelRequested: self._cancelled,
+        }
+        self._handlers = handlers
+
+    # --- the way in ------------------------------------------------------------------------
+
+    def handle(self, event: ev.Event) -> Outcome:
+        """Take in one event. Synchronous, pure but for this object; follow-ups run in the same turn."""
+        self._now_s = max(self._now_s, event.at_s)
+        turn = Turn(at_s=event.at_s, trace=event.trace)
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            raise TypeError(f"nobody handles {type(event).__name__}")
+        handler(event, turn)
+        # Rows that changed may be what an operation waited for; ending one may let the next start.
+        for key in tuple(turn.changes[Kind.VM].updated) + tuple(turn.changes[Kind.VM].removed):
+            self._work.vm_changed(VmId(key), turn)
+        self._work.admit(turn)
+        if turn.changes:
+            self._revision += 1
+        return Outcome(
+            effects=tuple(dict.fromkeys(turn.effects)),
+            changes=turn.changes,
+            transitions=tuple(turn.transitions.values()),
+        )
+
+    def _inventory_read(self, event: ev.NodeInventoryRead, turn: Turn) -> None:
+        self._inventory.inventory_read(event, turn)
+        self._work.node_read(event.node, turn)
+
+    def _rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
+        self._inventory.rebooted(event, turn)
+        self._work.rebooted(event.vm, turn)
+
+    def _timer(self, event: ev.TimerFired, turn: Turn) -> None:
+        kind, _, key = event.key.partition(":")
+        if kind == "silent":
+            self._inventory.node_silent(NodeId(key), event.at_s, turn)
+        else:
+            self._work.timer(kind, key, turn)
+
+    def _restored(self, event: ev.OperationsRestored, turn: Turn) -> None:
+        self._work.restore(event.operations, turn)
+
+    def _reported(self, event: ev.OperationsReported, turn: Turn) -> None:
+        self._work.mirror(event.operations, turn)
+
+    def _requested(self, event: ev.ActionRequested, turn: Turn) -> None:
+        batch, children = event.plan.operations(event, self)
+        self._work.add(batch, children, turn)
+        self._story.tell(batch.id, event.at_s, f"asked by {event.author}")
+
+    def _cancelled(self, event: ev.CancelRequested, turn: Turn) -> None:
+        self._work.cancel(event.operations, event.author, turn)
+
+    # --- the view --------------------------------------------------------------------------
+
+    @property
+    def id(self) -> ClusterId:
+        """The cluster's name."""
+        return ClusterId(self.config.name)
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The cluster's file."""
+        return self._inventory.config
+
+    @property
+    def revision(self) -> int:
+        """Grows with every turn that changed something."""
+        return self._revision
+
+    @property
+    def now_s(self) -> float:
+        """Wall clock of the latest event."""
+        return self._now_s
+
+    @property
+    def nodes(self) -> Mapping[NodeId, Node]:
+        """All nodes of the cluster file."""
+        return self._inventory.nodes
+
+    @property
+    def vms(self) -> Mapping[VmId, Vm]:
+        """One row per VM UUID."""
+        return self._inventory.vms
+
+    @property
+    def node_loads(self) -> Mapping[NodeId, NodeLoad]:
+        """Latest load samples of nodes."""
+        return self._inventory.node_loads
+
+    @property
+    def vm_loads(self) -> Mapping[VmId, VmLoad]:
+        """Latest load samples of VMs."""
+        return self._inventory.vm_loads
+
+    @property
+    def operations(self) -> Mapping[OperationId, Operation]:
+        """All operations of this run and what the last one left."""
+        return self._work.operations
+
+    @property
+    def progress(self) -> Mapping[OperationId, MoveProgress]:
+        """Figures of running moves."""
+        return self._work.progress
+
+    @property
+    def claims(self) -> Mapping[VmId, OperationId]:
+        """Which operation holds a VM."""
+        return self._work.claims
+
+    @property
+    def problems(self) -> Mapping[str, Problem]:
+        """What an administrator should look at."""
+        return self._inventory.problems
+
+    def sightings(self, vm: VmId) -> Mapping[NodeId, Sighting]:
+        """What every node says of a VM."""
+        return self._inventory.sightings(vm)
+
+    def unread(self, node: NodeId) -> tuple[VmId, ...]:
+        """VMs of a node whose definition was not read on this connection."""
+        return self._inventory.unread(node)
+
+    def owned(self, node: NodeId) -> Iterable[VmId]:
+        """VMs whose owner is this node."""
+        return self._inventory.owned(node)
+
+    def active_moves(self) -> tuple[Operation, ...]:
+        """Moves whose job may run on a host now."""
+        return self._work.active_moves()
+
+    def foreign_jobs(self) -> Mapping[VmId, tuple[NodeId, str, bool]]:
+        """Jobs that are not ours: node, what, whether it is a migration."""
+        return self._inventory.foreign_jobs
+
+    def committed_mib(self, node: NodeId) -> int:
+        """Memory in use on a node and reserved by moves to it, in MiB."""
+        return self._work.committed_mib(node)
+
+    def committed_vcpus(self, node: NodeId) -> int:
+        """vCPUs in use on a node."""
+        return self._work.committed_vcpus(node)
+
+    def story(self, key: str) -> tuple[LogEntry, ...]:
+        """An object's story; a VM's has its operations' lines in it."""
+        keys = [key]
+        keys += [o.id for o in self._work.operations.values() if o.vm == key or o.parent == key]
+        return self._story.of(*keys)
+
+    def last_failure(self, vm: VmId) -> Reason | None:
+        """Why the last operation on a VM failed, until the next one is asked for."""
+        return self._inventory.last_failures.get(vm)
+
+
+__all__ = ["ChangeSet", "ClusterState", "ClusterView"]

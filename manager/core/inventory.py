@@ -1,0 +1,740 @@
+"""What the nodes say: sightings in, one row per VM and per node out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+
+from manager.core import events as ev
+from manager.core.changes import Story, Turn
+from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer
+from manager.core.errors import Failure, FailureCode
+from manager.core.ids import Kind, NodeId, VmId
+from manager.core.model import (
+    Activity,
+    Authority,
+    ClusterConfig,
+    Node,
+    NodeLoad,
+    NodeStatus,
+    Problem,
+    Sighting,
+    StatusCause,
+    Vm,
+    VmLoad,
+    VmStatus,
+)
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.placement.planner import COUNTED, overhead_mib
+from manager.core.reasons import Reason, ReasonCode, because
+
+SILENT_PROBLEM_S = 60.0
+"""How long a node may be silent before it is a problem and not only grey."""
+
+_RANK = {
+    VmStatus.RUNNING: 4,
+    VmStatus.PAUSED: 3,
+    VmStatus.SAVED: 2,
+    VmStatus.CRASHED: 1,
+    VmStatus.OFF: 1,
+    VmStatus.UNKNOWN: 0,
+}
+_VM_FIELDS = tuple(f.name for f in fields(Vm))
+_NODE_FIELDS = tuple(f.name for f in fields(Node))
+_INCOMING = frozenset({StatusCause.MIGRATION, StatusCause.STARTING_UP, StatusCause.POSTCOPY})
+
+Claim = Callable[[VmId], tuple[Operation, int | None] | None]
+"""The operation that holds a VM and its percentage, or None."""
+
+
+def is_incoming(sighting: Sighting) -> bool:
+    """Whether this is the target's half of a live migration under way."""
+    return sighting.status is VmStatus.PAUSED and sighting.cause in _INCOMING
+
+
+class Inventory:
+    """Nodes, VMs and loads. Only `ClusterState` calls the methods that change it."""
+
+    def __init__(self, config: ClusterConfig, story: Story, claim: Claim) -> None:
+        self.config = config
+        self.nodes: dict[NodeId, Node] = {n.name: Node(id=n.name, uri=n.uri) for n in config.nodes}
+        self.vms: dict[VmId, Vm] = {}
+        self.node_loads: dict[NodeId, NodeLoad] = {}
+        self.vm_loads: dict[VmId, VmLoad] = {}
+        self.problems: dict[str, Problem] = {}
+        self.foreign_jobs: dict[VmId, tuple[NodeId, str, bool]] = {}
+        self.last_failures: dict[VmId, Reason] = {}
+        self._sightings: dict[VmId, dict[NodeId, Sighting]] = {}
+        self._on_node: dict[NodeId, set[VmId]] = {n: set() for n in self.nodes}
+        self._owned: dict[NodeId, set[VmId]] = {n: set() for n in self.nodes}
+        self._pacemaker: dict[NodeId, frozenset[str]] = {}
+        self._story = story
+        self._claim = claim
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def sightings(self, vm: VmId) -> dict[NodeId, Sighting]:
+        """What every node says of a VM. Not to be changed."""
+        return self._sightings.get(vm, {})
+
+    def sighting(self, vm: VmId, node: NodeId | None) -> Sighting | None:
+        """What one node says of a VM."""
+        return self._sightings.get(vm, {}).get(node) if node else None
+
+    def unread(self, node: NodeId) -> tuple[VmId, ...]:
+        """VMs of a node whose definition was not read on this connection, by name.
+
+        A definition kept from an earlier connection has lost its digest.
+        """
+        found = [
+            s
+            for vm in self._on_node.get(node, ())
+            if (s := self._sightings[vm][node]).config is None or not s.config.digest
+        ]
+        return tuple(s.vm for s in sorted(found, key=lambda s: s.name))
+
+    def owned(self, node: NodeId) -> Iterable[VmId]:
+        """VMs whose owner is this node."""
+        return self._owned.get(node, ())
+
+    def committed_mib(self, node: NodeId) -> int:
+        """Memory of the VMs that run on a node, with their overhead, in MiB."""
+        return sum(
+            vm.config.memory_mib + overhead_mib(vm.config.memory_mib)
+            for key in self._owned.get(node, ())
+            if (vm := self.vms[key]).status in COUNTED and vm.config
+        )
+
+    def committed_vcpus(self, node: NodeId) -> int:
+        """vCPUs of the VMs that run on a node."""
+        return sum(
+            vm.config.vcpus
+            for key in self._owned.get(node, ())
+            if (vm := self.vms[key]).status in COUNTED and vm.config
+        )
+
+    # --- nodes -----------------------------------------------------------------------------
+
+    def node_connecting(self, event: ev.NodeConnecting, turn: Turn) -> None:
+        """A first attempt shows as Connecting; later ones keep what is known."""
+        node = self.nodes.get(event.node)
+        if node is not None and node.last_seen_s is None and node.status is not NodeStatus.CONNECTING:
+            self._set_node(
+                turn, replace(node, status=NodeStatus.CONNECTING, retry_at_s=None, information=None)
+            )
+
+    def node_connected(self, event: ev.NodeConnected, turn: Turn) -> None:
+        """Facts are known; the node is Up once its inventory was read."""
+        node = self.nodes.get(event.node)
+        if node is None:
+            return
+        twin = next(
+            (
+                other.id
+                for other in self.nodes.values()
+                if other.id != node.id
+                and other.facts is not None
+                and event.facts.host_uuid
+                and other.facts.host_uuid == event.facts.host_uuid
+            ),
+            None,
+        )
+        if twin is not None:
+            reason = because(ReasonCode.SAME_HOST_TWICE, node=twin)
+            self._set_node(turn, replace(node, status=NodeStatus.INCOMPATIBLE, information=reason))
+            self._problem(turn, f"node:{node.id}", reason, node=node.id)
+            return
+        # A new connection: what was read on the old one may have changed unseen.
+        for vm in self._on_node[node.id]:
+            seen = self._sightings[vm][node.id]
+            if seen.config is not None:
+                self._sightings[vm][node.id] = replace(seen, config=replace(seen.config, digest=""))
+        information = because(ReasonCode.RUNS_PACEMAKER) if event.facts.pacemaker else None
+        self._set_node(
+            turn,
+            replace(
+                node,
+                facts=event.facts,
+                last_seen_s=event.at_s,
+                last_event_s=event.at_s,
+                retry_at_s=None,
+                information=information,
+            ),
+        )
+        self._story.tell(node.id, event.at_s, f"connected: {event.facts.hostname}")
+
+    def node_failed(self, event: ev.NodeConnectFailed | ev.NodeLost, turn: Turn) -> None:
+        """A node could not be reached, or was lost: its rows turn Unknown, never Off."""
+        node = self.nodes.get(event.node)
+        if node is None or node.status is NodeStatus.INCOMPATIBLE and node.facts is None and not isinstance(event, ev.NodeConnectFailed):
+            return
+        failure = event.failure
+        hint = event.hint if isinstance(event, ev.NodeConnectFailed) else ""
+        status, reason = self._failed_status(node, failure, hint, event.retry_at_s)
+        was_up = node.status is NodeStatus.UP
+        self._set_node(
+            turn, replace(node, status=status, information=reason, retry_at_s=event.retry_at_s)
+        )
+        if was_up or node.status is not status:
+            self._story.tell(node.id, event.at_s, f"{status.value}: {failure.text or failure.code.value}")
+            for vm in tuple(self._on_node[node.id]):
+                self.refresh(vm, turn)
+        if status in (NodeStatus.LOGIN_FAILED, NodeStatus.INCOMPATIBLE):
+            self._problem(turn, f"node:{node.id}", reason, node=node.id)
+        elif f"node:{node.id}" not in self.problems:
+            turn.effects.append(
+                SetTimer(
+                    trace=turn.trace,
+                    key=f"silent:{node.id}",
+                    at_s=(node.last_seen_s or event.at_s) + SILENT_PROBLEM_S,
+                )
+            )
+        elif was_up is False:
+            self._problem(turn, f"node:{node.id}", self.problems[f"node:{node.id}"].reason, node=node.id)
+
+    @staticmethod
+    def _failed_status(
+        node: Node, failure: Failure, hint: str, retry_at_s: float | None
+    ) -> tuple[NodeStatus, Reason]:
+        text = failure.text or failure.code.value
+        if failure.code is FailureCode.LOGIN:
+            return NodeStatus.LOGIN_FAILED, because(ReasonCode.LOGIN_FAILED, text=text, hint=hint)
+        if failure.code is FailureCode.INCOMPATIBLE:
+            return NodeStatus.INCOMPATIBLE, because(ReasonCode.INCOMPATIBLE, text=text)
+        if node.last_seen_s is None:
+            return NodeStatus.UNKNOWN, because(
+                ReasonCode.NEVER_SEEN, node=node.id, text=text, hint=hint
+            )
+        if retry_at_s is None:
+            return NodeStatus.UNKNOWN, because(
+                ReasonCode.NOT_HEARD, node=node.id, since=node.last_seen_s
+            )
+        return NodeStatus.UNKNOWN, because(
+            ReasonCode.RETRYING, since=node.last_seen_s, at=retry_at_s, text=text
+        )
+
+    def node_silent(self, node_id: NodeId, at_s: float, turn: Turn) -> None:
+        """The timer of a silent node came due: one problem for all of its VMs."""
+        node = self.nodes.get(node_id)
+        if node is None or node.is_up:
+            return
+        reason = (
+            because(ReasonCode.NOT_HEARD, node=node_id, since=node.last_seen_s)
+            if node.last_seen_s is not None
+            else node.information or because(ReasonCode.CONNECTING, node=node_id)
+        )
+        self._problem(turn, f"node:{node_id}", reason, node=node_id, vms=tuple(self._owned[node_id]))
+
+    def inventory_read(self, event: ev.NodeInventoryRead, turn: Turn) -> None:
+        """All VMs of a node at one moment; events since then are newer and win."""
+        node = self.nodes.get(event.node)
+        if node is None or node.status is NodeStatus.INCOMPATIBLE:
+            return
+        came_up = not node.is_up
+        self._set_node(
+            turn,
+            replace(
+                node,
+                status=NodeStatus.UP,
+                last_seen_s=event.at_s,
+                last_read_s=event.started_s,
+                information=None if came_up and node.information and node.information.code is not ReasonCode.RUNS_PACEMAKER else node.information,
+            ),
+        )
+        if came_up:
+            self._solved(turn, f"node:{node.id}")
+            turn.effects.append(CancelTimer(trace=turn.trace, key=f"silent:{node.id}"))
+            self._story.tell(node.id, event.at_s, "up: inventory read")
+        read = {seen.vm for seen in event.vms}
+        overtaken = False
+        for seen in event.vms:
+            before = self._sightings.get(seen.vm, {}).get(node.id)
+            if before is not None and before.state_at_s > event.started_s:
+                overtaken = True  # an event told more than this read knows
+                continue
+            self._see(
+                turn,
+                seen.vm,
+                node.id,
+                seen.name,
+                seen.status,
+                seen.cause,
+                seen.shutting_down,
+                seen.incarnation,
+                force=came_up,
+            )
+        for vm in self._on_node[node.id] - read:
+            if self._sightings[vm][node.id].state_at_s <= event.started_s:
+                self._unsee(turn, vm, node.id)
+            else:
+                overtaken = True
+        if overtaken:
+            turn.effects.append(ReadNode(trace=turn.trace, node=node.id))
+        for vm in tuple(read):
+            if len(self._sightings.get(vm, {})) > 1:
+                self.refresh(vm, turn)  # the alarm rule waits for reads of both nodes
+
+    def sampled(self, event: ev.NodeSampled, turn: Turn) -> None:
+        """Loads live beside the rows: they change often and move nothing."""
+        if event.node not in self.nodes:
+            return
+        self.node_loads[event.node] = event.load
+        turn.changes[Kind.NODE].update(event.node, ("load",))
+        changed = turn.changes[Kind.VM]
+        for vm, load in event.vms.items():
+            row = self.vms.get(vm)
+            if row is not None and row.owner == event.node and self.vm_loads.get(vm) != load:
+                self.vm_loads[vm] = load
+                changed.update(vm, ("load",))
+
+    def node_held(self, event: ev.NodeHeld, turn: Turn) -> None:
+        """One more reason to keep a node empty."""
+        node = self.nodes.get(event.node)
+        if node is not None:
+            others = tuple(h for h in node.holds if h.who != event.hold.who)
+            self._set_node(turn, replace(node, holds=(*others, event.hold)))
+
+    def node_released(self, event: ev.NodeReleased, turn: Turn) -> None:
+        """One reason less."""
+        node = self.nodes.get(event.node)
+        if node is not None:
+            self._set_node(
+                turn, replace(node, holds=tuple(h for h in node.holds if h.who != event.who))
+            )
+
+    # --- VMs -------------------------------------------------------------------------------
+
+    def state_changed(self, event: ev.VmStateChanged, turn: Turn) -> None:
+        """A lifecycle event: the cell changes now, a read of the node follows to be sure."""
+        node = self.nodes.get(event.node)
+        if node is None or node.status is NodeStatus.INCOMPATIBLE:
+            return
+        self._heard(event.node, event.at_s)
+        self._see(
+            turn,
+            event.vm,
+            event.node,
+            event.name,
+            event.status,
+            event.cause,
+            event.shutting_down,
+            None,
+            told=True,
+        )
+        turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
+
+    def undefined(self, event: ev.VmUndefined, turn: Turn) -> None:
+        """A definition is gone; only a read tells whether the VM still runs without one."""
+        self._heard(event.node, event.at_s)
+        seen = self.sighting(event.vm, event.node)
+        if seen is not None and seen.status not in COUNTED:
+            self._unsee(turn, event.vm, event.node)
+        turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
+
+    def definition_changed(self, event: ev.VmDefinitionChanged, turn: Turn) -> None:
+        """Read the definition again; of a VM not seen yet, the whole node."""
+        self._heard(event.node, event.at_s)
+        if self.sighting(event.vm, event.node) is None:
+            turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
+        else:
+            turn.effects.append(ReadVm(trace=turn.trace, node=event.node, vm=event.vm))
+
+    def config_read(self, event: ev.VmConfigRead, turn: Turn) -> None:
+        """A definition arrived."""
+        seen = self.sighting(event.vm, event.node)
+        if seen is not None and seen.config != event.config:
+            self._sightings[event.vm][event.node] = replace(seen, config=event.config)
+            self.refresh(event.vm, turn)
+
+    def rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
+        """The guest started anew: its uptime counts from here."""
+        self._heard(event.node, event.at_s)
+        seen = self.sighting(event.vm, event.node)
+        if seen is not None:
+            self._sightings[event.vm][event.node] = replace(
+                seen, started_at_s=event.at_s, shutting_down=False
+            )
+            self._story.tell(event.vm, event.at_s, f"restarted on {event.node}")
+            self.refresh(event.vm, turn)
+
+    def authority_seen(self, event: ev.VmAuthoritySeen, turn: Turn) -> None:
+        """Which VMs of a node are Pacemaker's."""
+        if self._pacemaker.get(event.node) != event.names:
+            self._pacemaker[event.node] = event.names
+            for vm in tuple(self._on_node.get(event.node, ())):
+                self.refresh(vm, turn)
+
+    def foreign_job(self, event: ev.ForeignJobSeen, turn: Turn) -> None:
+        """Someone else works on a VM."""
+        if event.active:
+            self.foreign_jobs[event.vm] = (event.node, event.what, event.migration)
+        else:
+            self.foreign_jobs.pop(event.vm, None)
+        self.refresh(event.vm, turn)
+
+    def _heard(self, node_id: NodeId, at_s: float) -> None:
+        node = self.nodes.get(node_id)
+        if node is not None:
+            # Bookkeeping only: no view shows it, so no change is told.
+            self.nodes[node_id] = replace(node, last_event_s=at_s)
+
+    def _see(
+        self,
+        turn: Turn,
+        vm: VmId,
+        node: NodeId,
+        name: str,
+        status: VmStatus,
+        cause: StatusCause,
+        shutting_down: bool,
+        incarnation: int | None,
+        *,
+        told: bool = False,
+        force: bool = False,
+    ) -> None:
+        before = self._sightings.get(vm, {}).get(node)
+        if (
+            before is not None
+            and not force
+            and before.name == name
+            and before.status is status
+            and (before.cause is cause or cause is StatusCause.NONE)
+            and before.shutting_down == shutting_down
+            and (before.incarnation == incarnation or told)
+        ):
+            self._sightings[vm][node] = replace(before, state_at_s=turn.at_s)
+            return
+        changed_at = before.changed_at_s if before else None
+        started_at = before.started_at_s if before else None
+        if told or (before is not None and before.status is not status):
+            changed_at = turn.at_s
+        if status is VmStatus.RUNNING and (before is None or before.status not in COUNTED):
+            fresh = cause in (StatusCause.BOOTED, StatusCause.RESTORED) and (told or before is not None)
+            started_at = turn.at_s if fresh else None
+        if told and before is not None:
+            incarnation = before.incarnation
+        self._sightings.setdefault(vm, {})[node] = Sighting(
+            vm=vm,
+            node=node,
+            name=name or (before.name if before else vm),
+            status=status,
+            cause=cause,
+            incarnation=incarnation,
+            state_at_s=turn.at_s,
+            changed_at_s=changed_at,
+            started_at_s=started_at,
+            shutting_down=shutting_down,
+            config=before.config if before else None,
+        )
+        self._on_node[node].add(vm)
+        if before is None or before.status is not status:
+            suffix = f" ({cause.value})" if cause.value else ""
+            if before is not None or told:
+                self._story.tell(vm, turn.at_s, f"{status.value} on {node}{suffix}")
+        if before is not None and before.name != name and name:
+            self._story.tell(vm, turn.at_s, f"renamed from {before.name} to {name}")
+            turn.effects.append(ReadVm(trace=turn.trace, node=node, vm=vm))
+        self.refresh(vm, turn)
+
+    def _unsee(self, turn: Turn, vm: VmId, node: NodeId) -> None:
+        self._sightings[vm].pop(node, None)
+        self._on_node[node].discard(vm)
+        self._story.tell(vm, turn.at_s, f"no longer on {node}")
+        self.refresh(vm, turn)
+
+    # --- rows ------------------------------------------------------------------------------
+
+    def refresh(self, vm: VmId, turn: Turn) -> None:
+        """Derive a VM's row anew from its sightings, its claim and its nodes."""
+        sightings = self._sightings.get(vm, {})
+        before = self.vms.get(vm)
+        if not sightings:
+            self._sightings.pop(vm, None)
+            if before is not None:
+                del self.vms[vm]
+                self.vm_loads.pop(vm, None)
+                self.foreign_jobs.pop(vm, None)
+                self._own(vm, before.owner, None, before, None, turn)
+                turn.changes[Kind.VM].remove(vm)
+                self._solved(turn, f"vm:{vm}")
+            return
+        row = self._derive(vm, sightings, turn)
+        if row == before:
+            return
+        self.vms[vm] = row
+        self._own(vm, before.owner if before else None, row.owner, before, row, turn)
+        if before is None:
+            turn.changes[Kind.VM].add(vm)
+        else:
+            turn.changes[Kind.VM].update(vm, _differing(before, row, _VM_FIELDS))
+        if row.status is not VmStatus.RUNNING:
+            self.vm_loads.pop(vm, None)
+        self._vm_problem(turn, row)
+
+    def _derive(self, vm: VmId, sightings: dict[NodeId, Sighting], turn: Turn) -> Vm:
+        nodes = self.nodes
+        best = (
+            next(iter(sightings.values()))
+            if len(sightings) == 1
+            else max(
+                sightings.values(),
+                key=lambda s: (
+                    _RANK[s.status] - (2 if is_incoming(s) else 0),
+                    nodes[s.node].is_up,
+                    s.cause is not StatusCause.MIGRATED,
+                    s.changed_at_s or 0.0,
+                    s.node,
+                ),
+            )
+        )
+        owner = nodes[best.node]
+        known = owner.is_up
+        status = best.status if known else VmStatus.UNKNOWN
+        held = self._claim(vm)
+        operation, percent = held if held else (None, None)
+        notes: list[Reason] = []
+        alarm = len(sightings) > 1 and self._runs_twice(vm, sightings, operation, turn, notes)
+        if not known:
+            notes.append(
+                because(ReasonCode.NOT_HEARD, node=owner.id, since=owner.last_seen_s)
+                if owner.last_seen_s is not None
+                else because(ReasonCode.CONNECTING, node=owner.id)
+            )
+        activity = self._activity(vm, best, operation, known)
+        notes += self._operation_notes(operation, percent)
+        foreign = self.foreign_jobs.get(vm)
+        if foreign and operation is None:
+            notes.append(because(ReasonCode.FOREIGN_JOB, what=foreign[1]))
+        if vm in self.last_failures and operation is None:
+            notes.append(self.last_failures[vm])
+        if known:
+            notes += self._state_notes(best)
+        config = best.config or next((s.config for s in sightings.values() if s.config), None)
+        if config is not None and config.trouble:
+            notes.append(because(ReasonCode.DEFINITION_TROUBLE, text=config.trouble))
+        others = tuple(sorted(n for n in sightings if n != best.node))
+        if others and operation is None and not alarm:
+            older = all(sightings[n].cause is StatusCause.MIGRATED for n in others)
+            code = ReasonCode.ALSO_DEFINED_OLDER if older else ReasonCode.ALSO_DEFINED
+            notes.append(because(code, nodes=", ".join(others)))
+        authority = (
+            Authority.PACEMAKER
+            if best.name in self._pacemaker.get(best.node, frozenset())
+            else Authority.MUSTER
+        )
+        if authority is not Authority.MUSTER:
+            notes.append(because(ReasonCode.OTHER_AUTHORITY, authority=authority.value))
+        return Vm(
+            id=vm,
+            name=best.name,
+            status=status,
+            cause=best.cause,
+            was=None if known else best.status,
+            activity=activity,
+            owner=best.node,
+            moving_to=operation.target
+            if operation and operation.kind is OperationKind.MIGRATE
+            else None,
+            operation=operation.id if operation else None,
+            information=notes[0] if notes else None,
+            notes=tuple(notes),
+            config=config,
+            other_nodes=others,
+            authority=authority,
+            changed_at_s=best.changed_at_s,
+            started_at_s=best.started_at_s,
+            alarm=alarm,
+            percent=percent,
+        )
+
+    def _runs_twice(
+        self,
+        vm: VmId,
+        sightings: dict[NodeId, Sighting],
+        operation: Operation | None,
+        turn: Turn,
+        notes: list[Reason],
+    ) -> bool:
+        """Two running copies are an alarm only if both nodes, reread after the last event of either, say so.
+
+        In a healthy migration the target's event may come before the source's.
+        """
+        running = [
+            s for s in sightings.values() if s.status is VmStatus.RUNNING and self.nodes[s.node].is_up
+        ]
+        moving = operation is not None and operation.kind is OperationKind.MIGRATE
+        if len(running) < 2 or moving or vm in self.foreign_jobs:
+            return False
+        last_event = max(self.nodes[s.node].last_event_s for s in running)
+        stale = [s.node for s in running if (self.nodes[s.node].last_read_s or 0.0) < last_event]
+        if stale:
+            turn.effects += [ReadNode(trace=turn.trace, node=node) for node in stale]
+            return False
+        notes.append(
+            because(ReasonCode.RUNNING_ON_TWO, nodes=", ".join(sorted(s.node for s in running)))
+        )
+        return True
+
+    def _activity(
+        self, vm: VmId, best: Sighting, operation: Operation | None, known: bool
+    ) -> Activity:
+        if operation is not None:
+            return activity_of(operation)
+        foreign = self.foreign_jobs.get(vm)
+        if foreign:
+            return Activity.FOREIGN_MIGRATION if foreign[2] else Activity.FOREIGN_JOB
+        if best.shutting_down and known:
+            return Activity.SHUTTING_DOWN
+        return Activity.NONE
+
+    @staticmethod
+    def _operation_notes(operation: Operation | None, percent: int | None) -> list[Reason]:
+        if operation is None:
+            return []
+        if operation.reason is not None:
+            return [operation.reason]
+        if operation.kind is OperationKind.MIGRATE and operation.target:
+            if percent is None:
+                return [because(ReasonCode.MOVING_STARTS, node=operation.target)]
+            return [because(ReasonCode.MOVING, node=operation.target, percent=percent)]
+        return []
+
+    @staticmethod
+    def _state_notes(best: Sighting) -> list[Reason]:
+        if best.shutting_down:
+            return [because(ReasonCode.SHUTTING_DOWN)]
+        if best.status is VmStatus.PAUSED and best.cause.value:
+            return [because(ReasonCode.PAUSED_BECAUSE, cause=best.cause.value)]
+        if best.changed_at_s is None or not best.cause.value:
+            return []
+        if best.status is VmStatus.CRASHED:
+            return [because(ReasonCode.CRASHED_AT, at=best.changed_at_s, cause=best.cause.value)]
+        if best.status is VmStatus.OFF:
+            return [because(ReasonCode.OFF_BECAUSE, at=best.changed_at_s, cause=best.cause.value)]
+        return []
+
+    def _own(
+        self,
+        vm: VmId,
+        old: NodeId | None,
+        new: NodeId | None,
+        before: Vm | None,
+        row: Vm | None,
+        turn: Turn,
+    ) -> None:
+        if old != new:
+            if old is not None:
+                self._owned[old].discard(vm)
+            if new is not None:
+                self._owned[new].add(vm)
+        ran = before is not None and _runs(before)
+        runs = row is not None and _runs(row)
+        if old == new and ran == runs:
+            return
+        for node_id, running, total in (
+            (old, -int(ran), -1),
+            (new, int(runs), 1),
+        ):
+            if node_id is not None:
+                node = self.nodes[node_id]
+                self._set_node(
+                    turn,
+                    replace(
+                        node,
+                        vms_running=node.vms_running + running,
+                        vms_total=node.vms_total + total,
+                    ),
+                )
+
+    def _set_node(self, turn: Turn, node: Node) -> None:
+        before = self.nodes[node.id]
+        if before != node:
+            self.nodes[node.id] = node
+            turn.changes[Kind.NODE].update(node.id, _differing(before, node, _NODE_FIELDS))
+
+    # --- problems --------------------------------------------------------------------------
+
+    def _vm_problem(self, turn: Turn, row: Vm) -> None:
+        key = f"vm:{row.id}"
+        if row.alarm and row.information:
+            self._problem(turn, key, row.information, node=row.owner, vms=(row.id,))
+        elif row.status is VmStatus.CRASHED:
+            reason = row.information or because(ReasonCode.PAUSED_BECAUSE, cause=row.cause.value)
+            self._problem(turn, key, reason, node=row.owner, vms=(row.id,))
+        elif row.status is VmStatus.PAUSED and row.cause in (
+            StatusCause.IO_ERROR,
+            StatusCause.WATCHDOG,
+            StatusCause.POSTCOPY_FAILED,
+            StatusCause.PANICKED,
+        ):
+            reason = because(ReasonCode.PAUSED_BECAUSE, cause=row.cause.value)
+            self._problem(turn, key, reason, node=row.owner, vms=(row.id,))
+        elif key in self.problems:
+            self._solved(turn, key)
+
+    def _problem(
+        self,
+        turn: Turn,
+        key: str,
+        reason: Reason,
+        *,
+        node: NodeId | None = None,
+        vms: tuple[VmId, ...] = (),
+    ) -> None:
+        before = self.problems.get(key)
+        problem = Problem(
+            key=key,
+            reason=reason,
+            since_s=before.since_s if before else turn.at_s,
+            node=node,
+            vms=vms,
+        )
+        if problem != before:
+            self.problems[key] = problem
+            if before is None:
+                turn.changes[Kind.PROBLEM].add(key)
+            else:
+                turn.changes[Kind.PROBLEM].update(key, ("reason", "vms"))
+
+    def _solved(self, turn: Turn, key: str) -> None:
+        if self.problems.pop(key, None) is not None:
+            turn.changes[Kind.PROBLEM].remove(key)
+
+
+def _runs(vm: Vm) -> bool:
+    return vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)
+
+
+def _differing(before: object, after: object, names: tuple[str, ...]) -> list[str]:
+    return [n for n in names if getattr(before, n) != getattr(after, n)]
+
+
+_CHANGE_ACTIVITY = {
+    "start": Activity.STARTING,
+    "shut down": Activity.SHUTTING_DOWN,
+    "shut down through the agent": Activity.SHUTTING_DOWN,
+    "turn off": Activity.TURNING_OFF,
+    "restart": Activity.RESTARTING,
+    "save": Activity.SAVING,
+    "delete saved state": Activity.DELETING_SAVED,
+    "pause": Activity.PAUSING,
+    "resume": Activity.RESUMING,
+    "reset": Activity.RESETTING,
+}
+
+
+def activity_of(operation: Operation) -> Activity:
+    """What an operation does to its VM, in one word."""
+    if operation.state is OperationState.WAITING:
+        return Activity.QUEUED
+    if operation.state is OperationState.CHECKING:
+        return Activity.CHECKING
+    if operation.state is OperationState.CANCELLING:
+        return Activity.CANCELLING
+    if operation.kind is OperationKind.MIGRATE:
+        return Activity.MIGRATING
+    if operation.change is not None:
+        return _CHANGE_ACTIVITY[operation.change.value]
+    return Activity.CHANGING_SETTINGS
+
+

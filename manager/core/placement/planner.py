@@ -1,0 +1,218 @@
+"""Where a VM may go and where it goes best: filters with reasons, then one weigher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from manager.core.ids import NodeId, VmId
+from manager.core.model import ClusterConfig, Disk, Node, PlacementPolicy, Vm, VmConfig, VmStatus
+from manager.core.reasons import Reason, ReasonCode, because
+
+SAFE_CACHE_MODES = frozenset({"none", "directsync"})
+
+
+class PlacementView(Protocol):
+    """What placement reads of the cluster."""
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The cluster's file."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[NodeId, Node]:
+        """The nodes by id."""
+        ...
+
+    @property
+    def vms(self) -> Mapping[VmId, Vm]:
+        """The VMs by id."""
+        ...
+
+    def committed_mib(self, node: NodeId) -> int:
+        """Memory of the VMs that run on a node, their overhead, and what moves there now, in MiB."""
+        ...
+
+    def committed_vcpus(self, node: NodeId) -> int:
+        """vCPUs of the VMs that run on a node and that move there now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeVerdict:
+    """Whether one node can take one VM. `reason` says why not, or why it ranks where it does."""
+
+    node: NodeId
+    fits: bool
+    reason: Reason
+    free_mib: int = 0
+
+
+def overhead_mib(memory_mib: int) -> int:
+    """What a VM costs its node beyond its own memory: 256 MiB and 2 %."""
+    return 256 + memory_mib // 50
+
+
+def reserve_mib(policy: PlacementPolicy, memory_mib: int) -> int:
+    """Memory kept free on a node: the larger of the two bounds of the policy."""
+    return max(policy.memory_reserve_mib, int(memory_mib * policy.memory_reserve_percent / 100))
+
+
+def free_mib(view: PlacementView, node: Node) -> int:
+    """Memory that further VMs may take on a node, in MiB; may be negative."""
+    if node.facts is None:
+        return 0
+    total = node.facts.memory_mib
+    return total - reserve_mib(view.config.placement, total) - view.committed_mib(node.id)
+
+
+def node_takes_work(node: Node) -> Reason | None:
+    """Why a node can be asked for nothing new, or None."""
+    if not node.is_up:
+        return because(ReasonCode.NODE_UNREACHABLE, node=node.id)
+    if node.holds:
+        hold = node.holds[0]
+        return because(ReasonCode.NODE_HELD, node=node.id, who=hold.who, why=hold.why)
+    return None
+
+
+def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) -> NodeVerdict:
+    """Whether a node can take a VM. A node chosen by hand need not keep its reserve free."""
+
+    def no(reason: Reason) -> NodeVerdict:
+        return NodeVerdict(node=node.id, fits=False, reason=reason)
+
+    if node.id == vm.owner:
+        return no(because(ReasonCode.ALREADY_THERE, node=node.id))
+    trouble = node_takes_work(node)
+    if trouble is not None:
+        return no(trouble)
+    memory = vm.config.memory_mib if vm.config else 0
+    need = memory + overhead_mib(memory)
+    free = free_mib(view, node)
+    if chosen and node.facts is not None:
+        free += reserve_mib(view.config.placement, node.facts.memory_mib)
+    if need > free:
+        return no(
+            because(ReasonCode.NO_MEMORY_ON_NODE, node=node.id, need_mib=need, free_mib=max(free, 0))
+        )
+    reason = (
+        because(ReasonCode.CHOSEN_BY_USER)
+        if chosen
+        else because(ReasonCode.CHOSEN_MOST_FREE, free_mib=free)
+    )
+    return NodeVerdict(node=node.id, fits=True, reason=reason, free_mib=free)
+
+
+def rank(view: PlacementView, vm: Vm) -> tuple[NodeVerdict, ...]:
+    """Every node but the owner with its verdict, the best first."""
+    verdicts = [verdict(view, vm, node) for node in view.nodes.values() if node.id != vm.owner]
+    return tuple(sorted(verdicts, key=lambda v: (not v.fits, -v.free_mib, v.node)))
+
+
+def best(view: PlacementView, vm: Vm) -> NodeVerdict | Reason:
+    """The best node for a VM, or why there is none."""
+    verdicts = rank(view, vm)
+    if not verdicts:
+        return because(ReasonCode.ONLY_ONE_NODE)
+    if verdicts[0].fits:
+        return verdicts[0]
+    texts = "; ".join(v.reason.text for v in verdicts[:4])
+    more = f"; and {len(verdicts) - 4} more" if len(verdicts) > 4 else ""
+    return because(ReasonCode.NO_NODE_FITS, verdicts=texts + more)
+
+
+class Room:
+    """Free memory per node while a plan is made: each VM placed takes its share."""
+
+    def __init__(self, view: PlacementView, *, keep_reserve: bool) -> None:
+        self._free: dict[NodeId, int] = {}
+        self._refused: dict[NodeId, Reason] = {}
+        for node in view.nodes.values():
+            trouble = node_takes_work(node)
+            if trouble is not None:
+                self._refused[node.id] = trouble
+                continue
+            self._free[node.id] = free_mib(view, node)
+            if not keep_reserve and node.facts is not None:
+                self._free[node.id] += reserve_mib(view.config.placement, node.facts.memory_mib)
+
+    def take(self, vm: Vm, target: NodeId | None) -> NodeVerdict | Reason:
+        """Place one VM on the node with most room, or on `target`; or say why it fits nowhere."""
+        memory = vm.config.memory_mib if vm.config else 0
+        need = memory + overhead_mib(memory)
+        nodes = [n for n in self._free if n != vm.owner and target in (None, n)]
+        if not nodes:
+            refused = self._refused.get(target) if target is not None else None
+            return refused or because(ReasonCode.ONLY_ONE_NODE)
+        best_node = max(nodes, key=lambda n: (self._free[n], n))
+        free = self._free[best_node]
+        if need > free:
+            return because(
+                ReasonCode.NO_MEMORY_ON_NODE,
+                node=best_node,
+                need_mib=need,
+                free_mib=max(free, 0),
+            )
+        self._free[best_node] -= need
+        reason = (
+            because(ReasonCode.CHOSEN_BY_USER)
+            if target is not None
+            else because(ReasonCode.CHOSEN_MOST_FREE, free_mib=free)
+        )
+        return NodeVerdict(node=best_node, fits=True, reason=reason, free_mib=free)
+
+
+def is_below(path: str, folders: tuple[str, ...]) -> bool:
+    """Whether a path lies in one of these folders. Paths with ``..`` never do."""
+    if ".." in path.split("/"):
+        return False
+    return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
+def disk_obstacle(config: ClusterConfig, disk: Disk, node: NodeId | None) -> Reason | None:
+    """Why this disk keeps its VM from being moved live, or None."""
+    if disk.kind != "file" or not disk.source:
+        return None
+    if config.shared_paths and not is_below(disk.source, config.shared_paths):
+        if disk.device in ("cdrom", "floppy"):
+            return because(
+                ReasonCode.LOCAL_CD, target=disk.target, source=disk.source, node=str(node or "?")
+            )
+        return because(ReasonCode.LOCAL_DISK, target=disk.target, source=disk.source)
+    if config.shared_paths and not disk.read_only and disk.cache not in SAFE_CACHE_MODES:
+        return because(ReasonCode.CACHE_MODE, target=disk.target, cache=disk.cache or "default")
+    return None
+
+
+def obstacles(config: ClusterConfig, vm: Vm) -> tuple[Reason, ...]:
+    """All that keeps a VM from being moved live, whatever the target."""
+    if vm.config is None:
+        return ()
+    found: list[Reason] = []
+    if vm.config.snapshots:
+        found.append(because(ReasonCode.HAS_SNAPSHOTS, count=vm.config.snapshots))
+    found += [because(ReasonCode.HOST_DEVICE, device=device) for device in vm.config.host_devices]
+    for disk in vm.config.disks:
+        obstacle = disk_obstacle(config, disk, vm.owner)
+        if obstacle is not None:
+            found.append(obstacle)
+    return tuple(found)
+
+
+def may_pass_unsafe(config: ClusterConfig, vm: VmConfig) -> bool:
+    """Whether libvirt's own check of shared storage may be overridden for this VM.
+
+    Only if every writable file disk lies on a path that the administrator declared as shared and
+    its cache mode is safe.
+    """
+    writable = [d for d in vm.disks if d.kind == "file" and d.source and not d.read_only]
+    return bool(config.shared_paths) and all(
+        is_below(d.source, config.shared_paths) and d.cache in SAFE_CACHE_MODES for d in writable
+    )
+
+
+COUNTED = frozenset({VmStatus.RUNNING, VmStatus.PAUSED, VmStatus.UNKNOWN})
+"""States in which a VM takes its node's memory (Unknown: it may)."""
