@@ -365,7 +365,9 @@ class Inventory:
                 self.refresh(vm, turn)
 
     def foreign_job(self, event: ev.ForeignJobSeen, turn: Turn) -> None:
-        """Someone else works on a VM."""
+        """Someone works on a VM; what one of our operations holds is ours and says so itself."""
+        if event.active and self._claim(event.vm) is not None:
+            return
         if event.active:
             self.foreign_jobs[event.vm] = (event.node, event.what, event.migration)
         else:
@@ -585,6 +587,8 @@ class Inventory:
             return Activity.FOREIGN_MIGRATION if foreign[2] else Activity.FOREIGN_JOB
         if best.shutting_down and known:
             return Activity.SHUTTING_DOWN
+        if any(is_incoming(s) for s in self._sightings[vm].values()):
+            return Activity.FOREIGN_MIGRATION  # begun by someone else before we looked
         return Activity.NONE
 
     @staticmethod
