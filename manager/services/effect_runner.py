@@ -1,0 +1,121 @@
+"""Effects become port calls, their ends become events. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from manager.core import effects as fx
+from manager.core.errors import Failure, FailureCode, OperationError
+from manager.core.events import AbortFailed, EffectEnded, Event, TimerFired
+from manager.core.ids import NodeId
+from manager.services.node_session import NodeSession
+from manager.services.ports import Clock, Hypervisor
+from manager.services.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+
+class EffectRunner:
+    """Carries out the effects of one cluster. Loop thread only."""
+
+    def __init__(
+        self,
+        *,
+        hypervisor: Hypervisor,
+        clock: Clock,
+        dispatch: Callable[[Event], None],
+        sessions: dict[NodeId, NodeSession],
+        tasks: Tasks,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._clock = clock
+        self._dispatch = dispatch
+        self._sessions = sessions
+        self._tasks = tasks
+        self._timers: dict[str, asyncio.Task[Any]] = {}
+
+    def start(self, effect: fx.Effect) -> None:
+        """Begin one effect; returns at once."""
+        match effect:
+            case fx.ReadNode(node=node):
+                self._sessions[node].read_again()
+            case fx.ReadVm(node=node, vm=vm):
+                self._sessions[node].read_vm_again(vm)
+            case fx.SetTimer(key=key):
+                self._drop_timer(key)
+                self._timers[key] = self._tasks.spawn(self._timer(effect), f"timer {key}")
+            case fx.CancelTimer(key=key):
+                self._drop_timer(key)
+            case fx.AbortMigration():
+                self._tasks.spawn(self._abort(effect), f"abort {effect.vm}")
+            case fx.ChangeVm():
+                self._spawn(effect, self._hypervisor.change_vm(effect))
+            case fx.StartMigration():
+                self._spawn(effect, self._hypervisor.migrate(effect))
+            case fx.CheckPeerLogin():
+                self._spawn(effect, self._hypervisor.check_peer(effect))
+            case fx.WriteVmSettings():
+                self._spawn(effect, self._hypervisor.write_settings(effect))
+            case _:
+                raise TypeError(f"nobody carries out {type(effect).__name__}")
+
+    def _spawn(self, effect: fx.VmEffect, call: Coroutine[Any, Any, None]) -> None:
+        self._tasks.spawn(self._watch(effect, call), f"{type(effect).__name__} {effect.vm}")
+
+    async def _watch(self, effect: fx.VmEffect, call: Coroutine[Any, Any, None]) -> None:
+        failure = await self._failure_of(effect, call)
+        self._dispatch(
+            EffectEnded(
+                at_s=self._clock.now_s(),
+                trace=effect.trace,
+                operation=effect.operation,
+                attempt=effect.attempt,
+                failure=failure,
+            )
+        )
+
+    async def _abort(self, effect: fx.AbortMigration) -> None:
+        failure = await self._failure_of(effect, self._hypervisor.abort(effect))
+        if failure is not None:
+            self._dispatch(
+                AbortFailed(
+                    at_s=self._clock.now_s(),
+                    trace=effect.trace,
+                    operation=effect.operation,
+                    attempt=effect.attempt,
+                    failure=failure,
+                )
+            )
+
+    async def _failure_of(
+        self, effect: fx.VmEffect, call: Coroutine[Any, Any, None]
+    ) -> Failure | None:
+        try:
+            await call
+        except OperationError as error:
+            return error.failure
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # A bug of an adapter must not leave an operation without an end.
+            log.exception("%s failed in an unforeseen way", type(effect).__name__)
+            return Failure(
+                code=FailureCode.OTHER,
+                text=f"{type(error).__name__}: {error}",
+                node=effect.node,
+                vm=effect.vm,
+            )
+        return None
+
+    def _drop_timer(self, key: str) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None and timer is not asyncio.current_task():
+            timer.cancel()
+
+    async def _timer(self, effect: fx.SetTimer) -> None:
+        await self._clock.sleep(effect.at_s - self._clock.now_s())
+        self._timers.pop(effect.key, None)
+        self._dispatch(TimerFired(at_s=self._clock.now_s(), trace=effect.trace, key=effect.key))

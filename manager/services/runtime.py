@@ -1,0 +1,251 @@
+"""One cluster, alive: owns its state and its tasks; the one way in for events and requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from manager.core.actions import Plan
+from manager.core.changes import ChangeSet, Outcome
+from manager.core.cluster import ClusterState, ClusterView
+from manager.core.effects import Effect
+from manager.core.events import (
+    CancelRequested,
+    Event,
+    JournalFailed,
+    NodeLost,
+    OperationsRestored,
+)
+from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
+from manager.core.model import ClusterConfig
+from manager.core.operations import Operation
+from manager.services.effect_runner import EffectRunner
+from manager.services.event_log import EventLog
+from manager.services.node_session import NodeSession
+from manager.services.ports import Clock, Hypervisor, Journal
+from manager.services.sampler import Sampler
+from manager.services.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[ChangeSet], None]
+
+
+class Runtime:
+    """The asyncio shell around one `ClusterState`. Loop thread only."""
+
+    def __init__(
+        self,
+        *,
+        config: ClusterConfig,
+        hypervisor: Hypervisor,
+        journal: Journal,
+        clock: Clock,
+        author: str,
+        event_log: EventLog | None = None,
+    ) -> None:
+        self.author = author
+        self.clock = clock
+        self.hypervisor = hypervisor
+        self.journal = journal
+        self._state = ClusterState(config)
+        self._event_log = event_log
+        self._tasks = Tasks(config.name)
+        self._listeners: list[Listener] = []
+        self._commits: asyncio.Queue[Outcome] = asyncio.Queue()
+        self._uncommitted = 0
+        self._sessions = {
+            node.name: NodeSession(
+                config=node,
+                hypervisor=hypervisor,
+                clock=clock,
+                dispatch=self.dispatch,
+                unread=self._state.unread,
+            )
+            for node in config.nodes
+        }
+        self._runner = EffectRunner(
+            hypervisor=hypervisor,
+            clock=clock,
+            dispatch=self.dispatch,
+            sessions=self._sessions,
+            tasks=self._tasks,
+        )
+        self.sampler = Sampler(
+            hypervisor=hypervisor,
+            clock=clock,
+            state=self._state,
+            dispatch=self.dispatch,
+            tasks=self._tasks,
+        )
+
+    @property
+    def id(self) -> ClusterId:
+        """The cluster's name."""
+        return self._state.id
+
+    @property
+    def view(self) -> ClusterView:
+        """The live state, to be read only."""
+        return self._state
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the journal, then connect to all nodes at once. Returns before any node answered."""
+        left = await self.journal.load()
+        self._tasks.spawn(self._commit_loop(), "journal")
+        if left:
+            self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
+        self._tasks.spawn(self._pump(), "events")
+        self._tasks.spawn(self.sampler.run(), "sampler")
+        for session in self._sessions.values():
+            self._tasks.spawn(session.run(), f"session {session.node}")
+
+    async def settled(self, timeout_s: float | None = None) -> bool:
+        """Wait until every node was read or failed once; False if the time ran out first."""
+        waits = [asyncio.ensure_future(s.settled()) for s in self._sessions.values()]
+        if not waits:
+            return True
+        _, late = await asyncio.wait(waits, timeout=timeout_s)
+        for wait in late:
+            wait.cancel()
+        return not late
+
+    async def close(self) -> None:
+        """End within two seconds, whatever hangs. Work that hosts do on their own goes on there."""
+        await self._flush()
+        await self._tasks.close(0.5)
+        for closing in (self.hypervisor.close(), self.journal.close()):
+            try:
+                await asyncio.wait_for(closing, 1.0)
+            except TimeoutError:
+                log.warning("%s: a part did not close in time", self.id)
+
+    async def _flush(self) -> None:
+        for _ in range(50):
+            if not self._uncommitted:
+                return
+            await asyncio.sleep(0.01)
+
+    # --- the way in ------------------------------------------------------------------------
+
+    def dispatch(self, event: Event) -> None:
+        """Take in one event; its effects start once its operations are in the journal."""
+        if self._event_log is not None:
+            self._event_log.event(self.id, event)
+        outcome = self._state.handle(event)
+        if outcome.transitions:
+            self._uncommitted += 1
+            self._commits.put_nowait(outcome)
+        elif outcome.effects:
+            self._begin(outcome.effects)
+        if outcome.changes:
+            if outcome.changes[Kind.OPERATION] or outcome.changes[Kind.VM]:
+                self.sampler.look()
+            for listener in tuple(self._listeners):
+                listener(outcome.changes)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every change set, until the returned function is called."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def request(self, plan: Plan[Any]) -> tuple[OperationId, ...]:
+        """Carry out a confirmed plan.
+
+        Returns the operations to watch: the new batch, or what is being cancelled.
+        """
+        batch = self._new_id()
+        event = plan.spec.request(
+            plan,
+            author=self.author,
+            at_s=self.clock.now_s(),
+            trace=TraceId(batch),
+            operation=batch,
+            view=self._state,
+        )
+        self.dispatch(event)
+        return event.operations if isinstance(event, CancelRequested) else (batch,)
+
+    def cancel(self, operations: tuple[OperationId, ...]) -> None:
+        """Cancel operations and what hangs below them."""
+        self.dispatch(
+            CancelRequested(
+                at_s=self.clock.now_s(),
+                trace=TraceId(self._new_id()),
+                operations=operations,
+                author=self.author,
+            )
+        )
+
+    async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
+        """Wait until all of these are over. No deadline of its own: use `asyncio.timeout`."""
+        done = asyncio.Event()
+
+        def look(_: ChangeSet | None = None) -> None:
+            if all(self._state.operations[o].is_over for o in operations):
+                done.set()
+
+        unsubscribe = self.subscribe(look)
+        try:
+            look()
+            await done.wait()
+        finally:
+            unsubscribe()
+        return tuple(self._state.operations[o] for o in operations)
+
+    def read_again(self, node: NodeId | None = None) -> None:
+        """F5: read one node or all again; nodes that wait for their next try are tried now."""
+        for name, session in self._sessions.items():
+            if node in (None, name):
+                session.try_now()
+
+    def _new_id(self) -> OperationId:
+        return OperationId(f"{int(self.clock.now_s() * 1000):012x}{secrets.token_hex(3)}")
+
+    # --- the loops -------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        """Events of the hypervisor, in their order."""
+        async for event in self.hypervisor.events():
+            if isinstance(event, NodeLost):
+                self._sessions[event.node].lost(event.failure)
+            else:
+                self.dispatch(event)
+
+    async def _commit_loop(self) -> None:
+        """Write-ahead: transitions become durable, then their effects start. Batched, in order."""
+        while True:
+            batch = [await self._commits.get()]
+            while not self._commits.empty():
+                batch.append(self._commits.get_nowait())
+            latest: dict[OperationId, Operation] = {}
+            for outcome in batch:
+                latest |= {operation.id: operation for operation in outcome.transitions}
+            try:
+                await self.journal.commit(tuple(latest.values()))
+            except OSError as error:
+                log.error("%s: the journal cannot be written: %s", self.id, error)
+                self._uncommitted -= len(batch)
+                self.dispatch(
+                    JournalFailed(
+                        at_s=self.clock.now_s(), operations=tuple(latest), text=str(error)
+                    )
+                )
+                continue
+            self._uncommitted -= len(batch)
+            for outcome in batch:
+                self._begin(outcome.effects)
+
+    def _begin(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            self._runner.start(effect)

@@ -1,0 +1,112 @@
+"""Figures on demand: loads while somebody looks, job figures while something moves; else nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from manager.core.cluster import ClusterState
+from manager.core.errors import OperationError
+from manager.core.events import Event, ForeignJobSeen
+from manager.core.ids import NodeId, VmId
+from manager.core.operations import Operation
+from manager.services.ports import Clock, Feature, Hypervisor
+from manager.services.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+JOB_INTERVAL_S = 0.5
+LOAD_INTERVAL_S = 3.0
+
+
+class Sampler:
+    """Polls what is wanted, at most one call per node and kind at a time. Loop thread only."""
+
+    def __init__(
+        self,
+        *,
+        hypervisor: Hypervisor,
+        clock: Clock,
+        state: ClusterState,
+        dispatch: Callable[[Event], None],
+        tasks: Tasks,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._clock = clock
+        self._state = state
+        self._dispatch = dispatch
+        self._tasks = tasks
+        self._wanted: set[str] = set()
+        self._wake = asyncio.Event()
+        self._busy: set[str] = set()
+        self._next_load_s = 0.0
+
+    def want_loads(self, who: str, wanted: bool) -> None:
+        """A shown column or plot asks for loads, or stops asking."""
+        if wanted:
+            self._wanted.add(who)
+            self._next_load_s = 0.0
+            self._wake.set()
+        else:
+            self._wanted.discard(who)
+
+    def look(self) -> None:
+        """Something may move now: called after every change of operations."""
+        if self._state.active_moves() or self._state.foreign_jobs():
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Poll while there is something to poll for, until cancelled."""
+        while True:
+            moves = self._state.active_moves()
+            foreign = self._state.foreign_jobs()
+            if not moves and not foreign and not self._wanted:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            for move in moves:
+                self._once(f"job {move.id}", self._job(move))
+            for vm, (node, _, _) in foreign.items():
+                self._once(f"foreign {vm}", self._foreign(vm, node))
+            if self._wanted and self._clock.monotonic_s() >= self._next_load_s:
+                self._next_load_s = self._clock.monotonic_s() + LOAD_INTERVAL_S
+                for row in self._state.nodes.values():
+                    can = row.facts is not None and Feature.LOAD_FIGURES in row.facts.features
+                    if row.is_up and can:
+                        self._once(f"load {row.id}", self._load(row.id))
+            await self._clock.sleep(JOB_INTERVAL_S if moves or foreign else LOAD_INTERVAL_S / 3)
+
+    def _once(self, name: str, call: Coroutine[Any, Any, None]) -> None:
+        """Start a poll unless the last one of that name has not come back."""
+        if name in self._busy:
+            call.close()
+            return
+        self._busy.add(name)
+        self._tasks.spawn(self._guard(name, call), name)
+
+    async def _guard(self, name: str, call: Coroutine[Any, Any, None]) -> None:
+        try:
+            await call
+        except OperationError as error:
+            log.debug("%s: %s", name, error)  # the session notices lost nodes; figures may miss
+        finally:
+            self._busy.discard(name)
+
+    async def _job(self, move: Operation) -> None:
+        if move.source is None or move.vm is None or not self._state.nodes[move.source].is_up:
+            return
+        seen = await self._hypervisor.job_progress(move.source, move.vm, move.id, move.attempt)
+        if seen is not None:
+            self._dispatch(seen)
+
+    async def _foreign(self, vm: VmId, node: NodeId) -> None:
+        active = self._state.nodes[node].is_up and await self._hypervisor.has_job(node, vm)
+        if not active:
+            self._dispatch(
+                ForeignJobSeen(at_s=self._clock.now_s(), node=node, vm=vm, active=False)
+            )
+
+    async def _load(self, node: NodeId) -> None:
+        self._dispatch(await self._hypervisor.sample(node))
