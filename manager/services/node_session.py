@@ -184,7 +184,7 @@ class NodeSession:
                         await self._clock.sleep(QUIET_S)
             except OperationError as error:
                 if error.failure.code in _GONE:
-                    return self._lost or error.failure
+                    return error.failure
                 log.warning("%s: inventory not read: %s", self.node, error)
                 self._settled.set()
                 await self._clock.sleep(FIRST_RETRY_S)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from manager.core.effects import (
@@ -21,7 +23,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import NodeConfig, NodeFacts
+from manager.core.model import ClusterConfig, NodeConfig, NodeFacts
 from manager.core.operations import Operation
 
 
@@ -184,3 +186,37 @@ class ViewStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterEntry:
+    """A cluster file in the user's configuration folder."""
+
+    name: str
+    path: Path
+
+
+class ClusterFiles(Protocol):
+    """The cluster files: those of the user, and any other by its path. Raises `UserError`."""
+
+    def entries(self) -> tuple[ClusterEntry, ...]:
+        """The configured clusters, by name. Broken files are left out and logged."""
+        ...
+
+    def load(self, name_or_file: str) -> ClusterConfig:
+        """A configured cluster by name, or any file by its path."""
+        ...
+
+    def save(self, config: ClusterConfig) -> Path:
+        """Write a new cluster file; refused if the name is taken."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget a configured cluster: its file is moved aside, its hosts are not touched."""
+        ...
+
+    def last_used(self) -> tuple[str, ...]:
+        """What was open last: names or paths."""
+        ...
+
+    def remember(self, names_or_files: Sequence[str]) -> None:
+        """Keep what is open now for the next start."""
+        ...
