@@ -180,8 +180,7 @@ class NodeSession:
                     self._settled.set()
                     await self._wake.wait()
                     self._wake.clear()
-                    if self._read_due:
-                        await self._clock.sleep(QUIET_S)
+                    await self._clock.sleep(QUIET_S)
             except OperationError as error:
                 if error.failure.code in _GONE:
                     return error.failure

@@ -187,36 +187,48 @@ class ViewStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterEntry:
-    """A cluster file in the user's configuration folder."""
+class ConfiguredCluster:
+    """A file in the clusters folder. `trouble` says why it cannot be loaded; `name` is its stem then."""
 
     name: str
     path: Path
+    trouble: str = ""
 
 
 class ClusterFiles(Protocol):
-    """The cluster files: those of the user, and any other by its path. Raises `UserError`."""
+    """The user's configured clusters, any other cluster file, and which were open last.
 
-    def entries(self) -> tuple[ClusterEntry, ...]:
-        """The configured clusters, by name. Broken files are left out and logged."""
+    Every method raises `UserError` with one clear message; nothing is changed then.
+    """
+
+    def configured(self) -> tuple[ConfiguredCluster, ...]:
+        """All of them, by name; broken ones too, with what is wrong."""
+        ...
+
+    def find(self, name_or_file: str) -> Path:
+        """The file of a configured cluster's name, or else of a path. It is not read."""
         ...
 
     def load(self, name_or_file: str) -> ClusterConfig:
-        """A configured cluster by name, or any file by its path."""
+        """The cluster of that name or file."""
         ...
 
-    def save(self, config: ClusterConfig) -> Path:
-        """Write a new cluster file; refused if the name is taken."""
+    def only(self) -> Path | None:
+        """The only configured cluster's file; None if there is none; `UserError` if several."""
         ...
 
-    def remove(self, name: str) -> None:
-        """Forget a configured cluster: its file is moved aside, its hosts are not touched."""
+    def add(self, config: ClusterConfig) -> Path:
+        """Store a new cluster and return its file; refused if the name is taken."""
         ...
 
-    def last_used(self) -> tuple[str, ...]:
-        """What was open last: names or paths."""
+    def remove(self, name: str) -> Path:
+        """Take a configured cluster out of the list; its file is kept beside."""
         ...
 
-    def remember(self, names_or_files: Sequence[str]) -> None:
-        """Keep what is open now for the next start."""
+    def last_used(self) -> tuple[Path, ...]:
+        """The cluster files that were open last and still exist."""
+        ...
+
+    def remember(self, paths: Sequence[Path]) -> None:
+        """Keep which clusters are open."""
         ...

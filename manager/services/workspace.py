@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from manager.core.errors import OperationError, UserError
 from manager.core.ids import ClusterId, NodeId
@@ -38,7 +39,7 @@ class Workspace:
         self.adapters = adapters
         self.ask_secret = ask_secret
         self._runtimes: dict[ClusterId, Runtime] = {}
-        self._sources: dict[ClusterId, str] = {}
+        self._sources: dict[ClusterId, Path] = {}
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -51,12 +52,12 @@ class Workspace:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def open(self, config: ClusterConfig, source: str = "") -> Runtime:
+    async def open(self, config: ClusterConfig, source: Path | None = None) -> Runtime:
         """Open a cluster; returns at once with a runtime that is connecting.
 
         Args:
             config: The cluster, from a file, from URIs, or the demo.
-            source: The file or name to remember for the next start; empty: not remembered.
+            source: The file to remember for the next start, if there is one.
 
         Raises:
             UserError: A cluster of that name is open, or its journal cannot be used.
@@ -74,7 +75,8 @@ class Workspace:
                 exit_code=1,
             ) from error
         self._runtimes[cluster] = runtime
-        self._sources[cluster] = source
+        if source is not None:
+            self._sources[cluster] = source
         self._changed()
         return runtime
 
@@ -110,8 +112,7 @@ class Workspace:
                 log.info("closing the test connection: %s", error)
 
     def _changed(self) -> None:
-        remembered = [source for source in self._sources.values() if source]
-        if remembered:
-            self.adapters.files.remember(remembered)
+        if self._sources:
+            self.adapters.files.remember(tuple(self._sources.values()))
         for listener in tuple(self._listeners):
             listener()

@@ -1,0 +1,16 @@
+"""``python -m manager``: arguments in, bootstrap called, nothing else."""
+
+from __future__ import annotations
+
+import sys
+
+from manager.bootstrap import main as bootstrap_main
+
+
+def main() -> None:
+    """The console command ``muster``."""
+    sys.exit(bootstrap_main())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Opening a connection in its lane's thread: login, keep-alive, events, and what the host says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import libvirt
+from lxml import etree
+
+from manager.backends.libvirt.errors import cleaned
+from manager.backends.libvirt.metadata import parser
+from manager.backends.libvirt.translate import RawEvent
+from manager.core.model import NodeFacts
+from manager.services.ports import Feature
+
+T = TypeVar("T")
+
+KEEP_ALIVE_INTERVAL_S = 3
+KEEP_ALIVE_COUNT = 3
+"""A silent host is given up after interval * (count + 1) = 12 s. Source: measured; libvirt virConnectSetKeepAlive."""
+
+_USER_PROMPTS = frozenset({libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_USERNAME})
+_SECRET_PROMPTS = frozenset({libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT})
+_PROMPTS = [*sorted(_USER_PROMPTS), *sorted(_SECRET_PROMPTS), libvirt.VIR_CRED_ECHOPROMPT, libvirt.VIR_CRED_REALM]
+
+
+@dataclass(slots=True)
+class Login:
+    """Answers for libvirt's authentication callback, and a note of what was asked for and missing.
+
+    Nobody is asked from inside the callback: it would hold a lane's thread for as long as a person thinks. The open
+    fails, the person is asked on the loop, and it is opened again.
+    """
+
+    user: str = ""
+    secret: str | None = None
+    wants_user: str = ""  # the prompt, if a user name was asked for and not known
+    wants_secret: str = ""
+    used_secret: bool = False
+
+    def answer(self, wanted: list[list[Any]], _opaque: object) -> int:
+        """Fill in what is known. Source: libvirt virConnectAuthCallbackPtr."""
+        for item in wanted:
+            kind, prompt, default = item[0], cleaned(str(item[1] or "")), item[3]
+            if kind in _USER_PROMPTS:
+                item[4] = self.user or default
+                if not item[4]:
+                    self.wants_user = prompt or "User name"
+            elif kind in _SECRET_PROMPTS:
+                item[4] = self.secret
+                if self.secret is None:
+                    self.wants_secret = prompt or "Password"
+                self.used_secret = True
+            else:
+                item[4] = default
+            if item[4] is None:
+                return -1
+        return 0
+
+
+def open_connection(uri: str, login: Login, *, read_only: bool) -> libvirt.virConnect:
+    """Open and switch the keep-alive on. Lane thread only; has no time limit of its own."""
+    flags = libvirt.VIR_CONNECT_RO if read_only else 0
+    connection = libvirt.openAuth(uri, [_PROMPTS, login.answer, None], flags)
+    with contextlib.suppress(libvirt.libvirtError):  # in-process drivers have none
+        connection.setKeepAlive(KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT)
+    return connection
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Where a connection's news goes. Both are called in libvirt's event thread and must only pass it on."""
+
+    event: Callable[[RawEvent], None]
+    closed: Callable[[int], None]
+
+
+def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
+    """Register for the close of the connection and for the events that we translate.
+
+    A host that does not know one of the events goes without it; lifecycle events it must have.
+    """
+
+    def lifecycle(_c: object, domain: libvirt.virDomain, event: int, detail: int, _o: object) -> None:
+        kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), event, detail))
+
+    def other(_c: object, domain: libvirt.virDomain, *details: Any) -> None:
+        watcher.event(RawEvent(details[-1], domain.UUIDString(), domain.name()))
+
+    def iteration(_c: object, domain: libvirt.virDomain, number: int, kind: int) -> None:
+        watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), number))
+
+    def closed(_c: object, reason: int, _o: object) -> None:
+        watcher.closed(reason)
+
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.registerCloseCallback(closed, None)
+    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
+    for kind in (
+        libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
+        libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
+        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
+        libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+    ):
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.domainEventRegisterAny(None, kind, other, kind)
+    with contextlib.suppress(libvirt.libvirtError):
+        kind = libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION
+        connection.domainEventRegisterAny(None, kind, iteration, kind)
+
+
+@dataclass(slots=True)
+class _Capabilities:
+    """What we pick from the capabilities document."""
+
+    host_uuid: str = ""
+    cpu_model: str = ""
+    cells: int = 0
+    live_migration: bool = False
+
+
+def facts_of(connection: libvirt.virConnect, *, read_only: bool) -> NodeFacts:
+    """What the host says of itself; what it cannot say is left out. Lane thread only.
+
+    Source: libvirt virNodeGetInfo, virNodeGetMemoryStats, virConnectGetCapabilities.
+    """
+    model, memory_mib, cpus, mhz, cells, *_ = connection.getInfo()
+    capabilities = _capabilities_of(_or(connection.getCapabilities, ""))
+    features: set[str] = set()
+    memory_kib = _or(lambda: connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS), {}).get("total", 0)
+    if memory_kib:
+        features.add(Feature.LOAD_FIGURES)
+    driver = _or(connection.getType, "")
+    if capabilities.live_migration:
+        features |= {Feature.LIVE_MIGRATION, Feature.JOB_FIGURES}
+        if driver in ("QEMU", "Xen"):  # the drivers that have it; libvirt's own question for it is private
+            features.add(Feature.PEER_TO_PEER)
+    with contextlib.suppress(libvirt.libvirtError):
+        if connection.setKeepAlive(KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT) == 0:
+            features.add(Feature.KEEP_ALIVE)
+    return NodeFacts(
+        hostname=cleaned(_or(connection.getHostname, "")),
+        host_uuid=capabilities.host_uuid,
+        cpus=cpus,
+        memory_mib=memory_kib // 1024 or memory_mib,  # the node info counts only the first memory block of some hosts
+        cpu_model=capabilities.cpu_model or cleaned(model),
+        cpu_mhz=mhz,
+        libvirt_version=_version(_or(connection.getLibVersion, 0)),
+        hypervisor=cleaned(driver),
+        hypervisor_version=_version(_or(connection.getVersion, 0)),
+        numa_cells=capabilities.cells or cells,
+        read_only=read_only,
+        encrypted=bool(_or(connection.isEncrypted, 0)),
+        features=frozenset(features),
+    )
+
+
+def _or(ask: Callable[[], T], otherwise: T) -> T:
+    try:
+        return ask()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_INVALID_ARG):
+            return otherwise
+        raise
+
+
+def _capabilities_of(xml: str) -> _Capabilities:
+    found = _Capabilities()
+    try:
+        root = etree.fromstring(xml.encode(), parser())
+    except (etree.XMLSyntaxError, ValueError):
+        return found
+    found.host_uuid = cleaned(root.findtext("host/uuid") or "")
+    found.cpu_model = cleaned(root.findtext("host/cpu/model") or "")
+    found.cells = len(root.findall("host/topology/cells/cell"))
+    found.live_migration = root.find("host/migration_features/live") is not None
+    return found
+
+
+def _version(number: int) -> str:
+    """``9.0.0`` from libvirt's 9000000."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}" if number else ""

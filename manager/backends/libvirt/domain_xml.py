@@ -1,0 +1,214 @@
+"""Domain XML, which is a stranger's text, as a `VmConfig`. Never raises: what is not understood is said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from lxml import etree
+
+from manager.backends.libvirt.errors import cleaned
+from manager.backends.libvirt.metadata import NAMESPACE, parser, settings_of
+from manager.core.model import AgentState, Disk, Interface, VmConfig
+
+MAX_XML_BYTES = 2 * 1024 * 1024
+MAX_DEVICES = 1024
+MAX_VALUE = 1000
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+
+_UNIT_BYTES = {
+    "b": 1,
+    "bytes": 1,
+    "kb": 1000,
+    "k": 1024,
+    "kib": 1024,
+    "mb": 1000**2,
+    "m": 1024**2,
+    "mib": 1024**2,
+    "gb": 1000**3,
+    "g": 1024**3,
+    "gib": 1024**3,
+    "tb": 1000**4,
+    "t": 1024**4,
+    "tib": 1024**4,
+}
+
+
+def digest_of(xml: str) -> str:
+    """A short name for a definition; equal digests mean an equal text."""
+    return hashlib.blake2b(xml.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def parse(xml: str, digest: str = "") -> VmConfig:
+    """What a definition says; `trouble` names what could not be understood. Any thread.
+
+    Source: libvirt's domain XML format, formatdomain.html.
+    """
+    config = VmConfig(memory_mib=0, vcpus=0, digest=digest or digest_of(xml))
+    if len(xml) > MAX_XML_BYTES:
+        return replace(config, trouble=f"it is larger than {MAX_XML_BYTES // 1024**2} MiB")
+    try:
+        root = etree.fromstring(xml.encode(), parser())
+    except (etree.XMLSyntaxError, ValueError) as error:
+        return replace(config, trouble=cleaned(f"it is not well-formed XML: {error}"))
+    if root.tag != "domain":
+        return replace(config, trouble=cleaned(f"it is not a domain but <{root.tag}>"))
+    return _Reader(root).config(config)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One definition being read; notes the first thing it does not understand."""
+
+    root: etree._Element
+    trouble: str = ""
+
+    def config(self, base: VmConfig) -> VmConfig:
+        os_type = self.root.find("os/type")
+        cpu = self.root.find("cpu")
+        has_agent, agent = self._agent()
+        config = replace(
+            base,
+            memory_mib=self._memory_mib(),
+            vcpus=self._vcpus(),
+            title=_line(self.root.findtext("title")),
+            machine=_value(os_type, "machine"),
+            arch=_value(os_type, "arch"),
+            cpu_mode=_value(cpu, "mode") or ("custom" if cpu is not None else ""),
+            disks=tuple(_disk(e) for e in self._devices("disk")),
+            interfaces=tuple(_interface(e) for e in self._devices("interface")),
+            host_devices=tuple(self._host_devices()),
+            agent_channel=has_agent,
+            agent=agent,
+            graphics=tuple(_value(e, "type") for e in self._devices("graphics")),
+            settings=settings_of(self.root.find(f"metadata/{{{NAMESPACE}}}vm")),
+        )
+        return replace(config, trouble=self.trouble)
+
+    def _say(self, trouble: str) -> None:
+        self.trouble = self.trouble or cleaned(trouble)
+
+    def _devices(self, name: str) -> list[etree._Element]:
+        found = self.root.findall(f"devices/{name}")
+        if len(found) > MAX_DEVICES:
+            self._say(f"it has more than {MAX_DEVICES} devices <{name}>; the rest is not shown")
+        return found[:MAX_DEVICES]
+
+    def _memory_mib(self) -> int:
+        element = self.root.find("memory")
+        unit = None if element is None else _UNIT_BYTES.get((element.get("unit") or "KiB").lower())
+        number = None if element is None else _number(element.text)
+        if unit is None or number is None:
+            self._say("its memory size is missing or not understood")
+            return 0
+        return number * unit // 1024**2
+
+    def _vcpus(self) -> int:
+        element = self.root.find("vcpu")
+        if element is None:
+            return 1  # what libvirt assumes
+        number = _number(element.get("current") or element.text)
+        if number is None:
+            self._say("its number of vCPUs is not understood")
+            return 0
+        return number
+
+    def _agent(self) -> tuple[bool, AgentState]:
+        for channel in self._devices("channel"):
+            target = channel.find("target")
+            if _value(target, "name") == AGENT_CHANNEL:
+                states = {"connected": AgentState.CONNECTED, "disconnected": AgentState.DISCONNECTED}
+                return True, states.get(_value(target, "state"), AgentState.UNKNOWN)
+        return False, AgentState.ABSENT
+
+    def _host_devices(self) -> Iterator[str]:
+        """What ties the VM to its host. File and block disks are judged elsewhere, by the cluster file."""
+        for device in self._devices("hostdev"):
+            yield _host_device(device)
+        for interface in self._devices("interface"):
+            kind = _value(interface, "type")
+            if kind in ("hostdev", "vdpa"):
+                yield f"network interface {_value(interface.find('mac'), 'address') or '?'} ({kind})"
+        for disk in self._devices("disk"):
+            kind = _value(disk, "type")
+            if kind in ("nvme", "vhostvdpa"):
+                yield f"disk {_value(disk.find('target'), 'dev') or '?'} ({kind})"
+        for name in ("smartcard", "tpm"):
+            for device in self._devices(name):
+                kind = _value(device, "mode") or _value(device.find("backend"), "type")
+                if kind in ("host", "host-certificates", "passthrough"):
+                    yield f"{name} ({kind})"
+
+
+def _host_device(device: etree._Element) -> str:
+    kind = _value(device, "type") or "device"
+    source = device.find("source")
+    address = device.find("source/address")
+    if kind == "pci" and address is not None:
+        domain, bus, slot, function = (
+            _value(address, name).removeprefix("0x") for name in ("domain", "bus", "slot", "function")
+        )
+        return f"PCI {domain or '0000'}:{bus}:{slot}.{function}"
+    if kind == "usb":
+        vendor, product = device.find("source/vendor"), device.find("source/product")
+        if vendor is not None and product is not None:
+            ids = [_value(e, "id").removeprefix("0x") for e in (vendor, product)]
+            return f"USB {ids[0]}:{ids[1]}"
+        return f"USB bus {_value(address, 'bus')} device {_value(address, 'device')}"
+    if kind == "mdev":
+        return f"mediated device {_value(address, 'uuid')}"
+    if kind in ("scsi", "scsi_host"):
+        name = _value(device.find("source/adapter"), "name") or _value(source, "name") or _value(source, "wwpn")
+        return f"SCSI {name or 'device'}"
+    return _line(f"{kind} {_value(device, 'mode')}")
+
+
+def _disk(element: etree._Element) -> Disk:
+    driver = element.find("driver")
+    kind = _value(element, "type") or "file"
+    return Disk(
+        target=_value(element.find("target"), "dev"),
+        device=_value(element, "device") or "disk",
+        source=_source(kind, element.find("source")),
+        kind=kind,
+        format=_value(driver, "type"),
+        cache=_value(driver, "cache"),
+        read_only=element.find("readonly") is not None,
+        shareable=element.find("shareable") is not None,
+    )
+
+
+def _source(kind: str, source: etree._Element | None) -> str:
+    if source is None:
+        return ""
+    if kind == "volume":
+        return f"{_value(source, 'pool')}/{_value(source, 'volume')}"
+    if kind == "network":
+        host = _value(source.find("host"), "name")
+        return f"{_value(source, 'protocol')}://{host}/{_value(source, 'name')}"
+    return _value(source, "file") or _value(source, "dev") or _value(source, "dir")
+
+
+def _interface(element: etree._Element) -> Interface:
+    source = element.find("source")
+    found = (_value(source, name) for name in ("bridge", "network", "dev", "path"))
+    return Interface(
+        mac=_value(element.find("mac"), "address"),
+        kind=_value(element, "type"),
+        source=next((value for value in found if value), ""),
+        model=_value(element.find("model"), "type"),
+    )
+
+
+def _value(element: etree._Element | None, attribute: str) -> str:
+    return "" if element is None else _line(element.get(attribute))
+
+
+def _line(text: str | None) -> str:
+    return cleaned(text[:MAX_VALUE]) if text else ""
+
+
+def _number(text: str | None) -> int | None:
+    digits = (text or "").strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None

@@ -1,0 +1,140 @@
+"""Live migration: the move, its abort, and the question whether a node can log in to another. Lane threads only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import libvirt
+
+from manager.backends.libvirt.errors import failure_of, is_connection_trouble, numbers_of
+from manager.backends.libvirt.lane import Opener, drop
+from manager.backends.libvirt.reading import lookup
+from manager.core.effects import StartMigration
+from manager.core.errors import Failure, FailureCode, OperationError
+from manager.core.ids import NodeId, VmId
+
+_NOT_TO_LOGIN = frozenset({libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One live migration as libvirt needs it."""
+
+    vm: VmId
+    source: NodeId
+    target: NodeId
+    flags: int
+    parameters: dict[str, Any]
+    is_cancelled: Callable[[], bool]  # asked once more just before it starts
+
+
+def move_of(
+    effect: StartMigration, *, peer: bool, migration_uri: str | None, is_cancelled: Callable[[], bool]
+) -> Move:
+    """Flags and parameters of a move.
+
+    ABORT_ON_ERROR: a guest that stops on a disk error during the move stays where its disk can be looked after.
+    Source: libvirt virDomainMigrateFlags, VIR_MIGRATE_PARAM_*.
+    """
+    flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    parameters: dict[str, Any] = {}
+    if peer:
+        flags |= libvirt.VIR_MIGRATE_PEER2PEER
+    if effect.unsafe:
+        flags |= libvirt.VIR_MIGRATE_UNSAFE
+    if effect.convergence.auto_converge:
+        flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
+        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL] = effect.convergence.auto_converge_initial_percent
+    if effect.bandwidth_mib_s > 0:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = effect.bandwidth_mib_s
+    if migration_uri is not None:
+        parameters[libvirt.VIR_MIGRATE_PARAM_URI] = migration_uri
+    return Move(
+        vm=effect.vm,
+        source=effect.node,
+        target=effect.target,
+        flags=flags,
+        parameters=parameters,
+        is_cancelled=is_cancelled,
+    )
+
+
+def move_to_peer(connection: libvirt.virConnect, move: Move, peer_uri: str) -> None:
+    """The source's daemon moves the VM; goes on if this program ends. Source: libvirt virDomainMigrateToURI3."""
+
+    def run(domain: libvirt.virDomain, flags: int) -> None:
+        domain.migrateToURI3(peer_uri, move.parameters, flags)
+
+    _move(connection, move, run)
+
+
+def move_through_us(connection: libvirt.virConnect, move: Move, open_target: Opener) -> None:
+    """This program holds both connections; the memory still goes from node to node. Source: virDomainMigrate3."""
+    held = []
+    try:
+        try:
+            held.append(open_target())
+        except libvirt.libvirtError as error:
+            raise OperationError(failure_of(error, node=move.target, vm=move.vm)) from None
+        _move(connection, move, lambda domain, flags: domain.migrate3(held[0], move.parameters, flags) and None)
+    finally:
+        drop(held)
+
+
+def _move(connection: libvirt.virConnect, move: Move, run: Callable[[libvirt.virDomain, int], None]) -> None:
+    domain = lookup(connection, move.vm)
+    flags = move.flags
+    if domain.isPersistent():
+        flags |= libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+    if move.is_cancelled():
+        raise OperationError(Failure(code=FailureCode.CANCELLED, text="cancelled before it began", vm=move.vm))
+    try:
+        run(domain, flags)
+    except libvirt.libvirtError as error:
+        raise OperationError(_failure(error, connection, domain, move)) from None
+
+
+def _failure(
+    error: libvirt.libvirtError, connection: libvirt.virConnect, domain: libvirt.virDomain, move: Move
+) -> Failure:
+    """Why a move failed. The same error can be the source's or the target's: what still answers tells which."""
+    code, error_domain, _ = numbers_of(error)
+    if is_connection_trouble(error):
+        if not connection.isAlive():
+            return failure_of(error, FailureCode.UNREACHABLE, node=move.source, vm=move.vm)
+        # A target that was never reached is a system error; one that was lost on the way an internal one.
+        never = code == libvirt.VIR_ERR_SYSTEM_ERROR
+        return failure_of(
+            error, FailureCode.PEER_LOGIN if never else FailureCode.UNREACHABLE, node=move.target, vm=move.vm
+        )
+    if code in _NOT_TO_LOGIN:
+        return failure_of(error, FailureCode.PEER_LOGIN, node=move.target, vm=move.vm)
+    if (code, error_domain) == (libvirt.VIR_ERR_OPERATION_FAILED, libvirt.VIR_FROM_DOMAIN):
+        # "is not running" and "already exists on the target" have the same numbers.
+        ours = FailureCode.CONFLICT if _is_active(domain) else FailureCode.WRONG_STATE
+        node = move.target if ours is FailureCode.CONFLICT else move.source
+        return failure_of(error, ours, node=node, vm=move.vm)
+    return failure_of(error, node=move.source, vm=move.vm)
+
+
+def _is_active(domain: libvirt.virDomain) -> bool:
+    try:
+        return bool(domain.isActive())
+    except libvirt.libvirtError:
+        return False
+
+
+def abort(connection: libvirt.virConnect, vm: VmId) -> bool:
+    """Ask for the end of the VM's job; False if it has none (any more, or not yet).
+
+    Source: libvirt virDomainAbortJob.
+    """
+    try:
+        lookup(connection, vm).abortJob()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
+            return False
+        raise
+    return True

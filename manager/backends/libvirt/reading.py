@@ -1,0 +1,287 @@
+"""What is read from a host: inventory, definitions, loads, job figures. Lane threads only; values come out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import libvirt
+
+from manager.backends.libvirt import domain_xml
+from manager.backends.libvirt.errors import cleaned
+from manager.backends.libvirt.translate import told
+from manager.core.events import SeenVm
+from manager.core.ids import VmId
+from manager.core.model import NodeLoad, VmConfig, VmLoad
+
+_NO_SUPPORT = frozenset(
+    {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_INVALID_ARG}
+)
+
+
+def lookup(connection: libvirt.virConnect, vm: VmId) -> libvirt.virDomain:
+    """The domain of that UUID; libvirt's NO_DOMAIN if it is gone."""
+    return connection.lookupByUUIDString(vm)
+
+
+# --- inventory -------------------------------------------------------------------------------
+
+
+def inventory(connection: libvirt.virConnect) -> tuple[SeenVm, ...]:
+    """All VMs with their states, in two calls whatever their number.
+
+    Source: libvirt virConnectGetAllDomainStats, virConnectListAllDomains.
+    """
+    saved = {d.UUIDString() for d in _with_saved_state(connection)}
+    return tuple(
+        _seen(domain, state, reason, saved) for domain, state, reason in _states(connection) if domain is not None
+    )
+
+
+def _with_saved_state(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
+    try:
+        return connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in _NO_SUPPORT:
+            return []
+        raise
+
+
+def _states(connection: libvirt.virConnect) -> list[tuple[libvirt.virDomain, int, int]]:
+    try:
+        records = connection.getAllDomainStats(
+            libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        )
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _NO_SUPPORT:
+            raise
+        # Drivers without bulk statistics are asked one by one.
+        records = [(domain, {}) for domain in connection.listAllDomains(0)]
+    found = []
+    for domain, stats in records:
+        if "state.state" in stats:
+            found.append((domain, stats["state.state"], stats.get("state.reason", 0)))
+        elif (one := _state_or_gone(domain)) is not None:
+            found.append((domain, *one))
+    return found
+
+
+def _state_or_gone(domain: libvirt.virDomain) -> tuple[int, int] | None:
+    try:
+        state, reason = domain.state()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+    return state, reason
+
+
+def _seen(domain: libvirt.virDomain, state: int, reason: int, saved: set[str]) -> SeenVm:
+    uuid = domain.UUIDString()
+    seen = told(state, reason, has_saved_state=uuid in saved)
+    running_id = domain.ID()
+    return SeenVm(
+        vm=VmId(uuid),
+        name=domain.name(),
+        status=seen.status,
+        cause=seen.cause,
+        incarnation=running_id if running_id > 0 else None,
+        shutting_down=seen.shutting_down,
+    )
+
+
+def has_saved_state(connection: libvirt.virConnect, vm: VmId) -> bool | None:
+    """Whether a VM that is off has a managed save; None if it is not off or gone."""
+    try:
+        domain = lookup(connection, vm)
+        if domain.isActive():
+            return None
+        return bool(domain.hasManagedSaveImage(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+# --- one VM ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ConfigCache:
+    """The last definition read of each VM of a node, so that an unchanged one is not parsed again."""
+
+    by_vm: dict[VmId, VmConfig] = field(default_factory=dict)
+
+    def config(self, vm: VmId, xml: str) -> VmConfig:
+        """The definition as a value."""
+        digest = domain_xml.digest_of(xml)
+        known = self.by_vm.get(vm)
+        if known is None or known.digest != digest:
+            known = self.by_vm[vm] = domain_xml.parse(xml, digest)
+        return known
+
+
+def vm_config(connection: libvirt.virConnect, vm: VmId, cache: ConfigCache) -> VmConfig:
+    """A VM's definition as it runs (or would start), with what libvirt keeps beside it."""
+    try:
+        domain = lookup(connection, vm)
+        config = cache.config(vm, domain.XMLDesc(0))
+        return replace(
+            config,
+            autostart=bool(_number(domain.autostart)),
+            persistent=bool(domain.isPersistent()),
+            snapshots=_number(domain.snapshotNum),
+        )
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            cache.by_vm.pop(vm, None)
+        raise
+
+
+def _number(ask: Any) -> int:
+    try:
+        return int(ask())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in _NO_SUPPORT:
+            return 0
+        raise
+
+
+# --- loads -----------------------------------------------------------------------------------
+
+_SAMPLED = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
+_SAMPLE_FLAGS = (
+    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+)
+
+
+@dataclass(slots=True)
+class Loads:
+    """What the last sample counted, from which the next one takes the difference. One per node, one lane only."""
+
+    node: tuple[float, int, int] | None = None  # monotonic s, busy ns, all ns
+    vms: dict[VmId, tuple[float, int]] = field(default_factory=dict)  # monotonic s, CPU ns
+
+    def sample(self, connection: libvirt.virConnect, at_s: float) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
+        """The node's load and those of its running VMs, in three calls. CPU figures come with the second sample.
+
+        Source: libvirt virConnectGetAllDomainStats, virNodeGetCPUStats, virNodeGetMemoryStats.
+        """
+        now_s = time.monotonic()
+        before, self.vms = self.vms, {}
+        loads: dict[VmId, VmLoad] = {}
+        for domain, stats in connection.getAllDomainStats(_SAMPLED, _SAMPLE_FLAGS):
+            vm = VmId(domain.UUIDString())
+            cpu_ns = _cpu_ns(stats)
+            if cpu_ns is None:  # busy with a job just now: keep what was counted
+                if vm in before:
+                    self.vms[vm] = before[vm]
+            else:
+                self.vms[vm] = (now_s, cpu_ns)
+            loads[vm] = VmLoad(
+                cpu_percent=_percent(before.get(vm), now_s, cpu_ns, stats.get("vcpu.current", 0)),
+                memory_used_mib=_memory_used_mib(stats),
+                at_s=at_s,
+            )
+        return self._node(connection, now_s, at_s), loads
+
+    def _node(self, connection: libvirt.virConnect, now_s: float, at_s: float) -> NodeLoad:
+        counters = connection.getCPUStats(libvirt.VIR_NODE_CPU_STATS_ALL_CPUS)
+        idle = counters.get("idle", 0) + counters.get("iowait", 0)
+        whole = idle + counters.get("user", 0) + counters.get("kernel", 0) + counters.get("intr", 0)
+        before, self.node = self.node, (now_s, whole - idle, whole)
+        percent = None
+        if before is not None and whole > before[2]:
+            percent = min(100.0, max(0.0, 100.0 * (whole - idle - before[1]) / (whole - before[2])))
+        memory = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        free_kib = memory.get("available")  # newer hosts say it themselves
+        if free_kib is None:
+            free_kib = memory.get("free", 0) + memory.get("buffers", 0) + memory.get("cached", 0)
+        return NodeLoad(cpu_percent=percent, memory_free_mib=free_kib // 1024, at_s=at_s)
+
+
+def _cpu_ns(stats: Mapping[str, Any]) -> int | None:
+    """CPU time of a VM: of all its threads, else of its vCPUs."""
+    if "cpu.time" in stats:
+        return int(stats["cpu.time"])
+    times = [v for k, v in stats.items() if k.startswith("vcpu.") and k.endswith(".time")]
+    return sum(times) if times else None
+
+
+def _percent(before: tuple[float, int] | None, now_s: float, cpu_ns: int | None, vcpus: int) -> float | None:
+    if before is None or cpu_ns is None or not vcpus or now_s <= before[0] or cpu_ns < before[1]:
+        return None
+    return min(100.0, (cpu_ns - before[1]) / (now_s - before[0]) / 1e7 / vcpus)
+
+
+def _memory_used_mib(stats: Mapping[str, Any]) -> int | None:
+    """What the guest itself says it uses; None without its balloon driver."""
+    available = stats.get("balloon.available")
+    left = stats.get("balloon.usable", stats.get("balloon.unused"))
+    if available is None or left is None:
+        return None
+    return int(max(0, available - left)) // 1024
+
+
+# --- jobs ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFigures:
+    """A running job's figures. Bytes, ms, bytes/s."""
+
+    elapsed_ms: int = 0
+    total_bytes: int = 0
+    processed_bytes: int = 0
+    remaining_bytes: int = 0
+    rate_bytes_per_s: int = 0
+    dirty_bytes_per_s: int = 0
+    iteration: int = 0
+    downtime_ms: int | None = None
+    post_copy: bool = False
+
+
+def job_figures(connection: libvirt.virConnect, vm: VmId) -> JobFigures | None:
+    """The figures of a VM's job, or None when it has none or is gone. Totals are 0 while the target prepares.
+
+    Source: libvirt virDomainGetJobStats.
+    """
+    try:
+        stats = lookup(connection, vm).jobStats()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return None
+        raise
+    return figures_of(stats)
+
+
+def figures_of(stats: Mapping[str, Any]) -> JobFigures | None:
+    """Job statistics as figures; any of them may be missing."""
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) not in (
+        libvirt.VIR_DOMAIN_JOB_BOUNDED,
+        libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+    ):
+        return None
+
+    def figure(name: str) -> int:
+        value = stats.get(name, 0)
+        return int(value) if isinstance(value, (int, float)) else 0
+
+    return JobFigures(
+        elapsed_ms=figure("time_elapsed"),
+        total_bytes=figure("data_total"),
+        processed_bytes=figure("data_processed"),
+        remaining_bytes=figure("data_remaining"),
+        rate_bytes_per_s=figure("memory_bps") + figure("disk_bps"),
+        dirty_bytes_per_s=figure("memory_dirty_rate") * (figure("memory_page_size") or 4096),
+        iteration=figure("memory_iteration"),
+        downtime_ms=figure("downtime") if "downtime" in stats else None,
+        post_copy=figure("memory_postcopy_requests") > 0,
+    )
+
+
+def name_of(connection: libvirt.virConnect, vm: VmId) -> str:
+    """A VM's name, cleaned."""
+    return cleaned(lookup(connection, vm).name())

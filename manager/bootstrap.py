@@ -1,0 +1,144 @@
+"""Builds the adapters and wires them to the ports; the only module that knows them all.
+
+Everything heavy is imported inside the function that needs it, so that ``muster --version`` starts
+without Qt, libvirt or a key ring.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from manager import __version__
+from manager.core.model import ClusterConfig, Tier
+from manager.services.event_log import EventLog
+from manager.services.ports import AskSecret, Hypervisor
+from manager.services.runtime import Runtime
+from manager.services.workspace import Adapters, Workspace
+
+if TYPE_CHECKING:
+    import click
+
+    from manager.store.paths import Paths
+    from manager.ui.options import GuiOptions
+
+
+def adapters(event_log: EventLog | None = None) -> Adapters:
+    """The world behind the ports, for this user.
+
+    Raises:
+        UserError: A folder of the user's cannot be used.
+    """
+    from manager.store.cluster_files import ClusterFiles, config_from_uris
+    from manager.store.paths import Paths
+    from manager.store.secrets import KeyringSecretStore
+    from manager.store.views import FileViewStore
+
+    paths = Paths.of_user()
+    paths.prepare()
+    secrets = KeyringSecretStore()
+
+    def hypervisor(config: ClusterConfig, ask_secret: AskSecret | None) -> Hypervisor:
+        if config.tier is Tier.DEMO:
+            return _demo_hypervisor(config)
+        from manager.backends.libvirt.backend import LibvirtHypervisor
+        from manager.services.clock import RealClock
+
+        return LibvirtHypervisor(
+            config=config, clock=RealClock(), secrets=secrets, ask_secret=ask_secret
+        )
+
+    def runtime(config: ClusterConfig, ask_secret: AskSecret | None) -> Runtime:
+        return _runtime(config, hypervisor(config, ask_secret), paths, event_log)
+
+    return Adapters(
+        files=ClusterFiles(paths.clusters, paths.last_used),
+        secrets=secrets,
+        views=FileViewStore(paths.views),
+        runtime=runtime,
+        hypervisor=hypervisor,
+        demo=_demo_config,
+        adhoc=lambda uris: config_from_uris(list(uris)),
+        event_log=event_log,
+    )
+
+
+_demo_worlds: dict[str, Hypervisor] = {}
+
+
+def _demo_config(size: str) -> ClusterConfig:
+    """The demo cluster of a size like ``4x40``; its simulated hosts start to exist with it."""
+    from manager.backends.sim.demo import demo_cluster, parse_size
+    from manager.backends.sim.hypervisor import SimHypervisor
+    from manager.services.clock import RealClock
+
+    nodes, vms = parse_size(size)
+    clock = RealClock()
+    config, world = demo_cluster(nodes, vms, clock=clock)
+    _demo_worlds[config.name] = SimHypervisor(world, clock)
+    return config
+
+
+def _demo_hypervisor(config: ClusterConfig) -> Hypervisor:
+    return _demo_worlds[config.name]
+
+
+def _runtime(
+    config: ClusterConfig, hypervisor: Hypervisor, paths: Paths, event_log: EventLog | None
+) -> Runtime:
+    from manager.core.ids import ClusterId
+    from manager.services.clock import RealClock
+    from manager.services.memory_journal import MemoryJournal
+    from manager.services.ports import Journal
+    from manager.store.journal import SqliteJournal
+
+    journal: Journal = (
+        MemoryJournal()
+        if config.tier is Tier.DEMO
+        else SqliteJournal(paths.journal(ClusterId(config.name)))
+    )
+    return Runtime(
+        config=config,
+        hypervisor=hypervisor,
+        journal=journal,
+        clock=RealClock(),
+        author=f"{getpass.getuser()}@{socket.gethostname()}",
+        event_log=event_log,
+    )
+
+
+def run_window(
+    built: Adapters,
+    clusters: Sequence[tuple[ClusterConfig, object]],
+    options: GuiOptions,
+) -> int:
+    """Open the window on these clusters and return the process's exit code."""
+    from manager.ui.app import run
+
+    return run(Workspace(built), list(clusters), options, built.event_log)  # type: ignore[arg-type]
+
+
+def lab_group() -> click.Group:
+    """The commands of ``muster lab``."""
+    from manager.lab.cli import lab
+
+    return lab
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    from manager.cli.app import App
+    from manager.cli.main import run
+
+    logging.basicConfig(
+        level=os.environ.get("MUSTER_LOG", "WARNING").upper(),
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    app = App(adapters=adapters, run_window=run_window, lab_group=lab_group, version=__version__)
+    return run(app, list(sys.argv[1:] if argv is None else argv))

@@ -1,0 +1,31 @@
+"""A journal that ends with the process: for the demo, whose cluster does too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from manager.core.ids import OperationId
+from manager.core.operations import Operation
+
+
+class MemoryJournal:
+    """`Journal` in memory."""
+
+    def __init__(self) -> None:
+        self._operations: dict[OperationId, Operation] = {}
+
+    async def load(self) -> tuple[Operation, ...]:
+        """Nothing is ever left over."""
+        return ()
+
+    async def commit(self, operations: Sequence[Operation]) -> None:
+        """Keep the newest state of each."""
+        self._operations.update((operation.id, operation) for operation in operations)
+
+    async def history(self, limit: int) -> tuple[Operation, ...]:
+        """The newest ended operations, newest first."""
+        ended = [o for o in self._operations.values() if o.ended_s is not None]
+        return tuple(sorted(ended, key=lambda o: o.ended_s or 0.0, reverse=True)[:limit])
+
+    async def close(self) -> None:
+        """Nothing to close."""
