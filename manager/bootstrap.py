@@ -93,21 +93,25 @@ def _runtime(
 ) -> Runtime:
     from manager.core.ids import ClusterId
     from manager.services.clock import RealClock
+    from manager.services.engine import Ownership
     from manager.services.memory_journal import MemoryJournal
     from manager.services.ports import Journal
     from manager.store.journal import SqliteJournal
+    from manager.store.lock import OwnershipLock
 
-    journal: Journal = (
-        MemoryJournal()
-        if config.tier is Tier.DEMO
-        else SqliteJournal(paths.journal(ClusterId(config.name)))
-    )
+    cluster = ClusterId(config.name)
+    journal: Journal = MemoryJournal()
+    ownership = None
+    if config.tier is not Tier.DEMO:
+        journal = SqliteJournal(paths.journal(cluster))
+        ownership = Ownership(lock=OwnershipLock(paths.lock(cluster)), socket=paths.socket(cluster))
     return Runtime(
         config=config,
         hypervisor=hypervisor,
         journal=journal,
         clock=RealClock(),
         author=f"{getpass.getuser()}@{socket.gethostname()}",
+        ownership=ownership,
         event_log=event_log,
     )
 

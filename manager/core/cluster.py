@@ -183,7 +183,7 @@ class ClusterState:
         self._work.restore(event.operations, turn)
 
     def _reported(self, event: ev.OperationsReported, turn: Turn) -> None:
-        self._work.mirror(event.operations, turn)
+        self._work.mirror(event, turn)
 
     def _requested(self, event: ev.ActionRequested, turn: Turn) -> None:
         batch, children = event.plan.operations(event, self)

@@ -20,6 +20,7 @@ from manager.core.model import (
 
 if TYPE_CHECKING:
     from manager.core.actions import Plan
+    from manager.core.migration.progress import MoveProgress
     from manager.core.operations import Operation
 
 
@@ -253,6 +254,7 @@ class OperationsReported(Event):
     """Another process, which owns the operations of this cluster, says how they stand."""
 
     operations: tuple[Operation, ...]
+    progress: tuple[tuple[OperationId, MoveProgress], ...] = ()
 
 
 # --- requests --------------------------------------------------------------------------------

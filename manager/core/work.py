@@ -168,8 +168,10 @@ class Work:
                 self._close_parent(parent, turn)
         self._look = True
 
-    def mirror(self, operations: tuple[Operation, ...], turn: Turn) -> None:
+    def mirror(self, event: ev.OperationsReported, turn: Turn) -> None:
         """Show what another process, the owner of the operations, says; nothing is started here."""
+        operations = event.operations
+        self.progress.update(event.progress)
         for operation in operations:
             known = operation.id in self.operations
             self.operations[operation.id] = operation

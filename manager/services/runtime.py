@@ -23,6 +23,7 @@ from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation
 from manager.services.effect_runner import EffectRunner
+from manager.services.engine import Engine, Ownership
 from manager.services.event_log import EventLog
 from manager.services.node_session import NodeSession
 from manager.services.ports import Clock, Hypervisor, Journal
@@ -45,6 +46,7 @@ class Runtime:
         journal: Journal,
         clock: Clock,
         author: str,
+        ownership: Ownership | None = None,
         event_log: EventLog | None = None,
     ) -> None:
         self.author = author
@@ -74,6 +76,14 @@ class Runtime:
             sessions=self._sessions,
             tasks=self._tasks,
         )
+        self.engine = Engine(
+            ownership=ownership,
+            view=self._state,
+            clock=clock,
+            dispatch=self.dispatch,
+            take_over=self._take_over,
+            tasks=self._tasks,
+        )
         self.sampler = Sampler(
             hypervisor=hypervisor,
             clock=clock,
@@ -95,15 +105,22 @@ class Runtime:
     # --- life ------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read the journal, then connect to all nodes at once. Returns before any node answered."""
-        left = await self.journal.load()
-        self._tasks.spawn(self._commit_loop(), "journal")
-        if left:
-            self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
+        """Become the owner of operations or its client, then connect to all nodes at once.
+
+        Returns before any node answered. Raises `OSError` if the journal cannot be used.
+        """
+        await self.engine.start()
         self._tasks.spawn(self._pump(), "events")
         self._tasks.spawn(self.sampler.run(), "sampler")
         for session in self._sessions.values():
             self._tasks.spawn(session.run(), f"session {session.node}")
+
+    async def _take_over(self) -> None:
+        """This process owns the operations from now on: read what the last owner left."""
+        left = await self.journal.load()
+        self._tasks.spawn(self._commit_loop(), "journal")
+        if left:
+            self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
 
     async def settled(self, timeout_s: float | None = None) -> bool:
         """Wait until every node was read or failed once; False if the time ran out first."""
@@ -118,6 +135,7 @@ class Runtime:
     async def close(self) -> None:
         """End within two seconds, whatever hangs. Work that hosts do on their own goes on there."""
         await self._flush()
+        await self.engine.close()
         await self._tasks.close(0.5)
         for closing in (self.hypervisor.close(), self.journal.close()):
             try:
@@ -146,6 +164,7 @@ class Runtime:
         if outcome.changes:
             if outcome.changes[Kind.OPERATION] or outcome.changes[Kind.VM]:
                 self.sampler.look()
+            self.engine.changed(outcome.changes)
             for listener in tuple(self._listeners):
                 listener(outcome.changes)
 
@@ -163,6 +182,9 @@ class Runtime:
         """Carry out a confirmed plan.
 
         Returns the operations to watch: the new batch, or what is being cancelled.
+
+        Raises:
+            OSError: The owner of operations was just lost; nothing was asked for.
         """
         batch = self._new_id()
         event = plan.spec.request(
@@ -173,12 +195,12 @@ class Runtime:
             operation=batch,
             view=self._state,
         )
-        self.dispatch(event)
+        self.engine.send(event)
         return event.operations if isinstance(event, CancelRequested) else (batch,)
 
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
         """Cancel operations and what hangs below them."""
-        self.dispatch(
+        self.engine.send(
             CancelRequested(
                 at_s=self.clock.now_s(),
                 trace=TraceId(self._new_id()),
@@ -192,7 +214,8 @@ class Runtime:
         done = asyncio.Event()
 
         def look(_: ChangeSet | None = None) -> None:
-            if all(self._state.operations[o].is_over for o in operations):
+            known = self._state.operations
+            if all(o in known and known[o].is_over for o in operations):
                 done.set()
 
         unsubscribe = self.subscribe(look)
