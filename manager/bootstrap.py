@@ -80,7 +80,7 @@ def _demo_config(size: str) -> ClusterConfig:
     nodes, vms = parse_size(size)
     clock = RealClock()
     config, world = demo_cluster(nodes, vms, clock=clock)
-    _demo_worlds[config.name] = SimHypervisor(world, clock)
+    _demo_worlds[config.name] = SimHypervisor(world)
     return config
 
 

@@ -79,6 +79,7 @@ class SeenVm:
     cause: StatusCause = StatusCause.NONE
     incarnation: int | None = None
     shutting_down: bool = False
+    started_s: float | None = None  # where the host can tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -261,6 +261,7 @@ class Inventory:
                 seen.cause,
                 seen.shutting_down,
                 seen.incarnation,
+                started_s=seen.started_s,
                 force=came_up,
             )
         for vm in self._on_node[node.id] - read:
@@ -392,6 +393,7 @@ class Inventory:
         incarnation: int | None,
         *,
         told: bool = False,
+        started_s: float | None = None,
         force: bool = False,
     ) -> None:
         before = self._sightings.get(vm, {}).get(node)
@@ -413,6 +415,7 @@ class Inventory:
         if status is VmStatus.RUNNING and (before is None or before.status not in COUNTED):
             fresh = cause in (StatusCause.BOOTED, StatusCause.RESTORED) and (told or before is not None)
             started_at = turn.at_s if fresh else None
+        started_at = started_s or started_at
         if told and before is not None:
             incarnation = before.incarnation
         self._sightings.setdefault(vm, {})[node] = Sighting(

@@ -137,12 +137,13 @@ def because(code: ReasonCode, **fields: FieldValue) -> Reason:
 
 
 class _Format(string.Formatter):
-    """Adds `{x:time}`, `{x:duration}`, `{x:mib}`; everything else as usual."""
+    """Adds `{x:time}`, `{x:duration}`, `{x:mib}`, `{x:line}`; everything else as usual."""
 
     _KINDS: dict[str, Callable[[Any], str]] = {
         "time": units.time_text,
         "duration": units.duration_text,
         "mib": units.mib_text,
+        "line": units.line_text,
     }
 
     def format_field(self, value: Any, format_spec: str) -> str:
@@ -183,14 +184,14 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.ONLY_ONE_NODE: "there is no other node that is up",
     ReasonCode.NO_NODE_FITS: "no node can take it: {verdicts}",
     ReasonCode.NO_MEMORY_ON_NODE: "{node}: not enough memory (needs {need_mib:mib}, free {free_mib:mib})",
-    ReasonCode.WAITS_OUTGOING: "{node} gives {count} of {limit} outgoing moves; {ahead} ahead",
-    ReasonCode.WAITS_INCOMING: "{node} takes {count} of {limit} incoming moves; {ahead} ahead",
-    ReasonCode.WAITS_CLUSTER: "the cluster makes {count} of {limit} moves; {ahead} ahead",
-    ReasonCode.WAITS_STARTS_NODE: "{node} makes {count} of {limit} starts; {ahead} ahead",
-    ReasonCode.WAITS_STARTS_CLUSTER: "the cluster makes {count} of {limit} starts; {ahead} ahead",
-    ReasonCode.WAITS_SAVES: "{node} makes {count} of {limit} saves and restores; {ahead} ahead",
+    ReasonCode.WAITS_OUTGOING: "{node} gives {count} of {limit} outgoing moves; {ahead:line}",
+    ReasonCode.WAITS_INCOMING: "{node} takes {count} of {limit} incoming moves; {ahead:line}",
+    ReasonCode.WAITS_CLUSTER: "the cluster makes {count} of {limit} moves; {ahead:line}",
+    ReasonCode.WAITS_STARTS_NODE: "{node} makes {count} of {limit} starts; {ahead:line}",
+    ReasonCode.WAITS_STARTS_CLUSTER: "the cluster makes {count} of {limit} starts; {ahead:line}",
+    ReasonCode.WAITS_SAVES: "{node} makes {count} of {limit} saves and restores; {ahead:line}",
     ReasonCode.WAITS_MOVE_ENDS: "waits for its move to {node} to end",
-    ReasonCode.WAITS_TURN: "waits for its turn; {ahead} ahead",
+    ReasonCode.WAITS_TURN: "waits for its turn; {ahead:line}",
     ReasonCode.WAITS_INVENTORY: "waits until {node} was read again",
     ReasonCode.CHOSEN_MOST_FREE: "most free memory ({free_mib:mib})",
     ReasonCode.CHOSEN_BY_USER: "chosen",

@@ -60,3 +60,12 @@ def iso_text(at_s: float) -> str:
 def count_text(count: int, singular: str, plural: str | None = None) -> str:
     """A number with its noun: ``1 VM``, ``12 VMs``."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def line_text(ahead: int) -> str:
+    """A place in a queue: ``next in line``, ``2nd in line``; `ahead` are before it."""
+    if ahead <= 0:
+        return "next in line"
+    place = ahead + 1
+    last = place % 10 if place % 100 not in (11, 12, 13) else 0
+    return f"{place}{({1: 'st', 2: 'nd', 3: 'rd'}).get(last, 'th')} in line"

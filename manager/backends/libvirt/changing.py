@@ -31,8 +31,8 @@ ALREADY: dict[VmChange, frozenset[VmStatus]] = {
 """States in which a change has nothing to do: some drivers would report success, others an error."""
 
 
-def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange) -> None:
-    """Make one change; returns when libvirt's call does.
+def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange) -> str:
+    """Make one change; returns the VM's name when libvirt's call does.
 
     Raises:
         OperationError: ALREADY, or WRONG_STATE and what else libvirt says.
@@ -46,6 +46,7 @@ def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange) -> None:
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
             _refuse_if_already(domain, wanted)
         raise
+    return cleaned(domain.name())
 
 
 def _status(domain: libvirt.virDomain) -> VmStatus:

@@ -14,7 +14,7 @@ from manager.backends.libvirt.errors import cleaned
 from manager.backends.libvirt.metadata import parser
 from manager.backends.libvirt.translate import RawEvent
 from manager.core.model import NodeFacts
-from manager.services.ports import Feature
+from manager.services.ports import Feature, SecretStore
 
 T = TypeVar("T")
 
@@ -24,41 +24,67 @@ KEEP_ALIVE_COUNT = 3
 
 _USER_PROMPTS = frozenset({libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_USERNAME})
 _SECRET_PROMPTS = frozenset({libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT})
-_PROMPTS = [*sorted(_USER_PROMPTS), *sorted(_SECRET_PROMPTS), libvirt.VIR_CRED_ECHOPROMPT, libvirt.VIR_CRED_REALM]
+_PROMPTS = [
+    *sorted(_USER_PROMPTS),
+    *sorted(_SECRET_PROMPTS),
+    libvirt.VIR_CRED_ECHOPROMPT,
+    libvirt.VIR_CRED_REALM,
+]
 
 
 @dataclass(slots=True)
 class Login:
-    """Answers for libvirt's authentication callback, and a note of what was asked for and missing.
+    """Answers for libvirt's authentication callback, from the key ring or as given by a person.
 
-    Nobody is asked from inside the callback: it would hold a lane's thread for as long as a person thinks. The open
-    fails, the person is asked on the loop, and it is opened again.
+    Nobody is asked from inside the callback: it would hold a lane's thread for as long as a person thinks. What is
+    missing is noted, the open fails, the person is asked on the loop, and it is opened again. The key ring may
+    block: it is only touched here, in lane threads.
     """
 
+    entry: str  # in the key ring
+    secrets: SecretStore
     user: str = ""
     secret: str | None = None
-    wants_user: str = ""  # the prompt, if a user name was asked for and not known
-    wants_secret: str = ""
-    used_secret: bool = False
+    user_prompt: str = ""  # what was asked for and is not known
+    secret_prompt: str = ""
+    is_fresh: bool = False  # told by a person, not yet proved
+    maybe_refused: bool = False  # the error could be a refused login as well as a host that is not there
 
     def answer(self, wanted: list[list[Any]], _opaque: object) -> int:
-        """Fill in what is known. Source: libvirt virConnectAuthCallbackPtr."""
+        """Fill in what is known; -1 if something is missing. Source: libvirt virConnectAuthCallbackPtr."""
+        complete = True
         for item in wanted:
             kind, prompt, default = item[0], cleaned(str(item[1] or "")), item[3]
             if kind in _USER_PROMPTS:
-                item[4] = self.user or default
-                if not item[4]:
-                    self.wants_user = prompt or "User name"
+                self.user = self.user or self.secrets.get(self.entry, "") or default or ""
+                item[4] = self.user
+                self.user_prompt = "" if self.user else prompt or "User name"
+                complete = complete and bool(self.user)
             elif kind in _SECRET_PROMPTS:
-                item[4] = self.secret
                 if self.secret is None:
-                    self.wants_secret = prompt or "Password"
-                self.used_secret = True
-            else:
+                    self.secret = self.secrets.get(self.entry, self.user)
+                item[4] = self.secret
+                self.secret_prompt = prompt or "Password"
+                complete = complete and self.secret is not None
+            elif default is not None:
                 item[4] = default
-            if item[4] is None:
-                return -1
-        return 0
+            else:
+                complete = False
+        return 0 if complete else -1
+
+    def accepted(self) -> None:
+        """Keep what a person told, now that it worked."""
+        if self.is_fresh and self.secret is not None:
+            self.secrets.set(self.entry, self.user, self.secret)
+            self.secrets.set(self.entry, "", self.user)
+        self.is_fresh = False
+        self.user_prompt = self.secret_prompt = ""
+
+    def refused(self) -> None:
+        """Forget a secret that the host did not take."""
+        if self.secret is not None and not self.is_fresh:
+            self.secrets.delete(self.entry, self.user)
+        self.secret = None
 
 
 def open_connection(uri: str, login: Login, *, read_only: bool) -> libvirt.virConnect:
@@ -133,7 +159,9 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool) -> NodeFacts:
     model, memory_mib, cpus, mhz, cells, *_ = connection.getInfo()
     capabilities = _capabilities_of(_or(connection.getCapabilities, ""))
     features: set[str] = set()
-    memory_kib = _or(lambda: connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS), {}).get("total", 0)
+    memory_kib = _or(lambda: connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS), {}).get(
+        "total", 0
+    )
     if memory_kib:
         features.add(Feature.LOAD_FIGURES)
     driver = _or(connection.getType, "")
@@ -148,7 +176,8 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool) -> NodeFacts:
         hostname=cleaned(_or(connection.getHostname, "")),
         host_uuid=capabilities.host_uuid,
         cpus=cpus,
-        memory_mib=memory_kib // 1024 or memory_mib,  # the node info counts only the first memory block of some hosts
+        memory_mib=memory_kib // 1024
+        or memory_mib,  # the node info counts only the first memory block of some hosts
         cpu_model=capabilities.cpu_model or cleaned(model),
         cpu_mhz=mhz,
         libvirt_version=_version(_or(connection.getLibVersion, 0)),

@@ -159,7 +159,9 @@ def _host_device(device: etree._Element) -> str:
     if kind == "mdev":
         return f"mediated device {_value(address, 'uuid')}"
     if kind in ("scsi", "scsi_host"):
-        name = _value(device.find("source/adapter"), "name") or _value(source, "name") or _value(source, "wwpn")
+        name = (
+            _value(device.find("source/adapter"), "name") or _value(source, "name") or _value(source, "wwpn")
+        )
         return f"SCSI {name or 'device'}"
     return _line(f"{kind} {_value(device, 'mode')}")
 

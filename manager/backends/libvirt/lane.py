@@ -78,7 +78,9 @@ class _Job(Generic[T]):
 class _Worker:
     """One thread with at most one connection. Everything here but `__init__`, `give`, `end` runs in it."""
 
-    def __init__(self, name: str, opener: Opener, done: Callable[[_Worker, Any, Failure | None], None]) -> None:
+    def __init__(
+        self, name: str, opener: Opener, done: Callable[[_Worker, Any, Failure | None], None]
+    ) -> None:
         self._opener = opener
         self._done = done
         self._jobs: queue.SimpleQueue[Work[Any] | None] = queue.SimpleQueue()

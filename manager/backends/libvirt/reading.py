@@ -10,7 +10,6 @@ from typing import Any
 import libvirt
 
 from manager.backends.libvirt import domain_xml
-from manager.backends.libvirt.errors import cleaned
 from manager.backends.libvirt.translate import told
 from manager.core.events import SeenVm
 from manager.core.ids import VmId
@@ -36,7 +35,9 @@ def inventory(connection: libvirt.virConnect) -> tuple[SeenVm, ...]:
     """
     saved = {d.UUIDString() for d in _with_saved_state(connection)}
     return tuple(
-        _seen(domain, state, reason, saved) for domain, state, reason in _states(connection) if domain is not None
+        _seen(domain, state, reason, saved)
+        for domain, state, reason in _states(connection)
+        if domain is not None
     )
 
 
@@ -151,7 +152,9 @@ def _number(ask: Any) -> int:
 
 # --- loads -----------------------------------------------------------------------------------
 
-_SAMPLED = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
+_SAMPLED = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
+)
 _SAMPLE_FLAGS = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 )
@@ -280,8 +283,3 @@ def figures_of(stats: Mapping[str, Any]) -> JobFigures | None:
         downtime_ms=figure("downtime") if "downtime" in stats else None,
         post_copy=figure("memory_postcopy_requests") > 0,
     )
-
-
-def name_of(connection: libvirt.virConnect, vm: VmId) -> str:
-    """A VM's name, cleaned."""
-    return cleaned(lookup(connection, vm).name())

@@ -1,4 +1,4 @@
-"""The `Hypervisor` port on a simulated world: connections, deadlines, answers and events, as from real hosts."""
+"""The `Hypervisor` port on a simulated world: connections, deadlines, answers, events, as from real hosts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from manager.backends.sim.hosts import Done, Reach, SimNode, Timer, refused
@@ -31,7 +32,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import NodeConfig, NodeFacts, PeerRoute, VmStatus
+from manager.core.model import NodeConfig, NodeFacts, PeerRoute
 from manager.services.ports import Feature
 
 T = TypeVar("T")
@@ -72,8 +73,8 @@ class _Connection:
 class SimHypervisor:
     """A program's view of a simulated world; several may share one. Loop thread only.
 
-    All waiting is for entries of the world's agenda, which one task lets happen in time; when nothing is to happen
-    there is no task and no timer.
+    All waiting is for entries of the world's agenda, which one task lets happen in time; when nothing is to
+    happen there is no task and no timer.
     """
 
     def __init__(self, world: SimWorld, *, read_only: bool = False) -> None:
@@ -96,6 +97,7 @@ class SimHypervisor:
         if self._closed or sim is None:
             raise refused(FailureCode.UNREACHABLE, f"unable to resolve host '{node.name}'", node=node.name)
         self._drop(sim.id, "replaced by a new connection")
+        self.agenda_changed()
         connection = self._connections[sim.id] = _Connection(sim)
         try:
             await self._pause(connection, sim.connect_s + sim.delay_s)
@@ -348,7 +350,7 @@ class SimHypervisor:
         sim = self._world.find(connection.node, vm)
         while sim.job is not None:
             free = self._future()
-            sim.job.waiting.append(lambda free=free: _resolve(free, None))
+            sim.job.waiting.append(partial(_resolve, free, None))
             late = Failure(
                 code=FailureCode.BUSY,
                 text="Timed out during operation: cannot acquire state change lock (held by "
@@ -428,7 +430,7 @@ class SimHypervisor:
     # --- changing -------------------------------------------------------------------------
 
     async def change_vm(self, effect: ChangeVm) -> None:
-        """Change a VM's state; returns when the call does, which for a shutdown is before the guest is off."""
+        """Change a VM's state; returns when the call does: a guest may still be shutting down."""
         self._writable(effect.node, effect.vm)
         long = effect.change in LONG_CHANGES
         deadline_s = LONG_S if long else QUICK_S

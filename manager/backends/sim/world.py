@@ -187,7 +187,7 @@ class SimWorld:
     def tell_job(self, vm: SimVm, *, active: bool) -> None:
         """Send the event that says that a job runs on a VM, whoever asked for it, or is over.
 
-        Source: libvirt's migration-iteration and job-completed events. A job that fails or is cancelled has none.
+        Source: libvirt's migration-iteration and job-completed events; a job that fails has none.
         """
         self._tell(vm.node, ForeignJobSeen(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id, active=active))
 
@@ -239,6 +239,7 @@ class SimWorld:
                 cause=vm.cause,
                 incarnation=vm.incarnation,
                 shutting_down=vm.shutting_down,
+                started_s=vm.started_s,
             )
             for vm in node.vms.values()
         )
@@ -516,15 +517,20 @@ class SimWorld:
         """Start a VM whenever its host starts. libvirt sends no event for it."""
         vm.config = replace(vm.config, autostart=True)
 
-    def undefine(self, vm: SimVm, *, told: bool = True) -> None:
+    def undefine(self, vm: SimVm) -> None:
         """Drop a VM's definition; one that runs goes on as a transient one and is gone when it stops."""
         if vm.runs:
             vm.config = replace(vm.config, persistent=False)
         else:
             self._break_job(vm)
             del vm.node.vms[vm.id]
-        if told:
-            self._tell(vm.node, VmUndefined(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id))
+        self._tell(vm.node, VmUndefined(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id))
+
+    def remove(self, vm: SimVm) -> None:
+        """Take a VM away without a word."""
+        self._break_job(vm)
+        self._forget_intent(vm)
+        del vm.node.vms[vm.id]
 
     # --- hosts ----------------------------------------------------------------------------
 
