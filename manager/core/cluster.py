@@ -147,7 +147,8 @@ class ClusterState:
     def handle(self, event: ev.Event) -> Outcome:
         """Take in one event. Synchronous, pure but for this object; follow-ups run in the same turn."""
         self._now_s = max(self._now_s, event.at_s)
-        turn = Turn(at_s=event.at_s, trace=event.trace)
+        # Stamped where it arose, an event may come in after a later one: a story must not run backwards.
+        turn = Turn(at_s=self._now_s, trace=event.trace)
         handler = self._handlers.get(type(event))
         if handler is None:
             raise TypeError(f"nobody handles {type(event).__name__}")

@@ -7,15 +7,22 @@ import time
 
 
 class RealClock:
-    """`Clock` on the machine's clocks."""
+    """`Clock` on the machine's clocks.
+
+    Wall time is read once and carried on by the boot clock, which counts while the machine sleeps and never
+    jumps: a corrected wall clock must not make an old read look newer than an event.
+    """
+
+    def __init__(self) -> None:
+        self._start_s = time.time() - self.monotonic_s()
 
     def now_s(self) -> float:
         """Wall-clock seconds since the epoch."""
-        return time.time()
+        return self._start_s + self.monotonic_s()
 
     def monotonic_s(self) -> float:
-        """Seconds that never jump."""
-        return time.monotonic()
+        """Seconds that never jump, sleep of the machine included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
         """Return after that long."""

@@ -137,11 +137,13 @@ class Runtime:
         await self._flush()
         await self.engine.close()
         await self._tasks.close(0.5)
-        for closing in (self.hypervisor.close(), self.journal.close()):
+        for part in (self.hypervisor, self.journal):
             try:
-                await asyncio.wait_for(closing, 1.0)
+                await asyncio.wait_for(part.close(), 1.0)
             except TimeoutError:
-                log.warning("%s: a part did not close in time", self.id)
+                log.warning("%s: %s did not close in time", self.id, type(part).__name__)
+            except Exception:
+                log.exception("%s: %s did not close", self.id, type(part).__name__)
 
     async def _flush(self) -> None:
         for _ in range(50):
