@@ -318,6 +318,9 @@ class Work:
         assert operation.vm is not None
         vm = self._inventory.vms.get(operation.vm)
         if vm is None:
+            unread = self._unread(operation)
+            if unread is not None:  # after a restart: not seen is not gone
+                return because(ReasonCode.WAITS_INVENTORY, node=unread)
             self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
             return None
         if vm.owner is None or not self._inventory.nodes[vm.owner].is_up:
@@ -539,7 +542,8 @@ class Work:
         ended_s, failure = self._ended_calls[operation.id]
         vm = self._inventory.vms.get(vm_id)
         if vm is None:
-            self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
+            if self._unread(operation) is None:
+                self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
             return
         goal = self._goal_reached(operation, vm)
         if goal is not None:
@@ -593,6 +597,11 @@ class Work:
         else:
             self._end(operation, _S.FAILED, self._failed(operation, failure), turn)
         self._look = True
+
+    def _unread(self, operation: Operation) -> NodeId | None:
+        """A node of the operation that is not up, so that nobody knows what it has."""
+        nodes = (n for n in (operation.source, operation.target) if n is not None)
+        return next((n for n in nodes if not self.nodes[n].is_up), None)
 
     def _still_moves(self, operation: Operation) -> bool:
         """The call is gone but the hosts carry the move on: the target's half is still there."""

@@ -1,0 +1,232 @@
+"""The shell around the core, on simulated hosts and virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from manager.backends.sim.hypervisor import SimHypervisor
+from manager.backends.sim.virtual_clock import VirtualClock
+from manager.backends.sim.world import SimWorld
+from manager.core.actions import ACTIONS, MigrateParameters
+from manager.core.errors import FailureCode
+from manager.core.ids import NodeId, OperationId
+from manager.core.model import Activity, NodeStatus, VmStatus
+from manager.core.operations import Operation, OperationState
+from manager.core.query.fields import VM_FIELDS
+from manager.core.reasons import ReasonCode
+from manager.services.memory_journal import MemoryJournal
+from manager.services.runtime import Runtime
+from tests.support.sim import config_of, make_id, make_world, until
+
+
+class KeptJournal(MemoryJournal):
+    """A journal that a later run of the program finds again; and a disk that can be full."""
+
+    full = False
+
+    async def load(self) -> tuple[Operation, ...]:
+        found = self._operations.values()
+        live = [o for o in found if o.ended_s is None]
+        return tuple(sorted(live, key=lambda o: o.parent is not None))
+
+    async def commit(self, operations: Sequence[Operation]) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        await super().commit(operations)
+
+
+@asynccontextmanager
+async def muster(
+    world: SimWorld, clock: VirtualClock, journal: MemoryJournal | None = None
+) -> AsyncIterator[Runtime]:
+    """A run of the program on a world; at the end it is gone, the world is not."""
+    runtime = Runtime(
+        config=config_of(world),
+        hypervisor=SimHypervisor(world),
+        journal=journal or MemoryJournal(),
+        clock=clock,
+        author="tester",
+    )
+    await runtime.start()
+    settled = asyncio.ensure_future(runtime.settled())
+    await until(clock, settled.done)
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
+
+
+def migrate(runtime: Runtime, names: str, to: str | None = None) -> OperationId:
+    plan = ACTIONS["vm.live_migrate"].plan(
+        runtime.view,
+        [make_id(n) for n in names],
+        MigrateParameters(target=NodeId(to) if to else None),
+    )
+    assert not plan.skipped
+    return runtime.request(plan)[0]
+
+
+def children(runtime: Runtime, batch: OperationId) -> list[Operation]:
+    return [o for o in runtime.view.operations.values() if o.parent == batch]
+
+
+def is_over(runtime: Runtime, batch: OperationId) -> bool:
+    return batch in runtime.view.operations and runtime.view.operations[batch].is_over
+
+
+async def test_a_silent_node_turns_unknown_and_comes_back() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    from manager.backends.sim.faults import Faults
+
+    faults = Faults(world)
+    async with muster(world, clock) as runtime:
+        node = runtime.view.nodes[NodeId("n1")]
+        assert node.status is NodeStatus.UP
+        started = clock.monotonic_s()
+        faults.freeze("n1")
+        await until(clock, lambda: not runtime.view.nodes[NodeId("n1")].is_up, 60)
+        assert clock.monotonic_s() - started <= 15
+        vm = runtime.view.vms[make_id("a")]
+        assert vm.status is VmStatus.UNKNOWN
+        assert vm.was is VmStatus.RUNNING
+        status = next(f for f in VM_FIELDS if f.name == "status")
+        assert status.cell(runtime.view, vm) == "Unknown (was Running)"
+        assert runtime.view.nodes[NodeId("n2")].is_up
+        await until(clock, lambda: bool(runtime.view.problems), 120)
+        assert len(runtime.view.problems) == 1  # one problem for the node, none for each of its VMs
+
+        faults.repair("n1")
+        await until(clock, lambda: runtime.view.nodes[NodeId("n1")].is_up, 120)
+        assert runtime.view.vms[make_id("a")].status is VmStatus.RUNNING
+        assert not runtime.view.problems
+
+
+async def test_three_moves_at_once_keep_the_limits_and_arrive() -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vms={"n1": ("a", "b", "c")})
+    async with muster(world, clock) as runtime:
+        batch = migrate(runtime, "abc", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+        states = [o.state for o in children(runtime, batch)]
+        assert states.count(OperationState.WAITING) == 1
+        await until(clock, lambda: is_over(runtime, batch))
+        assert {o.state for o in children(runtime, batch)} == {OperationState.DONE}
+        assert {runtime.view.vms[make_id(n)].owner for n in "abc"} == {"n2"}
+        assert not runtime.view.claims
+        assert not runtime.view.progress
+
+
+async def test_cancel_leaves_the_vm_running_on_its_source() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    async with muster(world, clock) as runtime:
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+        plan = ACTIONS["vm.cancel"].plan(runtime.view, [make_id("a")])
+        runtime.request(plan)
+        assert runtime.view.vms[make_id("a")].activity is Activity.CANCELLING
+        await until(clock, lambda: is_over(runtime, batch))
+        (move,) = children(runtime, batch)
+        assert move.state is OperationState.CANCELLED
+        assert runtime.view.vms[make_id("a")].owner == "n1"
+        assert runtime.view.vms[make_id("a")].status is VmStatus.RUNNING
+
+
+async def test_a_program_that_died_finds_its_move_done() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    journal = KeptJournal()
+    async with muster(world, clock, journal) as runtime:
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+    await clock.advance(120)  # the hosts finish it without us
+    async with muster(world, clock, journal) as runtime:
+        await until(clock, lambda: is_over(runtime, batch), 60)
+        (move,) = children(runtime, batch)
+        assert move.state is OperationState.DONE
+        assert runtime.view.vms[make_id("a")].owner == "n2"
+
+
+async def test_a_program_that_died_follows_its_move_to_the_end() -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vm_memory_mib=32 * 1024)
+    journal = KeptJournal()
+    async with muster(world, clock, journal) as runtime:
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+    async with muster(world, clock, journal) as runtime:
+        assert not is_over(runtime, batch)
+        await until(clock, lambda: bool(runtime.view.progress), 60)  # its figures are back
+        await until(clock, lambda: is_over(runtime, batch))
+        assert children(runtime, batch)[0].state is OperationState.DONE
+
+
+async def test_waiting_work_of_a_program_that_died_goes_on_or_is_explained() -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vms={"n1": ("a", "b", "c", "d")})
+    journal = KeptJournal()
+    async with muster(world, clock, journal) as runtime:
+        batch = migrate(runtime, "abcd", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+    async with muster(world, clock, journal) as runtime:  # at once: it goes on
+        await until(clock, lambda: is_over(runtime, batch))
+        assert {o.state for o in children(runtime, batch)} == {OperationState.DONE}
+        back = migrate(runtime, "abcd", "n1")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+    await clock.advance(3600)
+    async with muster(world, clock, journal) as runtime:  # an hour later: it is not
+        await until(clock, lambda: is_over(runtime, back), 60)
+        left = [o for o in children(runtime, back) if o.state is OperationState.CANCELLED]
+        assert len(left) == 2
+        assert {o.reason.code for o in left if o.reason} == {ReasonCode.INTERRUPTED_WAITING}
+
+
+async def test_without_a_journal_nothing_starts(caplog: pytest.LogCaptureFixture) -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    journal = KeptJournal()
+    async with muster(world, clock, journal) as runtime:
+        journal.full = True
+        batch = runtime.request(ACTIONS["vm.turn_off"].plan(runtime.view, [make_id("a")]))[0]
+        await until(clock, lambda: is_over(runtime, batch), 60)
+        (end,) = children(runtime, batch)
+        assert end.state is OperationState.FAILED
+        assert end.reason is not None
+        assert end.reason.code is ReasonCode.JOURNAL_FAILED
+        assert runtime.view.vms[make_id("a")].status is VmStatus.RUNNING
+    assert "No space left" in caplog.text
+
+
+async def test_a_refused_login_between_nodes_moves_nothing_and_says_what_repairs_it() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    from manager.backends.sim.faults import Faults
+
+    async with muster(world, clock) as runtime:
+        Faults(world).break_peer_login("n1", "n2")
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: is_over(runtime, batch), 60)
+        (move,) = children(runtime, batch)
+        assert move.state is OperationState.FAILED
+        assert move.reason is not None
+        assert move.reason.code is ReasonCode.PEER_LOGIN_REFUSED
+        assert "virsh -c" in move.reason.remedy
+        assert runtime.view.vms[make_id("a")].owner == "n1"
+
+
+async def test_a_call_that_hangs_ends_with_its_node() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    from manager.backends.sim.faults import Faults
+
+    async with muster(world, clock) as runtime:
+        Faults(world).fail_move(FailureCode.UNREACHABLE)
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: is_over(runtime, batch))
+        assert children(runtime, batch)[0].state is OperationState.FAILED
+        assert runtime.view.vms[make_id("a")].owner == "n1"
