@@ -116,12 +116,10 @@ class Inventory:
     # --- nodes -----------------------------------------------------------------------------
 
     def node_connecting(self, event: ev.NodeConnecting, turn: Turn) -> None:
-        """A first attempt shows as Connecting; later ones keep what is known."""
+        """A try that the user asked for shows; the quiet ones in between keep what is known."""
         node = self.nodes.get(event.node)
-        if node is not None and node.last_seen_s is None and node.status is not NodeStatus.CONNECTING:
-            self._set_node(
-                turn, replace(node, status=NodeStatus.CONNECTING, retry_at_s=None, information=None)
-            )
+        if node is not None and node.status in (NodeStatus.LOGIN_FAILED, NodeStatus.INCOMPATIBLE):
+            self._set_node(turn, replace(node, status=NodeStatus.CONNECTING, information=None))
 
     def node_connected(self, event: ev.NodeConnected, turn: Turn) -> None:
         """Facts are known; the node is Up once its inventory was read."""

@@ -23,7 +23,7 @@ from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.inventory import Inventory, is_incoming
 from manager.core.migration.progress import MoveProgress, advanced
 from manager.core.migration.queue import Slots, order
-from manager.core.model import Node, PeerRoute, StatusCause, Vm, VmStatus
+from manager.core.model import Node, NodeStatus, PeerRoute, StatusCause, Vm, VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState, moved_to
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
@@ -352,6 +352,8 @@ class Work:
                 self, vm, self._inventory.nodes[operation.target], chosen=True
             )
             if not verdict.fits:
+                if self.nodes[operation.target].status is NodeStatus.CONNECTING:
+                    return because(ReasonCode.WAITS_INVENTORY, node=operation.target)
                 if verdict.reason.code is ReasonCode.NO_MEMORY_ON_NODE and slots.incoming[operation.target]:
                     return verdict.reason
                 self._end(operation, _S.FAILED, verdict.reason, turn)
@@ -383,6 +385,11 @@ class Work:
         if not ranked:
             found = planner.best(self, vm)
             assert isinstance(found, Reason)
+            connecting = next(
+                (n.id for n in self.nodes.values() if n.status is NodeStatus.CONNECTING), None
+            )
+            if connecting is not None:  # after a restart: it may be the one with room
+                return because(ReasonCode.WAITS_INVENTORY, node=connecting)
             if slots.moves:
                 return found  # a move under way may make room
             self._end(operation, _S.FAILED, found, turn)
