@@ -1,5 +1,7 @@
 """The lab's guests: a kernel and an initramfs made once, a small disk each, and their domain XML."""
 
+# ruff: noqa: ASYNC240 - the files are few and small, and this loop serves nobody else
+
 from __future__ import annotations
 
 import asyncio
@@ -18,6 +20,7 @@ from lxml import etree
 
 from manager.lab.errors import LabError
 from manager.lab.initramfs import Initramfs
+from manager.lab.network import mac_address
 from manager.lab.processes import attempt, executable, run
 from manager.lab.requirements import GuestFiles, Progress, cache_folder, cache_lock, guest_files
 
@@ -25,6 +28,7 @@ RESOURCES = Path(__file__).resolve().parents[2] / "resources" / "lab"
 KVM_DEADLINE_S = 10.0
 READY = "READY "
 MINIMUM_MEMORY_MIB = 80  # this kernel panics with 72
+OWN_MEMORY_MIB = 70  # what a booted guest takes for itself
 _MODULES = (
     "virtio_pci",
     "virtio_blk",
@@ -133,7 +137,7 @@ async def _write_initramfs(files: GuestFiles, scripts: dict[str, bytes], target:
             library = next((word for word in words if word.startswith("/")), None)
             if library:
                 archive.add(library.lstrip("/"), Path(library).read_bytes())
-    archive.write(target)
+    await asyncio.to_thread(archive.write, target)
 
 
 async def _module(file: Path) -> bytes:
@@ -152,9 +156,9 @@ async def _module(file: Path) -> bytes:
 
 
 async def accelerator(image: GuestImage, progress: Progress = lambda _: None) -> str:
-    """``kvm`` if the guest really boots under KVM within 10 s, else ``qemu``; asked once per boot of this machine.
+    """``kvm`` if the guest really boots under KVM within 10 s, else ``qemu``.
 
-    A /dev/kvm and libvirt's capabilities can both promise it in vain.
+    Tried once per boot of this machine. A /dev/kvm and libvirt's capabilities can both promise it in vain.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "qemu"
@@ -173,7 +177,8 @@ async def accelerator(image: GuestImage, progress: Progress = lambda _: None) ->
 
 
 async def _boots_under_kvm(image: GuestImage) -> bool:
-    # `trial` powers the guest off once it is ready; -no-reboot with panic=-1 ends a dying one; setpriv ends it with us.
+    # `trial` powers the guest off once it is ready; -no-reboot with panic=-1 ends one that dies; setpriv ends
+    # it with us.
     command = [
         "setpriv",
         "--pdeathsig",
@@ -295,12 +300,6 @@ def _xml(tag: str, *content: etree._Element | str, **attributes: str) -> etree._
         else:
             element.append(item)
     return element
-
-
-def mac_address(vm_id: str) -> str:
-    """A MAC address in QEMU's range, from the VM's UUID."""
-    digest = hashlib.sha256(vm_id.encode()).digest()
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 
 def disk_path(shared: Path, vm: str) -> Path:

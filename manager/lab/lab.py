@@ -1,8 +1,10 @@
 """A lab: real libvirt daemons with real guests on this one machine, for trying and testing.
 
-Nodes are namespaces (`manager.lab.node`) around one switch (`manager.lab.network`). A lab outlives the program that
-made it: everything needed to use it and to end it stands in ``lab.json`` in its folder.
+Nodes are namespaces (`manager.lab.node`) around one switch (`manager.lab.network`). A lab outlives the
+program that made it: everything needed to use and end it stands in ``lab.json`` in its folder.
 """
+
+# ruff: noqa: ASYNC240 - the files are few and small, and this loop serves nobody else
 
 from __future__ import annotations
 
@@ -127,15 +129,15 @@ class Lab:
 
     @classmethod
     async def up(cls, spec: LabSpec, progress: Progress = lambda _: None) -> Lab:
-        """Bring a lab up; returns when all daemons answer and all guests run. A living one is returned as it is.
+        """Bring a lab up; returns when all daemons answer and all guests run.
 
-        Interrupted or failing, it takes away what it made.
+        A living one is returned as it is. Interrupted or failing, it takes away what it made.
 
         Raises:
             LabError: Not root, packages missing (exit code 2), or a step failed or took too long.
         """
-        directory = _checked_directory(spec)
         _check_machine(spec)
+        directory = _checked_directory(spec)
         with _lock(directory):
             if (known := cls._read(directory)) is not None:
                 lab = cls(*known)
@@ -146,9 +148,7 @@ class Lab:
                     f"The lab in {directory} is incomplete. End it first: muster lab down --dir {directory}"
                 )
             if marked(directory):
-                raise LabError(
-                    f"Processes of an old lab in {directory} still run. Try: muster lab down --dir {directory}"
-                )
+                raise LabError(f"Processes of an old lab still run. Try: muster lab down --dir {directory}")
             image = await guest.build_image(progress)
             kind = await guest.accelerator(image, progress)
             layout = Layout(directory=directory, data=_data_directory(directory))
@@ -173,8 +173,9 @@ class Lab:
         """The lab in a folder, whoever made it, or None if there is none.
 
         Raises:
-            LabError: Its ``lab.json`` cannot be read.
+            LabError: Not root, or its ``lab.json`` cannot be read.
         """
+        _check_root()
         known = cls._read(Path(os.path.realpath(directory)))
         return cls(*known) if known else None
 
@@ -251,9 +252,8 @@ class Lab:
         self._write_cluster_files()
 
         if self._state.vms:
-            progress(
-                f"starting {len(self._state.vms)} guests under {'KVM' if self.accelerator == 'kvm' else 'TCG'}"
-            )
+            kind = "KVM" if self.accelerator == "kvm" else "TCG"
+            progress(f"starting {len(self._state.vms)} guests under {kind}")
         bound = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         await _all(self._define_and_start(vm, bound) for vm in self._state.vms)
         if spec.wait_guests:
@@ -335,7 +335,8 @@ class Lab:
         await asyncio.to_thread(self._remove_files)
 
     def _remove_files(self) -> None:
-        for folder in dict.fromkeys((self._layout.data, self.directory)):
+        # Not what lab.json says: a damaged one must not name what is removed.
+        for folder in (_own_data(self.directory), self.directory):
             shutil.rmtree(folder, ignore_errors=True)
             if folder.exists():
                 shutil.rmtree(folder)  # a second time, for the error
@@ -457,13 +458,17 @@ class Lab:
         return status, vms
 
     async def _node_vms(self, node: Node) -> list[VmStatus]:
-        ran = await node.virsh("list", "--all", timeout_s=5)
-        if ran.code != 0:
-            raise LabError(ran.err.strip())
+        states = await self.virsh(node, "list", "--all", timeout_s=5)
+        idents = await self.virsh(node, "list", "--all", "--uuid", "--name", timeout_s=5)
+        uuids = {
+            name: ident for ident, name in (line.split() for line in idents.splitlines() if line.strip())
+        }
         vms = []
-        for line in filter(str.strip, ran.out.splitlines()):
+        for line in filter(str.strip, states.splitlines()):
             _, name, state = line.split(maxsplit=2)
-            vms.append(VmStatus(name=name, uuid=self.vm_uuid(name), node=node.name, state=state.strip()))
+            # One that came between the two questions will be seen the next time.
+            if name in uuids:
+                vms.append(VmStatus(name=name, uuid=uuids[name], node=node.name, state=state.strip()))
         return vms
 
     async def virsh(self, node: Node | str, *argv: str, timeout_s: float = 30.0) -> str:
@@ -508,7 +513,7 @@ class Lab:
         Args:
             name: Its name, new in the lab.
             node: Where.
-            dirty_mib: MiB of memory that it rewrites for ever; `memory_mib` must be some 70 MiB more.
+            dirty_mib: MiB of memory that it rewrites for ever; `memory_mib` must be 70 MiB more.
             memory_mib: Its memory.
             vcpus: Its virtual CPUs.
             vga: Whether it has a screen.
@@ -521,6 +526,10 @@ class Lab:
             raise LabError(f"The lab has a VM {name} already.")
         if memory_mib < guest.MINIMUM_MEMORY_MIB:
             raise LabError(f"A guest needs {guest.MINIMUM_MEMORY_MIB} MiB or more.")
+        if dirty_mib and memory_mib < dirty_mib + guest.OWN_MEMORY_MIB:
+            raise LabError(
+                f"To rewrite {dirty_mib} MiB it needs {dirty_mib + guest.OWN_MEMORY_MIB} MiB of memory."
+            )
         vm = VmSpec(
             name=name,
             node=self._resolve(node).name,
@@ -589,8 +598,11 @@ class Lab:
     # ---------------------------------------------------------------- faults
 
     def stop_daemon(self, node: Node | str) -> None:
-        """SIGSTOP the libvirt daemon: it accepts connections and answers nothing."""
+        """SIGSTOP the libvirt daemon; returns when it accepts connections and answers nothing."""
         self._signal_daemon(node, signal.SIGSTOP)
+        there, deadline = self._resolve(node), time.monotonic() + 2.0
+        while not there.daemon_is_stopped and time.monotonic() < deadline:
+            time.sleep(0.001)  # each of its threads has to notice
 
     def continue_daemon(self, node: Node | str) -> None:
         """Let a stopped daemon go on."""
@@ -650,7 +662,7 @@ class Lab:
             await network.set_port(self._switch(), there.name, connected=connected)
 
     async def break_peer_login(self, node: Node | str) -> None:
-        """Have a node's daemon refuse connections over the network (tcp, tls); guests go on, the unix socket answers."""
+        """Have a node's daemon refuse tcp and tls; guests go on, and its unix socket answers."""
         await self._set_peer_login(node, accepts=False)
 
     async def restore_peer_login(self, node: Node | str) -> None:
@@ -672,7 +684,7 @@ class Lab:
 
 
 async def _all(work: Iterable[Awaitable[object]]) -> None:
-    """Do all at once; the first error cancels the rest and waits for it, so that nothing runs on behind our back."""
+    """Do all at once; the first error cancels the rest and waits for it: nothing runs on behind our back."""
     tasks = [asyncio.ensure_future(item) for item in work]
     try:
         await asyncio.gather(*tasks)
@@ -747,12 +759,17 @@ def _data_directory(directory: Path) -> Path:
     try:
         handle = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
     except OSError:
-        return Path("/var/tmp") / f"muster-lab-{_lab_id(directory)}"
+        return _own_data(directory)
     else:
         os.close(handle)
     finally:
         probe.unlink(missing_ok=True)
     return directory / "data"
+
+
+def _own_data(directory: Path) -> Path:
+    """Where the disks of the lab in this folder are if they are not inside it."""
+    return Path("/var/tmp") / f"muster-lab-{_lab_id(directory)}"
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -38,7 +38,7 @@ def address(subnet: str, host: int) -> str:
 
 
 def link_name(subnet: ipaddress.IPv4Network) -> str:
-    """Name of this machine's end of the cable. It names the subnet, so that making it also claims the subnet."""
+    """Name of this machine's end of the cable; as it names the subnet, making it also claims the subnet."""
     _, second, third, _ = str(subnet.network_address).split(".")
     return f"mlab-{second}-{third}"
 
@@ -79,7 +79,7 @@ async def wait_for_namespace(keeper: ProcessId, kind: str, log: Path) -> None:
     )
     if not is_alive(keeper):
         raise LabError(
-            f"This machine permits no {kind} namespace:\n{tail(log)}\nIn a container, start it with --privileged.",
+            f"This machine permits no {kind} namespace:\n{tail(log)}\nA container must be a privileged one.",
         )
 
 
@@ -116,7 +116,13 @@ async def plug_machine(directory: Path, switch: ProcessId) -> tuple[str, str]:
         await ip_batch(switch, ["link set uplink master switch up"])
         await run(
             ["ip", "-batch", "-"],
-            stdin=f"link set {link} addrgenmode none\nlink set {link} up\naddress add {subnet[1]}/24 dev {link}\n",
+            stdin="\n".join(
+                (
+                    f"link set {link} addrgenmode none",
+                    f"link set {link} up",
+                    f"address add {subnet[1]}/24 dev {link}",
+                )
+            ),
         )
         return str(subnet), link
     raise LabError(
@@ -141,12 +147,23 @@ async def set_port(switch: ProcessId, node: str, *, connected: bool) -> None:
     await ip_batch(switch, [f"link set {node} {'up' if connected else 'down'}"])
 
 
-def node_commands(node_address: str) -> str:
-    """The `ip` commands inside a node: a bridge br0 for guests, with the node's address on it."""
+def mac_address(uuid: str) -> str:
+    """A MAC address in QEMU's range for a host or VM with this UUID."""
+    digest = hashlib.sha256(uuid.encode()).digest()
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+
+
+def node_commands(node_address: str, mac: str) -> str:
+    """The `ip` commands inside a node: a bridge br0 for guests, with the node's address on it.
+
+    The MAC address is set, for it must be the same after a power cycle and whatever guests are plugged in:
+    others remember it for minutes.
+    """
     return "\n".join(
         (
             "link set lo up",
             "link add br0 type bridge",
+            f"link set br0 address {mac}",
             "link set eth0 master br0 up",
             "link set br0 up",
             f"address add {node_address}/24 dev br0",
@@ -160,7 +177,5 @@ async def wait_link_gone(link: str, *, timeout_s: float = 15.0) -> None:
     await wait_until(
         lambda: not os.path.exists(f"/sys/class/net/{link}"),
         timeout_s=timeout_s,
-        story=lambda: (
-            f"The link {link} is still there {timeout_s:g} s after its switch ended. Try: ip link delete {link}"
-        ),
+        story=lambda: f"The link {link} outlived its switch by {timeout_s:g} s. Try: ip link delete {link}",
     )

@@ -6,6 +6,7 @@ A node is a tree of processes below one `unshare`: killing that is pulling the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from manager.lab import node_init, ssh
 from manager.lab.errors import LabError
-from manager.lab.network import node_commands, plug_node, wait_for_namespace
+from manager.lab.network import mac_address, node_commands, plug_node, wait_for_namespace
 from manager.lab.processes import (
     CLEAN_ENVIRONMENT,
     Process,
@@ -47,8 +48,8 @@ _FOLDERS = {
     "cache": "/var/cache/libvirt",
 }
 
-# Debian's libvirtd looks this account up before it reads qemu.conf, and only a package that the lab does not need
-# makes it. The nodes have it; the machine is not changed.
+# Debian's libvirtd looks this account up before it reads qemu.conf, and only a package that the lab does not
+# need makes it. The nodes have it; the machine is not changed.
 _ACCOUNTS = {
     "passwd": "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin",
     "group": "libvirt-qemu:x:64055:",
@@ -285,9 +286,8 @@ class Node:
         Raises:
             LabError: A step failed or took too long; the daemon's last log lines are in it.
         """
-        for name in ("run",):  # what a real node forgets
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            (self.folder / name).mkdir()
+        shutil.rmtree(self.folder / "run", ignore_errors=True)  # what a real node forgets as well
+        (self.folder / "run").mkdir()
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         log = self.folder / "log" / "init.log"
         reader, writer = os.pipe()
@@ -303,8 +303,7 @@ class Node:
                 "private",
             ]
             self.state.keeper = keeper = spawn(
-                ["unshare", *namespaces, "--fork", "--kill-child=SIGKILL"]
-                + ["--", sys.executable, "-I", str(Path(node_init.__file__).resolve())],
+                ["unshare", *namespaces, "--fork", "--kill-child=SIGKILL", "--", *_init_command()],
                 mark=self.layout.directory,
                 log=log,
                 stdin=reader,
@@ -330,7 +329,7 @@ class Node:
             "host_name": self.name,
             "keep": [str(folder) for folder in directories if folder.is_relative_to("/run")],
             "binds": binds,
-            "network": node_commands(self.address),
+            "network": node_commands(self.address, mac_address(self.state.host_uuid)),
             "daemon": [executable(daemon[0]), *daemon[1:], "--config", "/etc/libvirt/libvirtd.conf"],
             "services": [ssh.server_command(self.layout.ssh, self.name)] if self._remote else [],
             "environment": dict(CLEAN_ENVIRONMENT),
@@ -379,7 +378,7 @@ class Node:
                     ) from error
                 await asyncio.sleep(0.05)
             else:
-                writer.close()
+                await _close(writer)
                 return
 
     def last_words(self) -> str:
@@ -429,6 +428,16 @@ class Node:
         await self.wait_answers()
 
 
+def _init_command() -> list[str]:
+    return [sys.executable, "-I", str(Path(node_init.__file__).resolve())]
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 def _with_account(file: Path, line: str) -> str:
     text = file.read_text()
     name = line.partition(":")[0]
@@ -448,5 +457,5 @@ async def _accepts(socket: Path) -> bool:
         _, writer = await asyncio.wait_for(asyncio.open_unix_connection(socket), 1.0)
     except (OSError, TimeoutError):
         return False
-    writer.close()
+    await _close(writer)
     return True

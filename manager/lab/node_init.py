@@ -1,7 +1,7 @@
 """PID 1 of a lab node, already in its own net, uts, mount, ipc and pid namespaces.
 
-Run as ``python -I node_init.py`` with a plan (JSON) on its standard input; it waits for the end of that input, so
-that the node's network can be plugged in first, and ends if nothing comes. Standard library only.
+Run as ``python -I node_init.py`` with a plan (JSON) on its standard input. It waits for the end of that
+input, so that the node's network can be plugged in first, and ends if nothing comes. Standard library only.
 
 SIGUSR1 starts the libvirt daemon again. It reaps everything that ends, as PID 1 must.
 """
@@ -106,6 +106,7 @@ def main() -> None:
     for service in plan["services"]:
         start(service, plan["environment"])
     daemon = start(plan["daemon"], plan["environment"])
+    wanted = False
     while True:
         got = signal.sigwait(waited)
         while True:
@@ -117,7 +118,10 @@ def main() -> None:
                 break
             if pid == daemon:
                 daemon = 0
-        if got == signal.SIGUSR1 and not daemon:
+        # Remembered: the daemon that was killed may still be ending, and can only be reaped a little later.
+        wanted = wanted or got == signal.SIGUSR1
+        if wanted and not daemon:
+            wanted = False
             daemon = start(plan["daemon"], plan["environment"])
 
 

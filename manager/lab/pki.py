@@ -1,5 +1,7 @@
 """A certificate authority for one lab, and one certificate that every node and client of it uses."""
 
+# ruff: noqa: ASYNC240 - the files are few and small, and this loop serves nobody else
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ _QEMU_NAMES = {
 
 
 async def make(folder: Path, names: Sequence[str], addresses: Sequence[str]) -> None:
-    """Write a CA and a server and client certificate for all names and addresses, as libvirt and QEMU name them.
+    """Write a CA and a certificate for all names and addresses, in files as libvirt and QEMU name them.
 
     Source: https://libvirt.org/kbase/tlscerts.html (file names and key usages).
     """

@@ -1,7 +1,7 @@
 """Processes by id and start time: short commands with a deadline, and the ones that stay.
 
-A lab outlives the program that made it, so its processes are known by (pid, start time), never by a name,
-and carry a mark in their environment by which `down` finds them even if `up` was killed before it wrote them down.
+A lab outlives the program that made it, so its processes are known by (pid, start time), never by a name, and
+carry a mark in their environment: by it `down` finds them even if `up` was killed before it wrote them down.
 """
 
 from __future__ import annotations
@@ -46,14 +46,19 @@ class Process:
 
 
 def _stat(pid: int) -> tuple[str, str, int, int] | None:
-    """Name, state, parent and start time of a pid, or None if there is none."""
+    """Name, state, parent and start time of a pid, or None if there is none.
+
+    Source: proc_pid_stat(5), fields 2, 3, 4 and 22.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
     # The name may hold spaces and parentheses: everything up to the last ")".
     name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-    return name, rest[0], int(rest[1]), int(rest[19])
+    # A first thread that ended while others still do is shown as a zombie, and is none yet.
+    state = "R" if rest[0] == "Z" and int(rest[17]) > 1 else rest[0]
+    return name, state, int(rest[1]), int(rest[19])
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -131,10 +136,10 @@ def _own_pid_namespaces() -> tuple[int, ...]:
 
 
 def inside(keeper: ProcessId) -> list[Process]:
-    """All processes in the pid namespace that `keeper` made, as seen from this machine; none if it made none."""
+    """All processes in the pid namespace that `keeper` made, with this machine's pids."""
     wanted = namespace(keeper.pid, "pid_for_children")
     if not is_alive(keeper) or wanted in (0, *_own_pid_namespaces()):
-        # A keeper without a pid namespace of its own shares this machine's: "inside" would be every process there is.
+        # It made none, and shares this machine's: every process there is would be "inside".
         return []
     found = []
     for pid in _pids():
@@ -253,7 +258,7 @@ async def wait_until(done: Callable[[], bool], *, timeout_s: float, story: Calla
 
 
 def _ownership(process: ProcessId) -> bool | None:
-    """True: surely a lab's (the mark, or a pid namespace that is not this machine's). False: surely not. None: ending."""
+    """Whether it is a lab's: has the mark, or a pid namespace of another than this machine. None: ending."""
     try:
         environment = Path(f"/proc/{process.pid}/environ").read_bytes()
     except OSError:
@@ -293,9 +298,7 @@ async def end(processes: Sequence[ProcessId], *, timeout_s: float = 10.0) -> Non
     await wait_until(
         gone,
         timeout_s=timeout_s,
-        story=lambda: (
-            f"Processes {', '.join(str(p.pid) for p in left)} did not end within {timeout_s:g} s after SIGKILL."
-        ),
+        story=lambda: f"Processes {[p.pid for p in left]} did not end {timeout_s:g} s after SIGKILL.",
     )
 
 

@@ -1,5 +1,7 @@
 """Keys and configuration so that the lab's nodes answer ssh, without a trace in the user's own ~/.ssh."""
 
+# ruff: noqa: ASYNC240 - the files are few and small, and this loop serves nobody else
+
 from __future__ import annotations
 
 import asyncio
@@ -73,7 +75,7 @@ def server_command(folder: Path, name: str) -> list[str]:
 
 
 def uri(folder: Path, address: str) -> str:
-    """A libvirt URI to a node over ssh; `keyfile` and `known_hosts` also serve those who speak ssh themselves."""
+    """A libvirt URI over ssh; `keyfile` and `known_hosts` also serve those who speak ssh themselves."""
     return (
         f"qemu+ssh://root@{address}/system?keyfile={folder}/id&known_hosts={folder}/known_hosts"
         f"&no_tty=1&command={folder}/client"

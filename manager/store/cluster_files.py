@@ -43,8 +43,10 @@ FORMAT = 1
 MAX_BYTES = 1 << 20
 MAX_NODES = 64
 
-_LOCAL_PARAMETERS = frozenset({"socket", "keyfile", "command", "pkipath", "known_hosts"})
-"""URI parameters that mean something on this computer only."""
+_LOCAL_PARAMETERS = frozenset(
+    {"socket", "keyfile", "pkipath", "command", "netcat", "known_hosts", "sshauth", "tls_priority", "mode"}
+)
+"""URI parameters that name a file of this computer, or speak of it."""
 
 _Path = tuple[str | int, ...]
 

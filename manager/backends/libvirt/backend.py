@@ -1,4 +1,4 @@
-"""The Hypervisor port on libvirt: which call goes to which lane, with which deadline, and what becomes of events."""
+"""The Hypervisor port on libvirt: which call goes to which lane, with which deadline; and the events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from manager.backends.libvirt import changing, event_loop, moving, reading, uris
 from manager.backends.libvirt.connection import Login, Watcher, facts_of, open_connection, watch
 from manager.backends.libvirt.errors import connect_code_of, failure_of, may_be_refusal
 from manager.backends.libvirt.lane import Lane, LanePool, Opener, Work
-from manager.backends.libvirt.translate import RawEvent, event_of
+from manager.backends.libvirt.translate import RawEvent, Told, event_of
 from manager.core.effects import (
     LONG_CHANGES,
     AbortMigration,
@@ -25,6 +25,7 @@ from manager.core.effects import (
     CheckPeerLogin,
     StartMigration,
     VmChange,
+    VmEffect,
     WriteVmSettings,
 )
 from manager.core.errors import Failure, FailureCode, OperationError
@@ -37,6 +38,7 @@ from manager.core.events import (
     NodeSampled,
     VmConfigRead,
     VmStateChanged,
+    VmUndefined,
 )
 from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.model import (
@@ -85,6 +87,8 @@ class _Link:
     changes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHANGES_AT_ONCE))
     configs: reading.ConfigCache = field(default_factory=reading.ConfigCache)
     loads: reading.Loads = field(default_factory=reading.Loads)
+    stopped: dict[VmId, str] = field(default_factory=dict)  # names of VMs to look at after their stop
+    is_looking: bool = False
     foreign: set[VmId] = field(default_factory=set)  # VMs of which a job was told that is not ours
 
     @property
@@ -97,7 +101,7 @@ class _Link:
         return self.facts is not None and feature in self.facts.features
 
     def close(self, failure: Failure, *, let_finish: bool) -> None:
-        """Drop everything without waiting. Changes and moves that run may be let finish: they have own connections."""
+        """Drop everything without waiting. Running changes and moves may be let finish: each has its own."""
         for lane in (self.watch, self.figures, self.jobs):
             lane.close(failure)
         self.work.close(failure, let_finish=let_finish)
@@ -106,9 +110,9 @@ class _Link:
 class LibvirtHypervisor:
     """The hosts of one cluster through libvirt. Loop thread only; see `manager.services.ports.Hypervisor`.
 
-    Of each host one lane watches (connection, events, inventory, definitions), one samples loads, one asks for job
-    figures and aborts, and each change of a VM has a connection of its own while it runs. A call in the first one
-    that does not return means that the host is lost; in the others it costs that call only.
+    Of each host one lane watches (connection, events, inventory, definitions), one samples loads, one asks
+    for job figures and aborts, and each change of a VM has a connection of its own while it runs. A call in
+    the first one that does not return means that the host is lost; in the others it costs that call only.
     """
 
     def __init__(
@@ -124,7 +128,7 @@ class LibvirtHypervisor:
         self._secrets = secrets
         self._ask_secret = ask_secret
         self._links: dict[NodeId, _Link] = {}
-        self._moving: dict[VmId, OperationId] = {}
+        self._own_jobs: dict[VmId, OperationId] = {}  # moves and saves that run through us
         self._aborted: set[OperationId] = set()
         self._news: deque[tuple[_Link, RawEvent | int]] = deque()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -159,7 +163,7 @@ class LibvirtHypervisor:
         try:
             facts = link.facts = await link.watch.call(first_call, CONNECT_S, "connecting")
         except BaseException as error:
-            if self._links.get(node.name) is link:
+            if self._is_current(link):
                 self._drop(node.name, "it was not connected")
             if isinstance(error, OperationError):
                 raise await self._connect_error(node, login, error.failure) from None
@@ -221,7 +225,7 @@ class LibvirtHypervisor:
         return login.secret is not None
 
     async def _connect_error(self, node: NodeConfig, login: Login, failure: Failure) -> OperationError:
-        """The failure of an open. Where libvirt's error leaves it open, the host's port tells a refusal from silence."""
+        """The failure of an open. Where libvirt's error says too little, the port tells refused from dead."""
         parts = uris.parsed(node.uri)
         code = failure.code
         if code is FailureCode.UNREACHABLE and login.maybe_refused and parts.host and parts.port:
@@ -244,7 +248,7 @@ class LibvirtHypervisor:
     def _lose(self, link: _Link, failure: Failure) -> None:
         """A connection that worked is gone."""
         name = link.node.name
-        if self._links.get(name) is not link or link.facts is None:
+        if not self._is_current(link) or link.facts is None:
             return
         del self._links[name]
         failure = replace(failure, node=name, vm=None)
@@ -259,9 +263,8 @@ class LibvirtHypervisor:
         self._events.put_nowait(None)
         until_s = self._clock.monotonic_s() + CLOSE_S
         # A moment for a proper goodbye to the hosts that answer; nobody waits for the others.
-        while self._clock.monotonic_s() < until_s and any(
-            lane.has_threads for link in links for lane in link.lanes
-        ):
+        lanes = [lane for link in links for lane in link.lanes]
+        while any(lane.has_threads for lane in lanes) and self._clock.monotonic_s() < until_s:
             await asyncio.sleep(0.01)
 
     # --- reading -----------------------------------------------------------------------------
@@ -286,7 +289,7 @@ class LibvirtHypervisor:
         now_s = self._clock.now_s()
         if not link.can(Feature.LOAD_FIGURES):
             return NodeSampled(at_s=now_s, node=node, load=NodeLoad(at_s=now_s), vms={})
-        take = functools.partial(link.loads.sample, at_s=now_s)
+        take = functools.partial(link.loads.sample, at_s=now_s, configs=link.configs.by_vm)
         try:
             load, vms = await self._call(link, link.figures, take, SAMPLE_S, "sampling")
         except OperationError:
@@ -334,12 +337,13 @@ class LibvirtHypervisor:
         link = self._link(effect.node)
         make = functools.partial(changing.change, vm=effect.vm, wanted=effect.change)
         if effect.change in LONG_CHANGES:
-            name = await self._call(link, link.work, make, LONG_CHANGE_S, effect.change.value, effect.vm)
+            with self._own_job(effect):
+                name = await self._call(link, link.work, make, LONG_CHANGE_S, effect.change.value, effect.vm)
         else:
             async with link.changes:
                 name = await self._call(link, link.work, make, CHANGE_S, effect.change.value, effect.vm)
         if effect.change is VmChange.DELETE_SAVED_STATE:  # libvirt has no event for it
-            self._tell_state(link, effect.vm, name, VmStatus.OFF, StatusCause.NONE)
+            self._tell_state(link, effect.vm, name, Told(VmStatus.OFF))
 
     async def write_settings(self, effect: WriteVmSettings) -> None:
         """See `Hypervisor.write_settings`."""
@@ -347,6 +351,16 @@ class LibvirtHypervisor:
         write = functools.partial(changing.write_settings, vm=effect.vm, settings=effect.settings)
         async with link.changes:
             await self._call(link, link.work, write, CHANGE_S, "writing the settings", effect.vm)
+
+    @contextlib.contextmanager
+    def _own_job(self, effect: VmEffect) -> Iterator[None]:
+        """While a job of ours runs on a VM, its events are not news."""
+        self._own_jobs[effect.vm] = effect.operation
+        try:
+            yield
+        finally:
+            if self._own_jobs.get(effect.vm) == effect.operation:
+                del self._own_jobs[effect.vm]
 
     # --- moving ------------------------------------------------------------------------------
 
@@ -368,18 +382,16 @@ class LibvirtHypervisor:
             )
         else:
             run = functools.partial(moving.move_through_us, move=move, open_target=target.open)
-        self._moving[effect.vm] = effect.operation
         try:
-            await self._call(link, link.work, run, None, "live migration", effect.vm)
+            with self._own_job(effect):
+                await self._call(link, link.work, run, None, "live migration", effect.vm)
         finally:
             self._aborted.discard(effect.operation)
-            if self._moving.get(effect.vm) == effect.operation:
-                del self._moving[effect.vm]
         if effect.autostart:
             await self._carry_autostart(target, effect.vm)
 
     async def _carry_autostart(self, target: _Link, vm: VmId) -> None:
-        """libvirt leaves the mark behind on the source. The move itself has succeeded: trouble is only logged."""
+        """libvirt leaves the mark behind on the source. The move is done: trouble here is only logged."""
         mark = functools.partial(changing.set_autostart, vm=vm)
         try:
             await self._call(target, target.work, mark, CHANGE_S, "marking for autostart", vm)
@@ -389,12 +401,12 @@ class LibvirtHypervisor:
     async def abort(self, effect: AbortMigration) -> None:
         """See `Hypervisor.abort`. No job is success; one of ours that is about to begin is waited for."""
         link = self._link(effect.node)
-        if self._moving.get(effect.vm) == effect.operation:
+        if self._own_jobs.get(effect.vm) == effect.operation:
             self._aborted.add(effect.operation)
         ask = functools.partial(moving.abort, vm=effect.vm)
         until_s = self._clock.monotonic_s() + ABORT_PATIENCE_S
         while not await self._call(link, link.jobs, ask, JOB_S, "cancelling", effect.vm):
-            if self._moving.get(effect.vm) != effect.operation:
+            if self._own_jobs.get(effect.vm) != effect.operation:
                 return
             if self._clock.monotonic_s() > until_s:
                 text = "the host has no job yet that could be cancelled"
@@ -439,7 +451,7 @@ class LibvirtHypervisor:
             if not self._news:
                 return
             link, news = self._news.popleft()
-            if self._links.get(link.node.name) is not link:
+            if not self._is_current(link):
                 continue
             if isinstance(news, RawEvent):
                 self._take_event(link, news, at_s)
@@ -454,34 +466,79 @@ class LibvirtHypervisor:
     def _take_event(self, link: _Link, raw: RawEvent, at_s: float) -> None:
         event = event_of(raw, node=link.node.name, at_s=at_s)
         if isinstance(event, ForeignJobSeen):
-            # One event for the first iteration of a job that we did not start, one for its end.
-            known = event.vm in link.foreign
-            if event.vm in self._moving or event.active == known:
-                return
-            (link.foreign.add if event.active else link.foreign.discard)(event.vm)
+            self._take_job(link, event)
+            return
         if event is not None:
             self._tell(event)
-        if isinstance(event, VmStateChanged) and event.status is VmStatus.SAVED:
-            self._check_saved(link, event)
+        if raw.is_stop:
+            link.stopped[VmId(raw.uuid)] = raw.name
+            self._look_at_stopped(link)
 
-    def _check_saved(self, link: _Link, event: VmStateChanged) -> None:
-        """A VM saved into a file of somebody's own is off: the event is the same, only the host knows."""
-        ask = functools.partial(reading.has_saved_state, vm=event.vm)
-        asked = link.watch.start(ask, READ_S, "looking for a saved state")
+    def _take_job(self, link: _Link, event: ForeignJobSeen) -> None:
+        """Tell the first sign of a job that is not ours, and its end. Its event does not say what job it is."""
+        vm = event.vm
+        if not event.active:
+            if vm in link.foreign:
+                link.foreign.discard(vm)
+                self._tell(event)
+            return
+        if vm in self._own_jobs or vm in link.foreign:
+            return
+        link.foreign.add(vm)
 
-        def answered(future: asyncio.Future[bool | None]) -> None:
-            if not future.cancelled() and future.exception() is None and future.result() is False:
-                self._tell_state(link, event.vm, event.name, VmStatus.OFF, StatusCause.SAVED)
+        def answered(future: asyncio.Future[str | None]) -> None:
+            if future.cancelled() or future.exception() is not None or vm not in link.foreign:
+                return
+            what = future.result()
+            if what is None:
+                link.foreign.discard(vm)
+            elif self._is_current(link):
+                self._tell(replace(event, what=what, migration=what == "migration"))
 
-        asked.add_done_callback(answered)
+        ask = functools.partial(reading.job_name, vm=vm)
+        link.jobs.start(ask, JOB_S, "asking for a job").add_done_callback(answered)
 
-    def _tell_state(self, link: _Link, vm: VmId, name: str, status: VmStatus, cause: StatusCause) -> None:
-        at_s = self._clock.now_s()
+    def _look_at_stopped(self, link: _Link) -> None:
+        """Ask what the events of stopped VMs leave open; all that stop meanwhile are asked for together."""
+        if link.is_looking or not link.stopped:
+            return
+        names, link.stopped, link.is_looking = link.stopped, {}, True
+        look = functools.partial(reading.after_stop, vms=tuple(names))
+
+        def answered(future: asyncio.Future[dict[VmId, Told | None]]) -> None:
+            link.is_looking = False
+            if future.cancelled() or future.exception() is not None or not self._is_current(link):
+                return  # the connection is gone; an inventory comes with the next one
+            for vm, now in future.result().items():
+                if vm not in link.stopped:
+                    self._tell_stopped(link, vm, names[vm], now)
+            self._look_at_stopped(link)
+
+        link.watch.start(look, READ_S, "looking at stopped VMs").add_done_callback(answered)
+
+    def _tell_stopped(self, link: _Link, vm: VmId, name: str, now: Told | None) -> None:
+        if now is None:
+            self._tell(VmUndefined(at_s=self._clock.now_s(), node=link.node.name, vm=vm))
+        elif now.status is VmStatus.OFF and now.cause is StatusCause.SAVED:
+            self._tell_state(link, vm, name, now)
+
+    def _tell_state(self, link: _Link, vm: VmId, name: str, now: Told) -> None:
         self._tell(
-            VmStateChanged(at_s=at_s, node=link.node.name, vm=vm, name=name, status=status, cause=cause)
+            VmStateChanged(
+                at_s=self._clock.now_s(),
+                node=link.node.name,
+                vm=vm,
+                name=name,
+                status=now.status,
+                cause=now.cause,
+                shutting_down=now.shutting_down,
+            )
         )
 
     # --- calls -------------------------------------------------------------------------------
+
+    def _is_current(self, link: _Link) -> bool:
+        return self._links.get(link.node.name) is link
 
     def _link(self, node: NodeId) -> _Link:
         link = self._links.get(node)
@@ -530,6 +587,6 @@ def _not_connected(node: NodeId, why: str) -> Failure:
 def _peer_uri(target: NodeConfig, vm: VmId) -> str:
     uri = uris.peer_uri_of(target)
     if uri is None:
-        text = f"it is not known how the other nodes reach {target.name}: peer_uri must be set in the cluster file"
+        text = f"how the other nodes reach {target.name} is not known: set its peer_uri in the cluster file"
         raise OperationError(Failure(code=FailureCode.PEER_LOGIN, text=text, node=target.name, vm=vm))
     return uri

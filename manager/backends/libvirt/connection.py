@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 KEEP_ALIVE_INTERVAL_S = 3
 KEEP_ALIVE_COUNT = 3
-"""A silent host is given up after interval * (count + 1) = 12 s. Source: measured; libvirt virConnectSetKeepAlive."""
+"""A silent host is given up after interval * (count + 1) = 12 s. Source: libvirt virConnectSetKeepAlive."""
 
 _USER_PROMPTS = frozenset({libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_USERNAME})
 _SECRET_PROMPTS = frozenset({libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT})
@@ -36,9 +36,9 @@ _PROMPTS = [
 class Login:
     """Answers for libvirt's authentication callback, from the key ring or as given by a person.
 
-    Nobody is asked from inside the callback: it would hold a lane's thread for as long as a person thinks. What is
-    missing is noted, the open fails, the person is asked on the loop, and it is opened again. The key ring may
-    block: it is only touched here, in lane threads.
+    Nobody is asked from inside the callback: it would hold a lane's thread for as long as a person thinks.
+    What is missing is noted, the open fails, the person is asked on the loop, and it is opened again. The key
+    ring may block: it is only touched here, in lane threads.
     """
 
     entry: str  # in the key ring
@@ -159,9 +159,8 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool) -> NodeFacts:
     model, memory_mib, cpus, mhz, cells, *_ = connection.getInfo()
     capabilities = _capabilities_of(_or(connection.getCapabilities, ""))
     features: set[str] = set()
-    memory_kib = _or(lambda: connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS), {}).get(
-        "total", 0
-    )
+    all_cells = libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS
+    memory_kib: int = _or(lambda: connection.getMemoryStats(all_cells).get("total", 0), 0)
     if memory_kib:
         features.add(Feature.LOAD_FIGURES)
     driver = _or(connection.getType, "")

@@ -1,9 +1,9 @@
-"""Lanes: daemon threads with a libvirt connection each, so that a host that hangs costs a thread and nothing else.
+"""Lanes: daemon threads with a libvirt connection each, so that a host that hangs costs a thread, no more.
 
-No call of libvirt has a time limit, and a connection that is inside a long call stalls every other call on it. So
-each kind of work has a lane; libvirt's objects live and die in their lane's thread, and only values leave it. A call
-that outlives its deadline loses its thread: the lane goes on with a new one, and the old one drops its own things if
-it ever comes back. Threads are daemons and nobody waits for them.
+No call of libvirt has a time limit, and a connection inside a long call stalls every other call on it. So
+each kind of work has a lane; libvirt's objects live and die in their lane's thread, and only values leave it.
+A call that outlives its deadline loses its thread: the lane goes on with a new one, and the old one drops its
+own things if it ever comes back. Threads are daemons and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 import logging
 import queue
 import sys
@@ -35,7 +34,9 @@ Work = Callable[[libvirt.virConnect], T]
 Opener = Callable[[], libvirt.virConnect]
 
 MAX_STUCK = 3
-"""Calls of one lane that may hang at once. Then further ones are refused: a hung host must not eat threads."""
+"""Calls of one lane that may hang at once; then further ones are refused: they would only eat threads."""
+MAX_STUCK_IN_POOL = 8
+"""The same for all lanes of a pool together."""
 IDLE_S = 60.0
 """A lane without work gives its connection back after this long."""
 
@@ -43,9 +44,9 @@ IDLE_S = 60.0
 def drop(held: list[libvirt.virConnect]) -> None:
     """Empty a list of connections, in the thread that opened them; may hang as long as the host does.
 
-    The event thread must never hold the last reference to a connection: closing it there could hang the events of
-    all hosts. So callbacks go first, then we wait until the reference is ours alone; if that takes too long the
-    connection is never freed.
+    The event thread must never hold the last reference to a connection: closing it there could hang the
+    events of all hosts. So the callbacks go first, then we wait until the reference is ours alone; a
+    connection of which it never becomes so is not freed.
     """
     while held:
         connection = held.pop()
@@ -55,17 +56,15 @@ def drop(held: list[libvirt.virConnect]) -> None:
         with contextlib.suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
         for _ in range(100):
-            if sys.getrefcount(connection) <= 2:  # our name and the argument
+            if sys.getrefcount(connection) <= 2:  # our name, and the argument of the question
                 break
             time.sleep(0.02)
         else:
-            gc.collect()
-            if sys.getrefcount(connection) > 2:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         del connection
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job(Generic[T]):
     """One call that waits or runs in a lane."""
 
@@ -74,9 +73,14 @@ class _Job(Generic[T]):
     deadline_s: float | None
     what: str
 
+    def fail(self, failure: Failure) -> None:
+        """Tell whoever waits, if anyone still does."""
+        if not self.future.done():
+            self.future.set_exception(OperationError(failure))
+
 
 class _Worker:
-    """One thread with at most one connection. Everything here but `__init__`, `give`, `end` runs in it."""
+    """One thread with at most one connection. `give` and `end` are for the loop, the rest is the thread's."""
 
     def __init__(
         self, name: str, opener: Opener, done: Callable[[_Worker, Any, Failure | None], None]
@@ -101,7 +105,9 @@ class _Worker:
         while (work := self._jobs.get()) is not None:
             result, failure = self._do(work, held)
             del work  # nothing of a job may wait here for the next one
-            if not self._answer(result, failure):
+            try:
+                self._loop.call_soon_threadsafe(self._done, self, result, failure)
+            except RuntimeError:  # the loop is closed: the program ends
                 break
             del result
         drop(held)
@@ -122,13 +128,6 @@ class _Worker:
             log.error("a libvirt call failed in our own code\n%s", traceback.format_exc())
             return None, Failure(code=FailureCode.OTHER, text=cleaned(repr(error)), detail="internal error")
 
-    def _answer(self, result: Any, failure: Failure | None) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self._done, self, result, failure)
-        except RuntimeError:  # the loop is closed: the program ends
-            return False
-        return True
-
 
 class Lane:
     """Calls one after the other on one connection, each with a deadline of its own. Loop thread only."""
@@ -140,9 +139,9 @@ class Lane:
         self._waiting: deque[_Job[Any]] = deque()
         self._running: _Job[Any] | None = None
         self._worker: _Worker | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the running call, or of idleness
         self._stuck: set[_Worker] = set()
-        self._ended: set[_Worker] = set()
+        self._ending: set[_Worker] = set()
         self._closed: Failure | None = None
 
     @property
@@ -157,54 +156,51 @@ class Lane:
 
     @property
     def has_threads(self) -> bool:
-        """Whether a thread of this lane is still there that is not stuck."""
-        workers = (self._ended | {self._worker}) - self._stuck
-        return any(worker is not None and worker.thread.is_alive() for worker in workers)
+        """Whether a thread of this lane is on its way to its end. Stuck ones are not counted."""
+        return any(worker.thread.is_alive() for worker in self._ending)
 
-    async def call(self, work: Work[T], deadline_s: float | None, what: str) -> T:
+    def start(self, work: Work[T], deadline_s: float | None, what: str) -> asyncio.Future[T]:
         """Have `work(connection)` done in the lane's thread; `deadline_s` counts from its start.
 
-        The result must not contain an object of libvirt's. Cancelling the awaiting task forgets the call; one that
-        already runs goes on to its end.
-
-        Raises:
-            OperationError: what libvirt said, or TIMEOUT.
+        The result must not contain an object of libvirt's. The future fails with an `OperationError`: what
+        libvirt said, or TIMEOUT. Cancelling it forgets the call; one that already runs goes on to its end.
         """
+        job: _Job[T] = _Job(work, asyncio.get_running_loop().create_future(), deadline_s, what)
         if self._closed is not None:
-            raise OperationError(self._closed)
-        if len(self._stuck) >= MAX_STUCK:
-            raise OperationError(
-                Failure(
-                    code=FailureCode.TIMEOUT,
-                    text=f"{what}: not tried, {len(self._stuck)} earlier calls have not come back",
-                )
-            )
-        job = _Job(work, asyncio.get_running_loop().create_future(), deadline_s, what)
-        self._waiting.append(job)
-        self._next()
-        try:
-            return await job.future
-        finally:
-            with contextlib.suppress(ValueError):  # cancelled before it began
-                self._waiting.remove(job)
+            job.fail(self._closed)
+        elif len(self._stuck) >= MAX_STUCK:
+            job.fail(_too_many(what, len(self._stuck)))
+        else:
+            self._waiting.append(job)
+            self._next()
+        return job.future
 
-    def close(self, failure: Failure) -> None:
-        """Fail what waits and runs, end the thread when it comes back. Does not wait."""
-        if self._closed is not None:
-            return
-        self._closed = failure
-        self._stop_timer()
-        jobs = ([self._running] if self._running else []) + list(self._waiting)
-        self._running = None
+    async def call(self, work: Work[T], deadline_s: float | None, what: str) -> T:
+        """As `start`, and wait for it."""
+        return await self.start(work, deadline_s, what)
+
+    def close(self, failure: Failure, *, let_finish: bool = False) -> None:
+        """Fail what waits, and end the thread when it comes back. Does not wait.
+
+        What runs fails too, unless it is let finish.
+        """
+        self._closed = self._closed or failure
+        for job in self._waiting:
+            job.fail(failure)
         self._waiting.clear()
-        for job in jobs:
-            _fail(job, failure)
-        self._end_worker()
+        if self._running is not None and not let_finish:
+            self._running.fail(failure)
+            self._running = None
+        if self._running is None:
+            self._stop_timer()
+            self._end_worker()
 
     # --- inside, on the loop ---
 
     def _next(self) -> None:
-        if self._running is not None or not self._waiting or self._closed is not None:
+        while self._waiting and self._waiting[0].future.done():  # cancelled before it began
+            self._waiting.popleft()
+        if self._running is not None or not self._waiting:
             return
         self._stop_timer()
         if self._worker is None:
@@ -221,41 +217,40 @@ class Lane:
             return
         job = self._running
         if worker is not self._worker or job is None:
-            return
+            return  # closed meanwhile
         self._stop_timer()
         self._running = None
         if failure is not None:
-            _fail(job, failure)
+            job.fail(failure)
         elif not job.future.done():
             job.future.set_result(result)
         self._next()
-        if self._running is None and self._idle_s is not None:
+        if self._closed is not None:
+            self._end_worker()
+        elif self._running is None and self._idle_s is not None:
             self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._end_worker)
 
     def _overdue(self) -> None:
         job, worker = self._running, self._worker
-        assert job is not None and worker is not None
         self._timer = self._running = self._worker = None
+        if job is None or worker is None:
+            return
         self._stuck.add(worker)
         text = f"{job.what}: no answer within {job.deadline_s:g} s"
-        _fail(job, Failure(code=FailureCode.TIMEOUT, text=text))
+        job.fail(Failure(code=FailureCode.TIMEOUT, text=text))
         self._next()
 
     def _end_worker(self) -> None:
         if self._worker is not None:
             self._worker.end()
-            self._ended = {worker for worker in self._ended if worker.thread.is_alive()} | {self._worker}
+            self._ending = {worker for worker in self._ending if worker.thread.is_alive()}
+            self._ending.add(self._worker)
             self._worker = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _fail(job: _Job[Any], failure: Failure) -> None:
-    if not job.future.done():
-        job.future.set_exception(OperationError(failure))
 
 
 class LanePool:
@@ -271,23 +266,27 @@ class LanePool:
         """As `Lane.call`, on a connection that nothing else uses meanwhile."""
         if self._closed is not None:
             raise OperationError(self._closed)
+        stuck = sum(lane.stuck for lane in self._lanes)
+        if stuck >= MAX_STUCK_IN_POOL:
+            raise OperationError(_too_many(what, stuck))
         lane = next((lane for lane in self._lanes if not lane.is_busy and not lane.stuck), None)
         if lane is None:
             lane = Lane(f"{self._name} {len(self._lanes) + 1}", self._opener)
             self._lanes.append(lane)
-        try:
-            return await lane.call(work, deadline_s, what)
-        finally:
-            if lane.stuck and lane in self._lanes:
-                self._lanes.remove(lane)
+        return await lane.call(work, deadline_s, what)
 
     @property
     def has_threads(self) -> bool:
-        """Whether a thread is still there that is not stuck."""
+        """Whether a thread is on its way to its end. Stuck ones are not counted."""
         return any(lane.has_threads for lane in self._lanes)
 
-    def close(self, failure: Failure) -> None:
-        """Close all lanes. Does not wait."""
+    def close(self, failure: Failure, *, let_finish: bool = False) -> None:
+        """Close all lanes, as `Lane.close`."""
         self._closed = failure
         for lane in self._lanes:
-            lane.close(failure)
+            lane.close(failure, let_finish=let_finish)
+
+
+def _too_many(what: str, stuck: int) -> Failure:
+    text = f"{what}: not tried, {stuck} earlier calls have not come back"
+    return Failure(code=FailureCode.TIMEOUT, text=text)

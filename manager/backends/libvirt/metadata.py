@@ -1,6 +1,8 @@
 """Our element in a domain's metadata: reading it, and merging into it without losing what others put there.
 
-`<muster:vm xmlns:muster="urn:muster:vm:1" priority="high" drained-from="n1"><muster:tag>web</muster:tag></muster:vm>`
+<muster:vm xmlns:muster="urn:muster:vm:1" priority="high" drained-from="n1">
+    <muster:tag>web</muster:tag>
+</muster:vm>
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Live migration: the move, its abort, and the question whether a node can log in to another. Lane threads only."""
+"""Live migration: the move, its abort, and whether a node can log in to another. Lane threads only."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def move_of(
 ) -> Move:
     """Flags and parameters of a move.
 
-    ABORT_ON_ERROR: a guest that stops on a disk error during the move stays where its disk can be looked after.
-    Source: libvirt virDomainMigrateFlags, VIR_MIGRATE_PARAM_*.
+    ABORT_ON_ERROR: a guest that stops on a disk error during the move stays where its disk can be looked
+    after. Source: libvirt virDomainMigrateFlags, VIR_MIGRATE_PARAM_*.
     """
     flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
     parameters: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def move_of(
 
 
 def move_to_peer(connection: libvirt.virConnect, move: Move, peer_uri: str) -> None:
-    """The source's daemon moves the VM; goes on if this program ends. Source: libvirt virDomainMigrateToURI3."""
+    """The source's daemon moves the VM, even if this program ends. Source: virDomainMigrateToURI3."""
 
     def run(domain: libvirt.virDomain, flags: int) -> None:
         domain.migrateToURI3(peer_uri, move.parameters, flags)
@@ -75,7 +75,7 @@ def move_to_peer(connection: libvirt.virConnect, move: Move, peer_uri: str) -> N
 
 
 def move_through_us(connection: libvirt.virConnect, move: Move, open_target: Opener) -> None:
-    """This program holds both connections; the memory still goes from node to node. Source: virDomainMigrate3."""
+    """This program holds both connections; the memory goes from node to node. Source: virDomainMigrate3."""
     held = []
     try:
         try:
@@ -107,7 +107,7 @@ def _move(connection: libvirt.virConnect, move: Move, run: Callable[[libvirt.vir
 def _failure(
     error: libvirt.libvirtError, connection: libvirt.virConnect, domain: libvirt.virDomain, move: Move
 ) -> Failure:
-    """Why a move failed. The same error can be the source's or the target's: what still answers tells which."""
+    """Why a move failed. The same error can be the source's or the target's: who still answers tells."""
     code, error_domain, _ = numbers_of(error)
     if is_connection_trouble(error):
         if not connection.isAlive():
@@ -164,13 +164,15 @@ _IMPOSSIBLE_URI = "muster-peer-check://none"
 def check_peer(connection: libvirt.virConnect, vm: VmId, peer_uri: str, target: NodeId) -> None:
     """Find out whether this host's daemon can log in to another's, with a move that cannot happen.
 
-    libvirt opens the connection to the target first and only then compares the definition that the target is to
-    use with the VM's own: ours has another name and UUID, and is refused before anything is touched. The migration
-    URI, of which no host knows the scheme, is a second bolt on the same door. Measured: 7 ms, the guest untouched.
-    Source: libvirt src/qemu/qemu_migration.c, qemuMigrationSrcPerformPeer2Peer, qemuMigrationSrcBeginPhase.
+    libvirt opens the connection to the target first and only then compares the definition that the target is
+    to use with the VM's own: ours has another name and UUID, and is refused before anything is touched. The
+    migration URI, of which no host knows the scheme, is a second bolt on the same door. Measured: 7 ms, the
+    guest untouched. Source: libvirt src/qemu/qemu_migration.c, qemuMigrationSrcPerformPeer2Peer,
+    qemuMigrationSrcBeginPhase.
 
     Raises:
-        OperationError: PEER_LOGIN with the daemon's own words; another code if the question could not be asked.
+        OperationError: PEER_LOGIN with the daemon's own words; another code if the question could not be
+        asked.
     """
     flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
     parameters = {

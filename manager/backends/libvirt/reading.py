@@ -1,16 +1,16 @@
-"""What is read from a host: inventory, definitions, loads, job figures. Lane threads only; values come out."""
+"""What is read from a host: inventory, definitions, loads, job figures. Lane threads only."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import libvirt
 
 from manager.backends.libvirt import domain_xml
-from manager.backends.libvirt.translate import told
+from manager.backends.libvirt.translate import Told, told
 from manager.core.events import SeenVm
 from manager.core.ids import VmId
 from manager.core.model import NodeLoad, VmConfig, VmLoad
@@ -43,7 +43,7 @@ def inventory(connection: libvirt.virConnect) -> tuple[SeenVm, ...]:
 
 def _with_saved_state(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
     try:
-        return connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+        return list(connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE))
     except libvirt.libvirtError as error:
         if error.get_error_code() in _NO_SUPPORT:
             return []
@@ -93,17 +93,25 @@ def _seen(domain: libvirt.virDomain, state: int, reason: int, saved: set[str]) -
     )
 
 
-def has_saved_state(connection: libvirt.virConnect, vm: VmId) -> bool | None:
-    """Whether a VM that is off has a managed save; None if it is not off or gone."""
-    try:
-        domain = lookup(connection, vm)
-        if domain.isActive():
-            return None
-        return bool(domain.hasManagedSaveImage(0))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise
+def after_stop(connection: libvirt.virConnect, vms: Sequence[VmId]) -> dict[VmId, Told | None]:
+    """What VMs are that have just stopped. None: gone, as a transient or a moved one is without an event.
+
+    And a VM saved into a file of somebody's own stops with the same event as one with a managed save.
+    """
+    found: dict[VmId, Told | None] = {}
+    for vm in vms:
+        try:
+            domain = lookup(connection, vm)
+            state, reason = domain.state()
+            is_off = state == libvirt.VIR_DOMAIN_SHUTOFF
+            found[vm] = told(
+                state, reason, has_saved_state=is_off and bool(_number(domain.hasManagedSaveImage))
+            )
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            found[vm] = None
+    return found
 
 
 # --- one VM ----------------------------------------------------------------------------------
@@ -162,13 +170,17 @@ _SAMPLE_FLAGS = (
 
 @dataclass(slots=True)
 class Loads:
-    """What the last sample counted, from which the next one takes the difference. One per node, one lane only."""
+    """What the last sample counted; the next one takes the difference. One per node, one lane only."""
 
     node: tuple[float, int, int] | None = None  # monotonic s, busy ns, all ns
     vms: dict[VmId, tuple[float, int]] = field(default_factory=dict)  # monotonic s, CPU ns
 
-    def sample(self, connection: libvirt.virConnect, at_s: float) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
-        """The node's load and those of its running VMs, in three calls. CPU figures come with the second sample.
+    def sample(
+        self, connection: libvirt.virConnect, at_s: float, configs: Mapping[VmId, VmConfig]
+    ) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
+        """The node's load and those of its running VMs, in three calls; CPU from the second sample on.
+
+        A VM's CPU figure needs the number of its vCPUs: until its definition was read there is none.
 
         Source: libvirt virConnectGetAllDomainStats, virNodeGetCPUStats, virNodeGetMemoryStats.
         """
@@ -177,14 +189,15 @@ class Loads:
         loads: dict[VmId, VmLoad] = {}
         for domain, stats in connection.getAllDomainStats(_SAMPLED, _SAMPLE_FLAGS):
             vm = VmId(domain.UUIDString())
-            cpu_ns = _cpu_ns(stats)
+            cpu_ns = stats.get("cpu.time")
+            vcpus = configs[vm].vcpus if vm in configs else 0
             if cpu_ns is None:  # busy with a job just now: keep what was counted
                 if vm in before:
                     self.vms[vm] = before[vm]
             else:
                 self.vms[vm] = (now_s, cpu_ns)
             loads[vm] = VmLoad(
-                cpu_percent=_percent(before.get(vm), now_s, cpu_ns, stats.get("vcpu.current", 0)),
+                cpu_percent=_percent(before.get(vm), now_s, cpu_ns, vcpus),
                 memory_used_mib=_memory_used_mib(stats),
                 at_s=at_s,
             )
@@ -203,14 +216,6 @@ class Loads:
         if free_kib is None:
             free_kib = memory.get("free", 0) + memory.get("buffers", 0) + memory.get("cached", 0)
         return NodeLoad(cpu_percent=percent, memory_free_mib=free_kib // 1024, at_s=at_s)
-
-
-def _cpu_ns(stats: Mapping[str, Any]) -> int | None:
-    """CPU time of a VM: of all its threads, else of its vCPUs."""
-    if "cpu.time" in stats:
-        return int(stats["cpu.time"])
-    times = [v for k, v in stats.items() if k.startswith("vcpu.") and k.endswith(".time")]
-    return sum(times) if times else None
 
 
 def _percent(before: tuple[float, int] | None, now_s: float, cpu_ns: int | None, vcpus: int) -> float | None:
@@ -258,6 +263,33 @@ def job_figures(connection: libvirt.virConnect, vm: VmId) -> JobFigures | None:
             return None
         raise
     return figures_of(stats)
+
+
+JOB_NAMES: Mapping[int, str] = {
+    libvirt.VIR_DOMAIN_JOB_OPERATION_START: "start",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE: "save",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_RESTORE: "restore",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN: "migration",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT: "migration",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT: "snapshot",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT: "return to a snapshot",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_DUMP: "memory dump",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP: "backup",
+}
+"""Source: libvirt virDomainJobOperation."""
+
+
+def job_name(connection: libvirt.virConnect, vm: VmId) -> str | None:
+    """What the job is that runs on a VM; None when there is none."""
+    try:
+        stats = lookup(connection, vm).jobStats()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return None
+        raise
+    if figures_of(stats) is None:
+        return None
+    return JOB_NAMES.get(stats.get("operation", 0), "job")
 
 
 def figures_of(stats: Mapping[str, Any]) -> JobFigures | None:

@@ -116,6 +116,14 @@ class RawEvent:
     event: int = 0
     detail: int = 0
 
+    @property
+    def is_stop(self) -> bool:
+        """Whether a VM stopped."""
+        return (self.kind, self.event) == (
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+            libvirt.VIR_DOMAIN_EVENT_STOPPED,
+        )
+
 
 _LIFECYCLE: Mapping[int, Mapping[int, Told]] = {
     libvirt.VIR_DOMAIN_EVENT_STARTED: {
@@ -140,7 +148,8 @@ _LIFECYCLE: Mapping[int, Mapping[int, Told]] = {
     libvirt.VIR_DOMAIN_EVENT_RESUMED: {
         libvirt.VIR_DOMAIN_EVENT_RESUMED_UNPAUSED: Told(_S.RUNNING, _C.USER),
         libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED: Told(_S.RUNNING, _C.MIGRATED),
-        libvirt.VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT: Told(_S.RUNNING, _C.SNAPSHOT),
+        # Also sent by a start from a saved state. Source: seen on libvirt 9.0's QEMU driver.
+        libvirt.VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT: Told(_S.RUNNING, _C.RESTORED),
         libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY: Told(_S.RUNNING, _C.POSTCOPY),
         4: Told(_S.RUNNING, _C.POSTCOPY_FAILED),  # VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED
     },

@@ -158,7 +158,7 @@ class Faults:
         )
 
     def dirty_memory(self, vm: str, mib_per_s: float, working_set: float = 0.9) -> None:
-        """The guest writes that fast over that share of its memory; above the link's speed it never arrives."""
+        """The guest writes that fast, over that share of its memory: no link that is slower carries it."""
         found = self._vm(vm)
         found.guest = replace(found.guest, dirty_mib_s=mib_per_s, working_set=working_set)
 

@@ -25,6 +25,7 @@ from manager.core.effects import (
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
     Event,
+    ForeignJobSeen,
     MigrationProgress,
     NodeInventoryRead,
     NodeLost,
@@ -37,13 +38,16 @@ from manager.services.ports import Feature
 
 T = TypeVar("T")
 
-CONNECT_S = 10.0
+CONNECT_S = 12.0
 """How long a host may take to let us in."""
 
-QUICK_S = 10.0
-"""How long a quick call may take."""
+READ_S = 10.0
+"""How long a read may take."""
 
-LONG_S = 600.0
+CHANGE_S = 60.0
+"""How long a quick change may take: a VM that is busy is waited for up to 30 s."""
+
+LONG_S = 3600.0
 """How long a start or a save may take."""
 
 KEEP_ALIVE_S = 8.0
@@ -67,6 +71,7 @@ class _Connection:
     sampled_s: float | None = None
     waiting: set[asyncio.Future[Any]] = field(default_factory=set)
     held: deque[Callable[[], None]] = field(default_factory=deque)  # on its way while the host is silent
+    foreign: set[VmId] = field(default_factory=set)  # VMs of which a job was told that is not ours
     keep_alive: Timer | None = None
 
 
@@ -82,6 +87,7 @@ class SimHypervisor:
         self._clock = world.clock
         self._read_only = read_only
         self._connections: dict[NodeId, _Connection] = {}
+        self._moving: set[VmId] = set()
         self._through_here: set[Move] = set()  # moves that end with this program
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._closed = False
@@ -202,8 +208,14 @@ class SimHypervisor:
     def saw(self, node: NodeId, event: Event) -> None:
         """An event left a host."""
         connection = self._connections.get(node)
-        if connection is not None and connection.is_open:
-            self._deliver(connection, lambda: self._events.put_nowait(event))
+        if connection is None or not connection.is_open:
+            return
+        if isinstance(event, ForeignJobSeen):
+            # One event for the first iteration of a job that we did not start, one for its end.
+            if event.vm in self._moving or event.active == (event.vm in connection.foreign):
+                return
+            (connection.foreign.add if event.active else connection.foreign.discard)(event.vm)
+        self._deliver(connection, lambda: self._events.put_nowait(event))
 
     def reach_changed(self, node: SimNode) -> None:
         """A host began or ceased to answer."""
@@ -302,7 +314,7 @@ class SimHypervisor:
         finally:
             timer.cancel()
 
-    async def _answering(self, connection: _Connection, deadline_s: float) -> None:
+    async def _answering(self, connection: _Connection, deadline_s: float | None) -> None:
         """Wait until the host answers or refuses."""
         if connection.node.reach in (Reach.SILENT, Reach.FROZEN):
             heard = self._future()
@@ -319,20 +331,18 @@ class SimHypervisor:
         node: NodeId,
         call: str,
         work: Callable[[SimNode, _Connection], T],
-        deadline_s: float | None = QUICK_S,
+        deadline_s: float | None = READ_S,
         *,
         vm: VmId | None = None,
         needs_lock: bool = False,
     ) -> T:
         """Carry a call to a host and its answer back, through everything that may be wrong on the way."""
-        connection = self._connections.get(node)
-        if connection is None or not connection.is_open:
-            raise refused(FailureCode.UNREACHABLE, "not connected", node=node, vm=vm)
+        connection = self._connected(node, vm)
         sim = connection.node
         self._world.catch_up()
         await self._pause(connection, sim.delay_s)
         hang = self._hangs(sim, call)
-        await self._answering(connection, QUICK_S)
+        await self._answering(connection, deadline_s)
         if not connection.is_open:
             raise refused(FailureCode.UNREACHABLE, "connection closed", node=node, vm=vm)
         if hang is False:
@@ -344,6 +354,12 @@ class SimHypervisor:
         if hang:
             await self._wait(connection, self._future(), deadline_s)
         return result
+
+    def _connected(self, node: NodeId, vm: VmId | None = None) -> _Connection:
+        connection = self._connections.get(node)
+        if connection is None or not connection.is_open:
+            raise refused(FailureCode.UNREACHABLE, "not connected", node=node, vm=vm)
+        return connection
 
     async def _lock(self, connection: _Connection, vm: VmId) -> None:
         """Wait for the end of another job on the VM, as libvirt does."""
@@ -375,13 +391,25 @@ class SimHypervisor:
     async def read_inventory(self, node: NodeId) -> NodeInventoryRead:
         """All VMs of a node."""
         started_s = self._clock.now_s()
-        vms = await self._ask(node, "read_inventory", lambda sim, _: self._world.inventory(sim))
+        vms = await self._watch(node, "read_inventory", self._world.inventory)
         return NodeInventoryRead(at_s=self._clock.now_s(), node=node, started_s=started_s, vms=vms)
 
     async def read_vm(self, node: NodeId, vm: VmId) -> VmConfigRead:
         """One VM's definition."""
-        config = await self._ask(node, "read_vm", lambda sim, _: self._world.find(sim, vm).read(), vm=vm)
+        config = await self._watch(node, "read_vm", lambda sim: self._world.find(sim, vm).read(), vm)
         return VmConfigRead(at_s=self._clock.now_s(), node=node, vm=vm, config=config)
+
+    async def _watch(
+        self, node: NodeId, call: str, work: Callable[[SimNode], T], vm: VmId | None = None
+    ) -> T:
+        """A call that every host must answer: one that does not is lost."""
+        connection = self._connected(node, vm)
+        try:
+            return await self._ask(node, call, lambda sim, _: work(sim), vm=vm)
+        except OperationError as error:
+            if error.failure.code is FailureCode.TIMEOUT:
+                self._lose(connection, error.failure.text)
+            raise
 
     async def sample(self, node: NodeId) -> NodeSampled:
         """Loads of a node and its VMs; CPU figures from the second sample of a connection on."""
@@ -422,18 +450,20 @@ class SimHypervisor:
         return await self._ask(node, "job_progress", look, vm=vm)
 
     async def has_job(self, node: NodeId, vm: VmId) -> bool:
-        """Whether a job runs on the VM there."""
-        return await self._ask(
-            node, "has_job", lambda sim, _: self._world.find(sim, vm).job is not None, vm=vm
-        )
+        """Whether a move or a save runs on the VM there."""
+
+        def look(sim: SimNode, _: _Connection) -> bool:
+            found = sim.vms.get(vm)
+            return found is not None and found.runs and found.job is not None
+
+        return await self._ask(node, "has_job", look, vm=vm)
 
     # --- changing -------------------------------------------------------------------------
 
     async def change_vm(self, effect: ChangeVm) -> None:
         """Change a VM's state; returns when the call does: a guest may still be shutting down."""
         self._writable(effect.node, effect.vm)
-        long = effect.change in LONG_CHANGES
-        deadline_s = LONG_S if long else QUICK_S
+        deadline_s = LONG_S if effect.change in LONG_CHANGES else CHANGE_S
         answer = self._future()
 
         def begin(sim: SimNode, connection: _Connection) -> _Connection:
@@ -457,7 +487,7 @@ class SimHypervisor:
         def write(sim: SimNode, _: _Connection) -> None:
             self._world.write_settings(self._world.find(sim, effect.vm), effect.settings)
 
-        await self._ask(effect.node, "write_settings", write, vm=effect.vm, needs_lock=True)
+        await self._ask(effect.node, "write_settings", write, CHANGE_S, vm=effect.vm, needs_lock=True)
 
     async def migrate(self, effect: StartMigration) -> None:
         """Move a VM; returns at its end. Cancelling the caller leaves a node-to-node move running."""
@@ -466,12 +496,8 @@ class SimHypervisor:
         through_here = effect.route is PeerRoute.THROUGH_THIS_COMPUTER
 
         def begin(sim: SimNode, connection: _Connection) -> tuple[_Connection, Move]:
-            vm, target = self._world.find(sim, effect.vm), self._target(effect.node, effect.target)
-            if through_here:
-                other = self._connections.get(target.id)
-                if other is None or not other.is_open:
-                    raise refused(FailureCode.UNREACHABLE, "not connected", node=target.id, vm=vm.id)
-            else:
+            vm, target = self._world.find(sim, effect.vm), self._connected(effect.target, effect.vm).node
+            if not through_here:
                 self._world.check_login(sim, target)
             move = self._world.moves.begin(
                 vm,
@@ -485,41 +511,40 @@ class SimHypervisor:
                 self._through_here.add(move)
             return connection, move
 
-        connection, move = await self._ask(effect.node, "migrate", begin, None, vm=effect.vm, needs_lock=True)
+        self._moving.add(effect.vm)
         try:
-            await self._wait(connection, answer, None)
+            connection, move = await self._ask(
+                effect.node, "migrate", begin, None, vm=effect.vm, needs_lock=True
+            )
+            try:
+                await self._wait(connection, answer, None)
+            finally:
+                if through_here:
+                    self._end_with_us(move)
         finally:
-            if through_here:
-                self._end_with_us(move)
+            self._moving.discard(effect.vm)
         moved = self._world.nodes[effect.target].vms.get(effect.vm)
         if effect.autostart and moved is not None:
             self._world.set_autostart(moved)
 
     async def abort(self, effect: AbortMigration) -> None:
-        """Cancel the VM's running job."""
+        """Cancel the VM's running job; no job is success."""
         self._writable(effect.node, effect.vm)
-        await self._ask(
-            effect.node,
-            "abort",
-            lambda sim, _: self._world.abort_job(self._world.find(sim, effect.vm)),
-            vm=effect.vm,
-        )
+
+        def cancel(sim: SimNode, _: _Connection) -> None:
+            if effect.vm in sim.vms:
+                self._world.abort_job(sim.vms[effect.vm])
+
+        await self._ask(effect.node, "abort", cancel, vm=effect.vm)
 
     async def check_peer(self, effect: CheckPeerLogin) -> None:
         """Raises `OperationError(PEER_LOGIN)` if the source cannot log in to the target."""
         await self._ask(
             effect.node,
             "check_peer",
-            lambda sim, _: self._world.check_login(sim, self._target(effect.node, effect.target)),
+            lambda sim, _: self._world.check_login(sim, self._connected(effect.target).node),
             vm=effect.vm,
         )
-
-    def _target(self, source: NodeId, target: NodeId) -> SimNode:
-        found = self._world.nodes.get(target)
-        if found is None:
-            text = f"unable to connect to server at '{target}:22': Name or service not known"
-            raise refused(FailureCode.PEER_LOGIN, text, node=source)
-        return found
 
 
 def _resolve(answer: asyncio.Future[None], failure: Failure | None) -> None:

@@ -165,24 +165,16 @@ class Moves:
         return move
 
     def abort(self, move: Move) -> None:
-        """Cancel a move. Raises `OperationError(WRONG_STATE)` if it is too late for that."""
+        """Cancel a move, unless it has arrived. Raises `OperationError(WRONG_STATE)` in post-copy."""
         source = move.source
         if move.phase in _REVOCABLE:
             self._fail(
                 move, FailureCode.CANCELLED, "operation aborted: migration out job: canceled by client"
             )
             return
-        text = (
-            "cannot abort migration in post-copy mode"
-            if move.phase is Phase.POST_COPY
-            else "no job is active on the domain"
-        )
-        raise refused(
-            FailureCode.WRONG_STATE,
-            f"Requested operation is not valid: {text}",
-            node=source.node.id,
-            vm=source.id,
-        )
+        text = "Requested operation is not valid: cannot abort migration in post-copy mode"
+        if move.phase is Phase.POST_COPY:
+            raise self._refusal(source, FailureCode.WRONG_STATE, text)
 
     def synced(self, move: Move) -> Move:
         """The move with its figures as of now."""
@@ -201,7 +193,7 @@ class Moves:
         if move.phase is Phase.ARRIVED:
             self._clean_up(move)
         elif vm is move.source:
-            self._fail(move, FailureCode.OTHER, "operation failed: domain is not running")
+            self._fail(move, FailureCode.WRONG_STATE, NOT_RUNNING)
         else:
             self._fail(move, FailureCode.OTHER, "internal error: qemu unexpectedly closed the monitor")
 
@@ -245,7 +237,7 @@ class Moves:
         namesake = any(vm.name == source.name and vm.id != source.id for vm in target.vms.values())
         if namesake or (there is not None and (there.runs or there.job or there.name != source.name)):
             text = f"operation failed: domain '{source.name}' already exists or is already active"
-            raise self._refusal(source, FailureCode.OTHER, text)
+            raise refused(FailureCode.CONFLICT, text, node=target.id, vm=source.id)
         for disk in disks:
             if not any(disk.source.startswith(path.rstrip("/") + "/") for path in target.shared_paths):
                 text = f"internal error: qemu: Could not open '{disk.source}': No such file or directory"
@@ -318,6 +310,7 @@ class Moves:
         """All pages were sent once; what was dirtied meanwhile is the next pass, or the last."""
         move.sync(self._world.time_s)
         move.left, move.dirtied = move.dirtied, 0.0
+        move.iteration += 1
         move.pause_ms = math.ceil(1000 * move.left / move.rate)
         policy = move.convergence
         steps = policy.pause_steps_ms or (300,)
@@ -328,7 +321,6 @@ class Moves:
             self._stand_still(move)
             self._plan(move)
             return
-        move.iteration += 1
         if move.iteration > 1 + _PATIENCE_PASSES:
             if policy.post_copy:
                 self._post_copy(move)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from manager.backends.sim.hosts import (
     NOT_RUNNING,
+    RUNS,
     Done,
     Guest,
     Intent,
@@ -54,7 +55,18 @@ from manager.services.ports import Clock
 
 _POWERING_OFF_S = 0.3  # between a guest's "I am off" and the end of its process
 _SWAP_PATIENCE_S = 1.0  # an event held back for reordering comes after this at the latest
-_ALREADY_RUNNING = "Requested operation is not valid: domain is already running"
+_OFF = frozenset({VmStatus.OFF, VmStatus.SAVED, VmStatus.CRASHED})
+_ALREADY = {
+    VmChange.START: RUNS,
+    VmChange.SHUT_DOWN: frozenset({VmStatus.OFF, VmStatus.SAVED}),
+    VmChange.SHUT_DOWN_AGENT: frozenset({VmStatus.OFF, VmStatus.SAVED}),
+    VmChange.TURN_OFF: _OFF,
+    VmChange.SAVE: frozenset({VmStatus.SAVED}),
+    VmChange.DELETE_SAVED_STATE: frozenset({VmStatus.OFF}) | RUNS,
+    VmChange.PAUSE: frozenset({VmStatus.PAUSED}),
+    VmChange.RESUME: frozenset({VmStatus.RUNNING}),
+}
+"""States in which a change has nothing to do, as `LibvirtHypervisor` says it too."""
 
 
 def _nobody_asked(_failure: Failure | None) -> None:
@@ -93,13 +105,14 @@ class SimWorld:
         self._agenda: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._time_s = clock.monotonic_s()
+        self._is_happening = False
 
     # --- time -----------------------------------------------------------------------------
 
     @property
     def time_s(self) -> float:
-        """Where the simulation stands, in the clock's monotonic seconds."""
-        return self._time_s
+        """Now, or the moment of what is just happening, in the clock's monotonic seconds."""
+        return self._time_s if self._is_happening else self.clock.monotonic_s()
 
     @property
     def next_due_s(self) -> float:
@@ -110,7 +123,7 @@ class SimWorld:
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Put something on the agenda."""
-        timer = Timer(self._time_s + max(0.0, seconds), action)
+        timer = Timer(self.time_s + max(0.0, seconds), action)
         heapq.heappush(self._agenda, (timer.due_s, next(self._order), timer))
         for observer in self._observers:
             observer.agenda_changed()
@@ -118,11 +131,15 @@ class SimWorld:
 
     def catch_up(self) -> None:
         """Let everything happen that is due by now, each at its own moment."""
-        now_s = self.clock.monotonic_s()
-        while (due_s := self.next_due_s) <= now_s:
-            self._time_s = max(self._time_s, due_s)
-            heapq.heappop(self._agenda)[2].fire()
-        self._time_s = now_s
+        if self._is_happening:
+            return
+        now_s, self._is_happening = self.clock.monotonic_s(), True
+        try:
+            while (due_s := self.next_due_s) <= now_s:
+                self._time_s = max(self._time_s, due_s)
+                heapq.heappop(self._agenda)[2].fire()
+        finally:
+            self._is_happening = False
 
     # --- observers ------------------------------------------------------------------------
 
@@ -246,7 +263,7 @@ class SimWorld:
 
     def loads(self, node: SimNode, measured_since_s: float | None) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
         """A host's and its VMs' loads. CPU figures need an earlier sample, at `measured_since_s`."""
-        at_s, now_s = self.clock.now_s(), self._time_s
+        at_s, now_s = self.clock.now_s(), self.time_s
         vms: dict[VmId, VmLoad] = {}
         busy_cpus = 0.0
         for vm in node.vms.values():
@@ -293,12 +310,13 @@ class SimWorld:
         if vm.job.move is not None:
             self.moves.guest_lost(vm.job.move, vm)
         else:
-            self.end_job(
-                vm, self._refusal(vm, FailureCode.OTHER, "operation failed: domain is not running").failure
-            )
+            self.end_job(vm, self._refusal(vm, FailureCode.WRONG_STATE, NOT_RUNNING).failure)
 
     def abort_job(self, vm: SimVm) -> None:
-        """Cancel a VM's move or save. Raises `OperationError(WRONG_STATE)` if nothing can be cancelled."""
+        """Cancel a VM's move or save, if there is one.
+
+        Raises `OperationError(WRONG_STATE)` if it cannot be cancelled any more.
+        """
         if vm.job is not None and vm.job.move is not None:
             self.moves.abort(vm.job.move)
         elif vm.job is not None and vm.runs:
@@ -309,15 +327,14 @@ class SimWorld:
                 ).failure,
             )
             self.set_state(vm, VmStatus.RUNNING, StatusCause.NONE)
-        else:
-            text = "Requested operation is not valid: no job is active on the domain"
-            raise self._refusal(vm, FailureCode.WRONG_STATE, text)
 
     # --- changes of state -----------------------------------------------------------------
 
     def change(self, node: SimNode, vm_id: VmId, change: VmChange, done: Done) -> None:
         """Begin a change of state. `done` may be called at once; raises `OperationError` if it is refused."""
         vm = self.find(node, vm_id)
+        if vm.status in _ALREADY.get(change, ()):
+            raise self._refusal(vm, FailureCode.ALREADY, f"it is {vm.status.value.lower()}")
         match change:
             case VmChange.START:
                 self._start(vm, done)
@@ -348,15 +365,12 @@ class SimWorld:
                         FailureCode.WRONG_STATE,
                         "Requested operation is not valid: domain has no managed save image",
                     )
-                vm.status, vm.cause = VmStatus.OFF, StatusCause.SAVED  # libvirt sends no event for it
+                self.set_state(vm, VmStatus.OFF, StatusCause.NONE)
             case VmChange.PAUSE:
                 self._need_running(vm)
-                if vm.status is VmStatus.RUNNING:
-                    self.set_state(vm, VmStatus.PAUSED, StatusCause.USER)
+                self.set_state(vm, VmStatus.PAUSED, StatusCause.USER)
             case VmChange.RESUME:
                 self._need_running(vm)
-                if vm.status is VmStatus.RUNNING:
-                    raise self._refusal(vm, FailureCode.WRONG_STATE, _ALREADY_RUNNING)
                 self.set_state(vm, VmStatus.RUNNING, StatusCause.USER)
             case VmChange.RESET:
                 self._need_running(vm)
@@ -383,8 +397,6 @@ class SimWorld:
                 vm.intent.timer = self.after(1.0, vm.intent.act)
 
     def _start(self, vm: SimVm, done: Done) -> None:
-        if vm.runs:
-            raise self._refusal(vm, FailureCode.WRONG_STATE, _ALREADY_RUNNING)
         if any(
             disk.device == "disk" and disk.source and not disk.shareable for disk in vm.config.disks
         ) and any(copy.runs for copy in self.copies(vm.id)):
@@ -401,7 +413,7 @@ class SimWorld:
         def finish() -> None:
             vm.incarnation = self.next_incarnation(vm.node)
             vm.started_s = self.clock.now_s()
-            vm.here_since_s = self._time_s
+            vm.here_since_s = self.time_s
             cause = StatusCause.RESTORED if restored else StatusCause.BOOTED
             self.set_state(vm, VmStatus.RUNNING, cause)
             self.end_job(vm)

@@ -1,0 +1,143 @@
+"""How cells look beyond their text: the token of their colour, a state's shape, a bar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manager.core.ids import Kind
+from manager.core.migration.progress import MovePhase
+from manager.core.model import Node, NodeStatus, Priority, Problem, StatusCause, Vm, VmStatus
+from manager.core.operations import Operation, OperationState
+from manager.core.reasons import Reason, ReasonCode
+from manager.ui.icons import NODE_TOKENS, VM_TOKENS
+
+Shape = tuple[str, str]
+"""A shape's name and its colour's token."""
+
+BARS = frozenset({(Kind.OPERATION, "percent"), (Kind.NODE, "cpu")})
+"""Cells that are drawn as a bar with its number."""
+
+TROUBLE_CAUSES = frozenset(
+    {
+        StatusCause.IO_ERROR,
+        StatusCause.WATCHDOG,
+        StatusCause.POSTCOPY_FAILED,
+        StatusCause.PANICKED,
+    }
+)
+"""Pauses that nobody asked for."""
+
+_ERRORS = frozenset(
+    {
+        ReasonCode.FAILED,
+        ReasonCode.NOT_AS_WANTED,
+        ReasonCode.PEER_LOGIN_REFUSED,
+        ReasonCode.SHUTDOWN_IGNORED,
+        ReasonCode.JOURNAL_FAILED,
+        ReasonCode.RUNNING_ON_TWO,
+        ReasonCode.SAME_HOST_TWICE,
+        ReasonCode.LOGIN_FAILED,
+        ReasonCode.INCOMPATIBLE,
+        ReasonCode.CRASHED_AT,
+        ReasonCode.ENDED_ELSEWHERE,
+        ReasonCode.INTERRUPTED,
+        ReasonCode.NEVER_SEEN,
+    }
+)
+_WARNINGS = frozenset({ReasonCode.DEFINITION_TROUBLE, ReasonCode.AGENT_SILENT, ReasonCode.NO_NODE_FITS})
+
+_OPERATION_TOKENS = {
+    OperationState.DONE: "running",
+    OperationState.FAILED: "crashed",
+    OperationState.CANCELLED: "off",
+    OperationState.WAITING: "dim",
+}
+_OPERATION_SHAPES = {
+    OperationState.DONE: ("running", "running"),
+    OperationState.FAILED: ("crashed", "crashed"),
+    OperationState.CANCELLED: ("off", "off"),
+    OperationState.WAITING: ("paused", "off"),
+}
+
+
+def reason_token(reason: Reason | None) -> str:
+    """The colour of a reason's text: error, warning, or the quiet of mere information."""
+    if reason is None:
+        return "dim"
+    if reason.code in _ERRORS:
+        return "crashed"
+    return "paused" if reason.code in _WARNINGS else "dim"
+
+
+def vm_shape(vm: Vm) -> Shape:
+    """The shape and colour of a VM's status."""
+    if vm.alarm:
+        return "alarm", "crashed"
+    token = VM_TOKENS[vm.status]
+    return token, token
+
+
+def node_shape(node: Node) -> Shape:
+    """The shape and colour of a node's status."""
+    token = NODE_TOKENS[node.status]
+    if node.is_up and node.holds:
+        return "paused", "paused"
+    if node.status is NodeStatus.CONNECTING:
+        return "connecting", token
+    return {"running": "running", "unknown": "unknown"}.get(token, "crashed"), token
+
+
+def shape(kind: Kind, field: str, item: Any) -> Shape | None:
+    """The shape before a cell's text, if it has one."""
+    if field == "status":
+        return vm_shape(item) if kind is Kind.VM else node_shape(item) if kind is Kind.NODE else None
+    if kind is Kind.OPERATION and field == "state":
+        assert isinstance(item, Operation)
+        return _OPERATION_SHAPES.get(item.state, ("connecting", "accent"))
+    if kind is Kind.PROBLEM and field == "subject":
+        assert isinstance(item, Problem)
+        return "alarm", "crashed" if item.severity == "error" else "paused"
+    return None
+
+
+def token(kind: Kind, field: str, item: Any, text: str) -> str:
+    """The colour token of a cell's text; empty: the usual one."""
+    if kind is Kind.VM:
+        return _vm_token(field, item)
+    if kind is Kind.NODE:
+        if field == "information":
+            return reason_token(item.information)
+        return "" if item.status is NodeStatus.UP or field in ("name", "status") else "dim"
+    if kind is Kind.OPERATION:
+        if field == "reason":
+            return reason_token(item.reason)
+        if field == "phase" and text == MovePhase.NOT_CONVERGING.value:
+            return "paused"
+        if field in ("phase", "state"):
+            return _OPERATION_TOKENS.get(item.state, "")
+        return ""
+    return "dim" if field == "remedy" else ""
+
+
+def _vm_token(field: str, vm: Vm) -> str:
+    if field == "information":
+        if vm.status is VmStatus.PAUSED and vm.cause in TROUBLE_CAUSES:
+            return "paused"
+        return "crashed" if vm.alarm else reason_token(vm.information)
+    if vm.status is VmStatus.UNKNOWN and field not in ("name", "status"):
+        return "dim"
+    if field == "priority":
+        medium = vm.config is None or vm.config.settings.priority is Priority.MEDIUM
+        return "dim" if medium else ""
+    return "dim" if field in ("activity", "tags", "type", "uuid", "other_nodes") else ""
+
+
+def bar_token(kind: Kind, item: Any, phase: str) -> str:
+    """The colour token of a cell's bar."""
+    if kind is Kind.OPERATION:
+        if item.state in (OperationState.FAILED, OperationState.CANCELLED):
+            return "off"
+        if item.state is OperationState.DONE:
+            return "running"
+        return "paused" if phase == MovePhase.NOT_CONVERGING.value else "accent"
+    return "accent"
