@@ -464,7 +464,7 @@ def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
 
 
 def _decide_settings(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
-    denied = _common(view, vm)
+    denied = _common(view, vm, needs_free=False)  # it waits until other work on the VM has ended
     if denied is not None:
         return denied
     if vm.config is None:

@@ -129,7 +129,7 @@ class ClusterState:
             ev.VmDefinitionChanged: inventory.definition_changed,
             ev.VmConfigRead: inventory.config_read,
             ev.VmAuthoritySeen: inventory.authority_seen,
-            ev.ForeignJobSeen: inventory.foreign_job,
+            ev.ForeignJobSeen: self._foreign_job,
             ev.EffectEnded: work.effect_ended,
             ev.AbortFailed: work.abort_failed,
             ev.MigrationProgress: work.progressed,
@@ -168,6 +168,10 @@ class ClusterState:
     def _inventory_read(self, event: ev.NodeInventoryRead, turn: Turn) -> None:
         self._inventory.inventory_read(event, turn)
         self._work.node_read(event.node, turn)
+
+    def _foreign_job(self, event: ev.ForeignJobSeen, turn: Turn) -> None:
+        self._inventory.foreign_job(event, turn)
+        self._work.look()
 
     def _rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
         self._inventory.rebooted(event, turn)

@@ -22,6 +22,7 @@ from manager.core.model import (
     StatusCause,
     Vm,
     VmLoad,
+    VmSettings,
     VmStatus,
 )
 from manager.core.operations import Operation, OperationKind, OperationState
@@ -80,6 +81,10 @@ class Inventory:
     def sighting(self, vm: VmId, node: NodeId | None) -> Sighting | None:
         """What one node says of a VM."""
         return self._sightings.get(vm, {}).get(node) if node else None
+
+    def has_foreign_work(self, vm: VmId) -> bool:
+        """Whether a job that is not ours holds a VM."""
+        return vm in self.foreign_jobs or any(is_incoming(s) for s in self.sightings(vm).values())
 
     def unread(self, node: NodeId) -> tuple[VmId, ...]:
         """VMs of a node whose definition was not read on this connection, by name.
@@ -344,6 +349,14 @@ class Inventory:
         if seen is not None and seen.config != event.config:
             self._sightings[event.vm][event.node] = replace(seen, config=event.config)
             self.refresh(event.vm, turn)
+
+    def settings_written(self, vm: VmId, node: NodeId, settings: VmSettings, turn: Turn) -> None:
+        """We wrote them: known before the definition is read again."""
+        seen = self.sighting(vm, node)
+        if seen is not None and seen.config is not None:
+            config = replace(seen.config, settings=settings)
+            self._sightings[vm][node] = replace(seen, config=config)
+            self.refresh(vm, turn)
 
     def rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
         """The guest started anew: its uptime counts from here."""

@@ -56,7 +56,7 @@ class ReasonCode(StrEnum):
     WAITS_STARTS_CLUSTER = "waits-starts-cluster"
     WAITS_SAVES = "waits-saves"
     WAITS_MOVE_ENDS = "waits-move-ends"
-    WAITS_TURN = "waits-turn"
+    WAITS_WORK_ENDS = "waits-work-ends"
     WAITS_INVENTORY = "waits-inventory"
     # why a node was chosen
     CHOSEN_MOST_FREE = "chosen-most-free"
@@ -191,7 +191,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.WAITS_STARTS_CLUSTER: "the cluster makes {count} of {limit} starts; {ahead:line}",
     ReasonCode.WAITS_SAVES: "{node} makes {count} of {limit} saves and restores; {ahead:line}",
     ReasonCode.WAITS_MOVE_ENDS: "waits for its move to {node} to end",
-    ReasonCode.WAITS_TURN: "waits for its turn; {ahead:line}",
+    ReasonCode.WAITS_WORK_ENDS: "waits until the work on this VM has ended: {work}",
     ReasonCode.WAITS_INVENTORY: "waits until {node} was read again",
     ReasonCode.CHOSEN_MOST_FREE: "most free memory ({free_mib:mib})",
     ReasonCode.CHOSEN_BY_USER: "chosen",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
@@ -13,6 +13,7 @@ from manager.core.effects import (
     ChangeVm,
     CheckPeerLogin,
     ReadNode,
+    ReadVm,
     SetTimer,
     StartMigration,
     VmChange,
@@ -23,7 +24,7 @@ from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.inventory import Inventory, is_incoming
 from manager.core.migration.progress import MoveProgress, advanced
 from manager.core.migration.queue import Slots, order
-from manager.core.model import Node, NodeStatus, PeerRoute, StatusCause, Vm, VmStatus
+from manager.core.model import Node, NodeStatus, PeerRoute, StatusCause, Vm, VmSettings, VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState, moved_to
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
@@ -115,6 +116,9 @@ class Work:
             assert child.vm is not None
             self._inventory.last_failures.pop(child.vm, None)
             holder = self.claims.get(child.vm)
+            if holder is not None and child.kind is OperationKind.SETTINGS:
+                self._live[child.id] = child  # it can wait: it is admitted when the VM is free
+                continue
             if holder is not None:
                 busy = because(
                     ReasonCode.VM_BUSY, activity=self.operations[holder].action.partition(".")[2]
@@ -136,14 +140,18 @@ class Work:
 
     def restore(self, operations: tuple[Operation, ...], turn: Turn) -> None:
         """Take over what an earlier run of the program left in the journal."""
-        for operation in sorted(operations, key=lambda o: o.kind is not OperationKind.BATCH):
+        rank = {OperationKind.BATCH: 0, OperationKind.SETTINGS: 2}
+        for operation in sorted(operations, key=lambda o: rank.get(o.kind, 1)):
             self.operations[operation.id] = operation
             turn.changes[Kind.OPERATION].add(operation.id)
             if operation.kind is OperationKind.BATCH or operation.is_over:
                 continue
             if operation.parent:
                 self._open_children[operation.parent] = self._open_children.get(operation.parent, 0) + 1
-            self._hold(operation, turn)
+            if operation.vm in self.claims:
+                self._live[operation.id] = operation
+            else:
+                self._hold(operation, turn)
         for operation in list(self._live.values()):
             if operation.state in (_S.WAITING, _S.CHECKING):
                 if turn.at_s - operation.created_s > CONTINUE_AFTER_S:
@@ -182,7 +190,7 @@ class Work:
             if operation.vm is None:
                 continue
             if not operation.is_over:
-                self.claims[operation.vm] = operation.id
+                self.claims.setdefault(operation.vm, operation.id)
             elif self.claims.get(operation.vm) == operation.id:
                 del self.claims[operation.vm]
                 self.progress.pop(operation.id, None)
@@ -207,6 +215,13 @@ class Work:
             return
         if operation.kind is OperationKind.SETTINGS:
             if failure is None:
+                assert operation.source and operation.vm and operation.settings
+                self._inventory.settings_written(
+                    operation.vm, operation.source, operation.settings, turn
+                )
+                turn.effects.append(
+                    ReadVm(trace=turn.trace, node=operation.source, vm=operation.vm)
+                )
                 self._end(operation, _S.DONE, None, turn)
             else:
                 self._end(operation, _S.FAILED, self._failed(operation, failure), turn)
@@ -273,6 +288,10 @@ class Work:
                 self._end(operation, _S.FAILED, reason, turn)
         self._look = True
 
+    def look(self) -> None:
+        """Something outside the tree ended: what waits may start."""
+        self._look = True
+
     def vm_changed(self, vm: VmId, turn: Turn) -> None:
         """A VM's row changed: an operation may have reached its goal."""
         if vm in self.claims:
@@ -325,6 +344,9 @@ class Work:
             return None
         if vm.owner is None or not self._inventory.nodes[vm.owner].is_up:
             return because(ReasonCode.WAITS_INVENTORY, node=str(vm.owner or "?"))
+        others = self._work_of_others(operation, vm)
+        if others is not None:
+            return others
         goal = self._goal_reached(operation, vm)
         if goal is not None and not (operation.change in (VmChange.RESTART, VmChange.RESET)):
             self._end(operation, _S.DONE, goal, turn)
@@ -338,6 +360,20 @@ class Work:
             return blocked
         slots.take(operation)
         self._begin(operation, turn)
+        return None
+
+    def _work_of_others(self, operation: Operation, vm: Vm) -> Reason | None:
+        """Why a write of settings waits for other work on its VM; takes the claim when there is none."""
+        holder = self.claims.get(vm.id)
+        if holder is None:
+            self.claims[vm.id] = operation.id
+        elif holder != operation.id:
+            held = self.operations[holder]
+            if held.kind is OperationKind.MIGRATE:
+                return because(ReasonCode.WAITS_MOVE_ENDS, node=held.target or "another node")
+            return because(ReasonCode.WAITS_WORK_ENDS, work=held.action.partition(".")[2].replace("_", " "))
+        if operation.kind is OperationKind.SETTINGS and self._inventory.has_foreign_work(vm.id):
+            return because(ReasonCode.WAITS_WORK_ENDS, work="a job that is not Muster's")
         return None
 
     def _try_move(
@@ -433,6 +469,11 @@ class Work:
             else:
                 self._start_move(operation, turn)
             return
+        if operation.kind is OperationKind.SETTINGS and operation.settings and operation.before:
+            row = self.vms[operation.vm] if operation.vm else None
+            if row and row.config:
+                settings = merged(operation.before, operation.settings, row.config.settings)
+                operation = replace(operation, settings=settings)
         operation = self._move(operation, _S.RUNNING, turn)
         assert operation.vm and operation.source
         if operation.kind is OperationKind.SETTINGS:
@@ -795,6 +836,13 @@ class Work:
     def _owner(self, operation: Operation) -> NodeId | None:
         vm = self._inventory.vms.get(operation.vm) if operation.vm else None
         return vm.owner if vm else operation.source
+
+
+def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSettings:
+    """What was to be changed when it was asked for, on top of what others changed since."""
+    names = [f.name for f in fields(VmSettings)]
+    changed = {n: getattr(wanted, n) for n in names if getattr(wanted, n) != getattr(before, n)}
+    return replace(now, **changed)
 
 
 def can_abort(operation: Operation) -> bool:

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from manager.backends.sim.faults import Faults
 from manager.backends.sim.hypervisor import SimHypervisor
 from manager.backends.sim.virtual_clock import VirtualClock
 from manager.backends.sim.world import SimWorld
-from manager.core.actions import ACTIONS, MigrateParameters
+from manager.core.actions import ACTIONS, MigrateParameters, PriorityParameters, TagsParameters
 from manager.core.errors import FailureCode
 from manager.core.ids import NodeId, OperationId
-from manager.core.model import Activity, NodeStatus, VmStatus
+from manager.core.model import Activity, NodeStatus, Priority, VmSettings, VmStatus
 from manager.core.operations import Operation, OperationState
 from manager.core.query.fields import VM_FIELDS
 from manager.core.reasons import ReasonCode
@@ -81,8 +82,6 @@ def is_over(runtime: Runtime, batch: OperationId) -> bool:
 async def test_a_silent_node_turns_unknown_and_comes_back() -> None:
     clock = VirtualClock()
     world = make_world(clock)
-    from manager.backends.sim.faults import Faults
-
     faults = Faults(world)
     async with muster(world, clock) as runtime:
         node = runtime.view.nodes[NodeId("n1")]
@@ -205,8 +204,6 @@ async def test_without_a_journal_nothing_starts(caplog: pytest.LogCaptureFixture
 async def test_a_refused_login_between_nodes_moves_nothing_and_says_what_repairs_it() -> None:
     clock = VirtualClock()
     world = make_world(clock)
-    from manager.backends.sim.faults import Faults
-
     async with muster(world, clock) as runtime:
         Faults(world).break_peer_login("n1", "n2")
         batch = migrate(runtime, "a", "n2")
@@ -222,11 +219,40 @@ async def test_a_refused_login_between_nodes_moves_nothing_and_says_what_repairs
 async def test_a_call_that_hangs_ends_with_its_node() -> None:
     clock = VirtualClock()
     world = make_world(clock)
-    from manager.backends.sim.faults import Faults
-
     async with muster(world, clock) as runtime:
         Faults(world).fail_move(FailureCode.UNREACHABLE)
         batch = migrate(runtime, "a", "n2")
         await until(clock, lambda: is_over(runtime, batch))
         assert children(runtime, batch)[0].state is OperationState.FAILED
         assert runtime.view.vms[make_id("a")].owner == "n1"
+
+
+async def test_settings_wait_for_a_move_and_say_so() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    async with muster(world, clock) as runtime:
+        view, a = runtime.view, make_id("a")
+        move = migrate(runtime, "a", "n2")
+        await until(clock, lambda: bool(view.progress), 60)
+        high = PriorityParameters(priority=Priority.HIGH)
+        first = runtime.request(ACTIONS["vm.priority"].plan(view, [a], high))[0]
+        second = runtime.request(
+            ACTIONS["vm.tags"].plan(view, [a], TagsParameters(tags=("web",)))
+        )[0]
+        (write,) = children(runtime, first)
+        assert write.state is OperationState.WAITING
+        assert write.reason is not None
+        assert write.reason.text == "waits for its move to n2 to end"
+        assert view.claims[a] == children(runtime, move)[0].id
+
+        await until(clock, lambda: is_over(runtime, first) and is_over(runtime, second))
+        assert children(runtime, move)[0].state is OperationState.DONE
+        assert write.id not in view.claims.values()
+
+        def settings() -> VmSettings | None:
+            config = view.vms[a].config
+            return config.settings if config else None
+
+        # Both writes hold: the second was asked for before the first was made.
+        wanted = VmSettings(priority=Priority.HIGH, tags=("web",))
+        await until(clock, lambda: settings() == wanted, 60)
