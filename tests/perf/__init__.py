@@ -1,0 +1,1 @@
+"""Benchmarks: recorded and compared as ratios, never timed assertions."""
