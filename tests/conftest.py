@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import logging
+import threading
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("fixed")
 
 LAB = "tests/lab/"
+FOR_GOOD = {"libvirt events"}
+"""Threads that there are once per process, from their first use to its end."""
 MINIMUM = Path(__file__).parent / "lab" / "MINIMUM"
 """How many lab tests there are at least: fewer means that some were lost, not that all passed."""
 
@@ -26,6 +31,35 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees or touches the folders and clusters of whoever runs it."""
     monkeypatch.setenv("MUSTER_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MUSTER_CLUSTER", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_unexpected_in_the_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A record of WARNING or above fails the test, unless the test looks at the log itself (`caplog`)."""
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+    listener = Listener(logging.WARNING)
+    logging.getLogger().addHandler(listener)
+    yield
+    logging.getLogger().removeHandler(listener)
+    if "caplog" not in request.fixturenames:
+        assert heard == [], "unexpected log records"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left_behind() -> Iterator[None]:
+    """Threads that a test began end with it, or a moment later."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    left = [each for each in threading.enumerate() if each not in before and each.name not in FOR_GOOD]
+    for thread in left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    assert [thread.name for thread in left if thread.is_alive()] == [], "threads left behind"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -83,7 +84,7 @@ async def test_figures_grow_as_they_must() -> None:
         copying = [now for now in seen if now.total_bytes]
         assert {now.total_bytes for now in copying} == {int(2048 * MIB * 0.6)}
         assert {now.rate_bytes_per_s for now in copying} == {100 * MIB}
-        for before, after in zip(copying, copying[1:], strict=False):
+        for before, after in itertools.pairwise(copying):
             assert after.elapsed_ms > before.elapsed_ms
             assert after.processed_bytes >= before.processed_bytes
             assert after.iteration >= before.iteration
@@ -437,4 +438,4 @@ async def test_a_cold_guest_needs_one_pass() -> None:
                 iterations.add(figures.iteration)
             assert sim.clock.next_s < math.inf
             await sim.clock.advance(1)
-        assert iterations == {0, 1, 2}
+        assert iterations == {0, 1}

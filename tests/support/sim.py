@@ -28,7 +28,7 @@ from manager.core.effects import (
     WriteVmSettings,
 )
 from manager.core.errors import Failure, OperationError
-from manager.core.events import Event
+from manager.core.events import Event, VmStateChanged
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
 from manager.core.model import (
     ClusterConfig,
@@ -176,7 +176,7 @@ class SmallCluster:
         return [
             (event.node, event.status.value, event.cause.value)
             for event in self.seen
-            if getattr(event, "vm", None) == make_id(name) and hasattr(event, "status")
+            if isinstance(event, VmStateChanged) and event.vm == make_id(name)
         ]
 
 

@@ -67,6 +67,7 @@ PROBE_S = 2.0
 ABORT_PATIENCE_S = 10.0  # an abort that comes before the job does is tried again that long
 ABORT_RETRY_S = 0.2
 CLOSE_S = 0.6
+CLOSE_STEP_S = 0.01
 LOGIN_TRIES = 3  # what is known, then a user name, then a secret
 CHANGES_AT_ONCE = 6  # per node: each has a connection of its own, and an ssh server admits only some at once
 EVENTS_AT_ONCE = 500  # of a burst, before the loop may do something else
@@ -172,6 +173,7 @@ class LibvirtHypervisor:
 
     def _make_link(self, node: NodeConfig, login: Login) -> _Link:
         uri, read_only = uris.as_opened(node.uri), self._config.read_only
+        is_test = uris.parsed(node.uri).is_test
         loop = asyncio.get_running_loop()
         was_opened = False
 
@@ -191,7 +193,7 @@ class LibvirtHypervisor:
                     login.refused()
                 login.maybe_refused = may_be_refusal(error)
                 raise OperationError(failure_of(error, code)) from None
-            watch(connection, Watcher(event=heard, closed=heard))
+            watch(connection, Watcher(event=heard, closed=None if is_test else heard))
             return connection
 
         def heard(news: RawEvent | int) -> None:
@@ -203,7 +205,7 @@ class LibvirtHypervisor:
 
         name = f"libvirt {node.name}"
         watcher = Lane(f"{name} watch", open_watched, idle_s=None)
-        if uris.parsed(node.uri).is_test:
+        if is_test:
             link = _Link(node, login, open_plain, watcher, watcher, watcher, watcher)
         else:
             figures, jobs = Lane(f"{name} figures", open_plain), Lane(f"{name} jobs", open_plain)
@@ -261,11 +263,12 @@ class LibvirtHypervisor:
         for link in links:
             link.close(_not_connected(link.node.name, "closed"), let_finish=False)
         self._events.put_nowait(None)
-        until_s = self._clock.monotonic_s() + CLOSE_S
         # A moment for a proper goodbye to the hosts that answer; nobody waits for the others.
         lanes = [lane for link in links for lane in link.lanes]
-        while any(lane.has_threads for lane in lanes) and self._clock.monotonic_s() < until_s:
-            await asyncio.sleep(0.01)
+        for _ in range(int(CLOSE_S / CLOSE_STEP_S)):
+            if not any(lane.has_threads for lane in lanes):
+                break
+            await asyncio.sleep(CLOSE_STEP_S)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -387,6 +390,7 @@ class LibvirtHypervisor:
                 await self._call(link, link.work, run, None, "live migration", effect.vm)
         finally:
             self._aborted.discard(effect.operation)
+            self._look_again(link, effect.vm)
         if effect.autostart:
             await self._carry_autostart(target, effect.vm)
 
@@ -475,7 +479,7 @@ class LibvirtHypervisor:
             self._look_at_stopped(link)
 
     def _take_job(self, link: _Link, event: ForeignJobSeen) -> None:
-        """Tell the first sign of a job that is not ours, and its end. Its event does not say what job it is."""
+        """Tell the first sign of a job that is not ours, and its end. The event does not say what it is."""
         vm = event.vm
         if not event.active:
             if vm in link.foreign:

@@ -30,6 +30,9 @@ ALREADY: dict[VmChange, frozenset[VmStatus]] = {
 }
 """States in which a change has nothing to do: some drivers would report success, others an error."""
 
+NEEDS_RUNNING = frozenset({VmChange.PAUSE, VmChange.RESUME, VmChange.RESTART, VmChange.RESET, VmChange.SAVE})
+"""Changes that a VM without a process cannot follow; drivers disagree on the error."""
+
 
 def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange) -> str:
     """Make one change; returns the VM's name when libvirt's call does.
@@ -38,13 +41,13 @@ def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange) -> str:
         OperationError: ALREADY, or WRONG_STATE and what else libvirt says.
     """
     domain = lookup(connection, vm)
-    _refuse_if_already(domain, wanted)
+    _refuse_by_state(domain, wanted)
     try:
         _CALLS[wanted](domain)
     except libvirt.libvirtError as error:
         # In the first moments after a daemon's restart a call may fail though it was obeyed: look again.
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
-            _refuse_if_already(domain, wanted)
+            _refuse_by_state(domain, wanted)
         raise
     return cleaned(domain.name())
 
@@ -55,12 +58,15 @@ def _status(domain: libvirt.virDomain) -> VmStatus:
     return told(state, reason, has_saved_state=is_off and bool(domain.hasManagedSaveImage(0))).status
 
 
-def _refuse_if_already(domain: libvirt.virDomain, wanted: VmChange) -> None:
-    status = _status(domain)
-    if wanted is VmChange.TURN_OFF and status is VmStatus.CRASHED and not domain.isActive():
-        status = VmStatus.OFF
+def _refuse_by_state(domain: libvirt.virDomain, wanted: VmChange) -> None:
+    status, is_active = _status(domain), bool(domain.isActive())
+    text = f"it is {status.value.lower()}"
+    if wanted is VmChange.TURN_OFF and not is_active:  # crashed, and its process is gone
+        raise OperationError(Failure(code=FailureCode.ALREADY, text=text))
     if status in ALREADY.get(wanted, ()):
-        raise OperationError(Failure(code=FailureCode.ALREADY, text=f"it is {status.value.lower()}"))
+        raise OperationError(Failure(code=FailureCode.ALREADY, text=text))
+    if wanted in NEEDS_RUNNING and not is_active:
+        raise OperationError(Failure(code=FailureCode.WRONG_STATE, text=text))
 
 
 def _shut_down(domain: libvirt.virDomain) -> None:

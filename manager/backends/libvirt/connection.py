@@ -101,7 +101,7 @@ class Watcher:
     """Where a connection's news goes. Both are called in libvirt's event thread and must only pass it on."""
 
     event: Callable[[RawEvent], None]
-    closed: Callable[[int], None]
+    closed: Callable[[int], None] | None  # None for a driver inside this process: nothing can close it
 
 
 def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
@@ -120,11 +120,8 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     def iteration(_c: object, domain: libvirt.virDomain, number: int, kind: int) -> None:
         watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), number))
 
-    def closed(_c: object, reason: int, _o: object) -> None:
-        watcher.closed(reason)
-
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.registerCloseCallback(closed, None)
+    if (tell_closed := watcher.closed) is not None:
+        connection.registerCloseCallback(lambda _c, reason, _o: tell_closed(reason), None)
     connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
     for kind in (
         libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,

@@ -345,8 +345,9 @@ class RowsModel(QAbstractTableModel):
             for column in columns:
                 row.cells.pop(column, None)
             for field in fields:
-                if row.keys.pop(field, None) is not None or field in ordering:
-                    self._order_stale = self._order_stale or field in ordering
+                row.keys.pop(field, None)
+                if field in ordering:
+                    self._order_stale = True
             if self._own_order is not None and not self._order:
                 self._order_stale = True
             if searchable:
@@ -488,11 +489,10 @@ class RowsModel(QAbstractTableModel):
         """Show these rows instead: one reset; views carry selection and scroll over it by id."""
         if not self._warm_timer.isActive():
             self._warm_timer.start(300)
-        if shown == self._vis and all(row.pos == i for i, row in enumerate(shown[:1])):
-            if shown:
-                first, last = self._on_screen()
-                if first <= last:
-                    self._tell(first, last)
+        if shown == self._vis:
+            first, last = self._on_screen()
+            if first <= last:
+                self._tell(first, last)
             self.counts_changed.emit()
             return
         self.before_swap.emit()

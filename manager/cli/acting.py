@@ -1,0 +1,375 @@
+"""One command per action: names to VMs, plan, confirmation, request, waiting, one result per VM."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from manager.cli import progress
+from manager.cli.app import App
+from manager.cli.options import Settings
+from manager.cli.output import Column, print_json, print_table, say
+from manager.cli.session import NOT_REACHED, Session, did_you_mean, opened
+from manager.cli.terminal import is_terminal
+from manager.core.actions import CANCEL, ActionSpec, MigrateParameters, Plan, PlanStep, Skipped
+from manager.core.cluster import ClusterView
+from manager.core.errors import UserError
+from manager.core.ids import OperationId, VmId
+from manager.core.model import ClusterConfig, PeerRoute
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.reasons import ReasonCode, because
+from manager.core.units import count_text, duration_text
+from manager.core.work import CONTINUE_AFTER_S
+
+HAND_OVER_S = 2.0
+"""A call that was begun this long ago has reached its host: from then on it goes on without us."""
+
+GRACE_S = 6.0
+"""The longest time for handing over what was begun when the wait ran out."""
+
+LOOK_S = 0.1
+
+_NOT_STARTED = frozenset({OperationState.WAITING, OperationState.CHECKING})
+
+
+class Outcome(StrEnum):
+    """What became of one VM. The values are part of the command line's contract."""
+
+    DONE = "done"  # also when it already was so
+    SKIPPED = "skipped"  # refused
+    FAILED = "failed"
+    RUNNING = "running"  # the wait ran out; nothing is undone
+    ACCEPTED = "accepted"  # not waited for
+    PLANNED = "planned"  # only with --what-if
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One VM's line of the answer."""
+
+    vm: VmId
+    name: str
+    outcome: Outcome
+    reason: str
+    remedy: str = ""
+    unreachable: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {
+            "uuid": self.vm,
+            "vm": self.name,
+            "result": self.outcome.value,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked for."""
+
+    spec: ActionSpec[Any]
+    names: tuple[str, ...]
+    parameters: Any
+    wait_s: float | None = None  # None: to the end
+    no_wait: bool = False
+    what_if: bool = False
+    yes: bool = False
+
+
+async def carry_out(app: App, settings: Settings, request: Request) -> int:
+    """Run one action; returns the exit code.
+
+    Raises:
+        UserError: A name is unknown or ambiguous, or nothing can be reached. Nothing was done then.
+    """
+
+    def check(config: ClusterConfig) -> None:
+        target = getattr(request.parameters, "target", None)
+        names = [str(node.name) for node in config.nodes]
+        if target is not None and target not in names:
+            near = did_you_mean(target, names)
+            raise UserError(f"There is no node {target} in {config.name}.{near} Nothing was done.")
+
+    async with opened(app, settings, reading=request.what_if, check=check) as session:
+        session.need_any()
+        found = session.find(request.names)
+        plan = request.spec.plan(session.view, found, request.parameters)
+        if request.what_if:
+            return _show_plan(plan, settings)
+        if request.spec.destructive and plan.steps and not request.yes and is_terminal():
+            confirmed = await _confirm(session, plan)
+            if confirmed is None:
+                say("Nothing was done.")
+                return 1
+            plan = confirmed
+        results = [_skipped(skipped) for skipped in plan.skipped]
+        if plan.steps:
+            results += await Work(session, request, plan).results()
+        order = {vm: place for place, vm in enumerate(found)}
+        results.sort(key=lambda result: order[result.vm])
+        return _show(results, settings)
+
+
+# --- before --------------------------------------------------------------------------------------
+
+
+def _skipped(skipped: Skipped) -> Result:
+    return Result(
+        vm=skipped.vm,
+        name=skipped.name,
+        outcome=Outcome.DONE if skipped.already else Outcome.SKIPPED,
+        reason=skipped.reason.text,
+        remedy="" if skipped.already else skipped.reason.remedy,
+        unreachable=skipped.unreachable,
+    )
+
+
+def _show_plan(plan: Plan[Any], settings: Settings) -> int:
+    """``--what-if``: the plan, and nothing else."""
+    moves = plan.spec.kind is OperationKind.MIGRATE
+    rows = [
+        {
+            **Result(
+                vm=step.vm,
+                name=step.name,
+                outcome=Outcome.PLANNED,
+                reason=step.note.text if step.note else plan.spec.consequence,
+            ).as_json(),
+            "from": step.node,
+            "to": step.target if moves else None,
+        }
+        for step in plan.steps
+    ]
+    rows += [{**_skipped(s).as_json(), "from": None, "to": None} for s in plan.skipped]
+    if settings.as_json:
+        print_json(rows)
+    else:
+        keys = ["vm", "result", "from", *(["to"] if moves else []), "reason"]
+        titles = {"vm": "VM", "from": "Node"} if not moves else {"vm": "VM"}
+        columns = [Column(title=titles.get(key, key.title()), shrinks=key == "reason") for key in keys]
+        print_table(columns, [[str(row[key] or "") for key in keys] for row in rows])
+        say(f"{_title(plan)}: this is what would be done. Nothing was done.")
+    return NOT_REACHED if any(skipped.unreachable for skipped in plan.skipped) else 0
+
+
+def _title(plan: Plan[Any]) -> str:
+    what = plan.steps[0].name if len(plan.steps) == 1 else count_text(len(plan.steps), "VM")
+    return f"{plan.spec.verb} {what} in {plan.cluster}"
+
+
+async def _confirm(session: Session, plan: Plan[Any]) -> Plan[Any] | None:
+    """Ask once, with counts; again if the world changed while the question stood there."""
+    while True:
+        say(f"{_title(plan)}? {plan.spec.consequence}\n{_exceptions(plan)}".rstrip())
+        if not await session.terminal.confirm(f"{_title(plan)}?"):
+            return None
+        ids = [item.vm for item in (*plan.steps, *plan.skipped)]
+        now = plan.spec.plan(session.view, ids, plan.parameters)
+        if _essence(now) == _essence(plan) or not now.steps:
+            return now
+        say("The cluster changed while you were asked. This is what would be done now:")
+        plan = now
+
+
+def _essence(plan: Plan[Any]) -> tuple[Any, ...]:
+    return tuple((s.vm, s.node, s.target) for s in plan.steps), plan.skipped
+
+
+def _exceptions(plan: Plan[Any]) -> str:
+    reasons = Counter(skipped.reason.text for skipped in plan.skipped)
+    lines = [f"{count} skipped: {reason}" for reason, count in reasons.most_common(6)]
+    if len(reasons) > len(lines):
+        lines.append(f"and {count_text(len(reasons) - len(lines), 'more reason')}")
+    return "\n".join(lines)
+
+
+# --- while ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Work:
+    """A confirmed plan, from its request to its results. Loop thread only."""
+
+    session: Session
+    request: Request
+    plan: Plan[Any]
+    _watched: tuple[OperationId, ...] = ()
+    _begun_s: dict[OperationId, float] = field(default_factory=dict)  # when each was first seen running
+
+    async def results(self) -> list[Result]:
+        """Ask for it, wait as told, and say what became of every VM."""
+        try:
+            self._watched = self.session.runtime.request(self.plan)
+        except OSError as error:
+            raise UserError(f"{error}. Nothing was done.", exit_code=1) from error
+        try:
+            if self.request.no_wait:
+                await self._hand_over(waiting=True)
+            else:
+                await self._wait()
+        except asyncio.CancelledError:
+            self._interrupted()
+            raise
+        operations = self._operations()
+        return [self._result(step, operations.get(step.vm)) for step in self.plan.steps]
+
+    async def _wait(self) -> None:
+        title = self.plan.spec.verb
+        with progress.shown(self.session.runtime, title, self._operations, len(self.plan.steps)):
+            try:
+                async with asyncio.timeout(self.request.wait_s):
+                    await self.session.runtime.ended(self._watched)
+                return
+            except TimeoutError:
+                await self._hand_over(waiting=False)
+        left = [o for o in self._operations().values() if o.state in _NOT_STARTED]
+        if left and self.session.outlives_us and self.session.runtime.engine.is_owner:
+            say(
+                f"{count_text(len(left), 'VM')} of these still wait for their turn. The next Muster that works on "
+                f"{self.plan.cluster} within {duration_text(CONTINUE_AFTER_S)} goes on with them; "
+                "“muster vm cancel” drops them."
+            )
+
+    def _operations(self) -> dict[VmId, Operation]:
+        """The watched operations by VM, as they stand now."""
+        known = self.session.view.operations
+        if self.plan.action == CANCEL.id:
+            found = [known[key] for key in self._watched if key in known]
+        else:
+            found = [o for o in known.values() if o.parent in self._watched]
+        return {operation.vm: operation for operation in found if operation.vm is not None}
+
+    async def _hand_over(self, *, waiting: bool) -> None:
+        """Stay until the hosts have what was begun, so that it goes on when this process is gone.
+
+        `waiting`: also until everything that waits for its turn was begun; nobody else would begin it.
+        Where another process owns the operations, it has them as soon as it says so.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + GRACE_S
+        told = False
+        while True:
+            operations = list(self._operations().values())
+            if not self.session.runtime.engine.is_owner:
+                open_ones = [] if operations else [None]
+            elif not self.session.outlives_us:
+                return
+            else:
+                open_ones = [o for o in operations if not self._is_handed_over(o, waiting=waiting)]
+            if not open_ones or (not waiting and loop.time() > deadline_s):
+                return
+            queued = sum(o.state is OperationState.WAITING for o in operations)
+            if queued and waiting and not told:
+                told = True
+                say(
+                    f"{count_text(queued, 'VM')} of these wait for their turn; "
+                    "this command stays until they were started. Ctrl-C drops them."
+                )
+            await asyncio.sleep(LOOK_S)
+
+    def _is_handed_over(self, operation: Operation, *, waiting: bool) -> bool:
+        if operation.state is OperationState.WAITING:
+            return not waiting
+        if operation.state is OperationState.CHECKING:
+            return False
+        if operation.state is not OperationState.RUNNING or operation.id in self.session.view.progress:
+            return True
+        now_s = asyncio.get_running_loop().time()
+        return now_s - self._begun_s.setdefault(operation.id, now_s) >= HAND_OVER_S
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: what waits is dropped, what runs goes on; both are said."""
+        left = [o for o in self._operations().values() if not o.is_over]
+        waiting = [o for o in left if o.state in _NOT_STARTED]
+        lines = ["interrupted."]
+        if waiting:
+            try:
+                self.session.runtime.cancel(tuple(o.id for o in waiting))
+                lines.append(f"{count_text(len(waiting), 'VM')}: not started; nothing was done.")
+            except OSError as error:
+                lines.append(f"{count_text(len(waiting), 'VM')}: {error}")
+        running = len(left) - len(waiting)
+        if running:
+            noun = "move" if self.plan.spec.kind is OperationKind.MIGRATE else "operation"
+            what = count_text(running, noun)
+            if not self.session.outlives_us:
+                lines.append(f"{what}: ended with this command, as its simulated hosts do.")
+            elif self._through_us:
+                lines.append(f"{what} through this computer: given up; the VMs stay where they were.")
+            else:
+                lines.append(f"{what} {'goes' if running == 1 else 'go'} on on the hosts.")
+        say("\n".join(lines))
+
+    # --- after ---------------------------------------------------------------------------------
+
+    @property
+    def _through_us(self) -> bool:
+        parameters = self.request.parameters
+        return (
+            isinstance(parameters, MigrateParameters) and parameters.route is PeerRoute.THROUGH_THIS_COMPUTER
+        )
+
+    def _result(self, step: PlanStep, operation: Operation | None) -> Result:
+        view = self.session.view
+        result = Result(vm=step.vm, name=step.name, outcome=Outcome.RUNNING, reason="")
+        if operation is None or not operation.is_over:
+            if self.request.no_wait:
+                return replace(
+                    result, outcome=Outcome.ACCEPTED, reason=because(ReasonCode.ACCEPTED).text
+                )
+            seconds = f"{self.request.wait_s or 0.0:g}"
+            reason = because(ReasonCode.STILL_RUNNING_WAIT_OVER, seconds=seconds).text
+            if operation is not None and operation.state is OperationState.WAITING and operation.reason:
+                reason = f"{reason}; not started: {operation.reason.text}"
+            return replace(result, reason=reason)
+        done = operation.state is OperationState.DONE
+        if self.plan.action == CANCEL.id:
+            done = not done
+        if operation.reason is not None:
+            reason, remedy = operation.reason.text, operation.reason.remedy
+        else:
+            reason, remedy = _place(view, step.vm), ""
+        return replace(
+            result,
+            outcome=Outcome.DONE if done else Outcome.FAILED,
+            reason=f"it ended first: {reason}" if self.plan.action == CANCEL.id and not done else reason,
+            remedy="" if done else remedy,
+        )
+
+
+def _place(view: ClusterView, vm_id: VmId) -> str:
+    """Where a VM is now and how, as the reason of what simply worked: ``running on n1``."""
+    vm = view.vms.get(vm_id)
+    if vm is None:
+        return because(ReasonCode.DONE).text
+    return f"{vm.status.value.lower()} on {vm.owner}"
+
+
+def _show(results: Sequence[Result], settings: Settings) -> int:
+    if settings.as_json:
+        print_json([result.as_json() for result in results])
+    else:
+        columns = [Column(title="VM"), Column(title="Result"), Column(title="Reason", shrinks=False)]
+        print_table(columns, [[r.name, r.outcome.value, r.reason] for r in results])
+    remedies = dict.fromkeys(r.remedy for r in results if r.remedy)
+    for remedy in list(remedies)[:5]:
+        say(remedy.replace("Or move through this computer.", "Or use --through-this-computer."))
+    if is_terminal() and len(results) > 1:
+        counts = Counter(r.outcome.value for r in results)
+        say(", ".join(f"{count} {word}" for word, count in counts.items()) + ".")
+    return exit_code(results)
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """0 all done or accepted; 3 a VM's node cannot be reached; 1 anything else."""
+    if any(result.unreachable for result in results):
+        return NOT_REACHED
+    good = (Outcome.DONE, Outcome.ACCEPTED)
+    return 0 if all(result.outcome in good for result in results) else 1
+
+

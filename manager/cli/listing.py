@@ -1,0 +1,257 @@
+"""What there is to see: ``cluster show``, ``node list``, ``vm list``, ``vm show``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from manager.cli.app import App
+from manager.cli.options import Settings
+from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table
+from manager.cli.session import NOT_REACHED, Session, did_you_mean, opened
+from manager.core.ids import Kind
+from manager.core.model import NodeStatus, Vm, VmStatus
+from manager.core.placement import planner
+from manager.core.query.fields import FIELDS, FieldKind, FieldSpec, Unavailable
+from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
+
+SHRINKS = frozenset({"information", "tags"})
+"""Columns that give way on a narrow terminal."""
+
+
+def fields_of(kind: Kind, words: str | None, *, as_json: bool) -> list[FieldSpec]:
+    """The fields asked for with ``--columns a,b``; by default all for JSON, else those shown unasked.
+
+    Raises:
+        click.BadParameter: A word is no field; with the nearest ones.
+    """
+    known = FIELDS[kind]
+    if words is None:
+        # Figures that must be measured first are shown when they are asked for.
+        return [f for f in known.values() if as_json or (f.shown and not f.sample)]
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise click.BadParameter(f"needs field names, for example {','.join(list(known)[:3])}.")
+    return [field_of(kind, name) for name in dict.fromkeys(names)]
+
+
+def field_of(kind: Kind, name: str) -> FieldSpec:
+    """One field by its name.
+
+    Raises:
+        click.BadParameter: There is none; with the nearest ones.
+    """
+    spec = FIELDS[kind].get(name)
+    if spec is None:
+        near = did_you_mean(name, FIELDS[kind])
+        raise click.BadParameter(f"there is no field {name}.{near} Fields: {', '.join(FIELDS[kind])}.")
+    return spec
+
+
+async def show_list(
+    app: App, settings: Settings, kind: Kind, columns: Sequence[FieldSpec], sort: tuple[FieldSpec, bool]
+) -> int:
+    """``node list`` and ``vm list``. `sort`: by which field, and whether downwards."""
+    async with opened(app, settings, reading=True) as session:
+        if kind is Kind.NODE:
+            missing = session.warn_of_unreachable()
+        else:
+            session.need_any()
+            missing = 0
+        explicit = [*columns, sort[0]]
+        if any(f.sample for f in explicit) and not (settings.as_json and _is_everything(kind, columns)):
+            await session.sample()
+        view = session.view
+        rows = _sorted(session, view.nodes.values() if kind is Kind.NODE else view.vms.values(), kind, *sort)
+        if settings.as_json:
+            print_json([{f.name: f.as_json(view, row) for f in columns} for row in rows])
+        else:
+            print_table([_column(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
+        return NOT_REACHED if missing and missing == len(view.nodes) else 0
+
+
+def _is_everything(kind: Kind, columns: Sequence[FieldSpec]) -> bool:
+    return len(columns) == len(FIELDS[kind])
+
+
+def _column(spec: FieldSpec) -> Column:
+    title = f"{spec.title} ({spec.unit})" if spec.unit else spec.title
+    return Column(title=title, right=spec.kind.is_number, shrinks=spec.name in SHRINKS)
+
+
+def _sorted(session: Session, rows: Iterable[Any], kind: Kind, spec: FieldSpec, down: bool) -> list[Any]:
+    """By the field, then by name; what is not known comes last either way."""
+    view = session.view
+    name = FIELDS[kind]["name"]
+    known: list[Any] = []
+    unknown: list[Any] = []
+    for row in sorted(rows, key=lambda row: (name.sort_key(view, row), row.id)):
+        value = spec.value(view, row)
+        (unknown if value is None or isinstance(value, Unavailable) else known).append(row)
+    known.sort(key=lambda row: spec.sort_key(view, row), reverse=down)
+    return known + unknown
+
+
+# --- one cluster -----------------------------------------------------------------------------------
+
+
+async def show_cluster(app: App, settings: Settings) -> int:
+    """``cluster show``: where it stands, in one look."""
+    async with opened(app, settings, reading=True) as session:
+        view, config = session.view, session.config
+        missing = session.warn_of_unreachable()
+        by_status = Counter(vm.status for vm in view.vms.values())
+        problems = sorted(view.problems.values(), key=lambda problem: (problem.since_s, problem.key))
+        fields = FIELDS[Kind.PROBLEM]
+        up = [node for node in view.nodes.values() if node.is_up]
+        counts = {status.value: by_status[status] for status in VmStatus if by_status[status]}
+        memory_mib = sum(node.facts.memory_mib for node in up if node.facts)
+        if settings.as_json:
+            print_json(
+                [
+                    {
+                        "name": config.name,
+                        "tier": config.tier.value,
+                        "read_only": config.read_only,
+                        "file": str(session.source) if session.source else None,
+                        "nodes": len(view.nodes),
+                        "nodes_up": len(up),
+                        "cpus": sum(node.facts.cpus for node in up if node.facts),
+                        "memory_mib": memory_mib,
+                        "vms": len(view.vms),
+                        "vms_by_status": counts,
+                        "problems": [
+                            {f.name: f.as_json(view, problem) for f in fields.values()} for problem in problems
+                        ],
+                    }
+                ]
+            )
+        else:
+            statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
+            states = Counter(node.status for node in view.nodes.values())
+            nodes = ", ".join(f"{states[status]} {status.value}" for status in NodeStatus if states[status])
+            pairs = [
+                ("Name", config.name),
+                ("Tier", _TIERS.get(config.tier.value, config.tier.value)),
+                ("Nodes", f"{len(view.nodes)}: {nodes}"),
+                ("VMs", f"{len(view.vms)}: {statuses}" if statuses else "0"),
+                ("Memory", f"{mib_text(memory_mib)} on the nodes that are up"),
+            ]
+            if session.source:
+                pairs.append(("File", str(session.source)))
+            if config.read_only:
+                pairs.append(("Access", "read-only"))
+            print_pairs(pairs)
+            if problems:
+                print_heading(f"{count_text(len(problems), 'problem')}")
+                wanted = [fields[name] for name in ("since", "subject", "reason", "remedy")]
+                print_table(
+                    [_column(f) for f in wanted],
+                    [[f.cell(view, problem) for f in wanted] for problem in problems],
+                )
+        return NOT_REACHED if missing == len(view.nodes) else 0
+
+
+_TIERS = {
+    "demo": "demo: simulated, nothing real is touched",
+    "managed": "managed: no automatic failover",
+    "high availability": "high availability: Pacemaker restarts VMs of a lost node",
+}
+
+
+# --- one VM ----------------------------------------------------------------------------------------
+
+
+async def show_vm(app: App, settings: Settings, name: str) -> int:
+    """``vm show``: everything that is known of one VM."""
+    async with opened(app, settings, reading=True) as session:
+        session.need_any()
+        vm = session.view.vms[session.find([name])[0]]
+        if settings.as_json:
+            print_json([_vm_json(session, vm)])
+        else:
+            _print_vm(session, vm)
+        return 0
+
+
+def _vm_json(session: Session, vm: Vm) -> dict[str, Any]:
+    view, config = session.view, vm.config
+    shown: dict[str, Any] = {f.name: f.as_json(view, vm) for f in FIELDS[Kind.VM].values()}
+    shown["notes"] = [note.text for note in vm.notes]
+    shown["cannot_be_moved_because"] = [reason.text for reason in planner.obstacles(view.config, vm)]
+    shown["sightings"] = [
+        {"node": s.node, "name": s.name, "status": s.status.value, "cause": s.cause.value}
+        for s in sorted(view.sightings(vm.id).values(), key=lambda s: s.node)
+    ]
+    shown["definition"] = config and {
+        "title": config.title,
+        "machine": config.machine,
+        "arch": config.arch,
+        "cpu_mode": config.cpu_mode,
+        "autostart": config.autostart,
+        "persistent": config.persistent,
+        "snapshots": config.snapshots,
+        "graphics": list(config.graphics),
+        "host_devices": list(config.host_devices),
+        "disks": [asdict(disk) for disk in config.disks],
+        "interfaces": [asdict(interface) for interface in config.interfaces],
+    }
+    shown["story"] = [{"at": iso_text(line.at_s), "text": line.text} for line in view.story(vm.id)]
+    return shown
+
+
+def _print_vm(session: Session, vm: Vm) -> None:
+    view, config = session.view, vm.config
+    own_parts = ("information", "disks", "networks")
+    pairs = []
+    for spec in FIELDS[Kind.VM].values():
+        if spec.sample or spec.name in own_parts:
+            continue
+        unit = f" {spec.unit}" if spec.unit and spec.kind is not FieldKind.TEXT else ""
+        cell = spec.cell(view, vm)
+        pairs.append((spec.title, f"{cell}{unit}" if cell and cell[0].isdigit() else cell))
+    print_pairs(pair for pair in pairs if pair[1])
+    _print_part("Information", [note.text for note in vm.notes])
+    _print_part("Cannot be moved live", [r.text for r in planner.obstacles(view.config, vm)])
+    if config is not None and config.disks:
+        print_heading("Disks")
+        titles = ("Target", "Device", "Source", "Kind", "Format", "Cache", "Size")
+        print_table(
+            [Column(title=title, right=title == "Size") for title in titles],
+            [
+                [
+                    disk.target,
+                    disk.device + (", read-only" if disk.read_only else ""),
+                    disk.source or "empty",
+                    disk.kind,
+                    disk.format,
+                    disk.cache or "default",
+                    "" if disk.capacity_bytes is None else size_text(disk.capacity_bytes),
+                ]
+                for disk in config.disks
+            ],
+        )
+    if config is not None and config.interfaces:
+        print_heading("Networks")
+        print_table(
+            [Column(title=title) for title in ("MAC", "Kind", "Source", "Model")],
+            [[each.mac, each.kind, each.source, each.model] for each in config.interfaces],
+        )
+    sightings = sorted(view.sightings(vm.id).values(), key=lambda s: s.node)
+    if len(sightings) > 1:
+        print_heading("Defined on")
+        print_table(
+            [Column(title=title) for title in ("Node", "Name", "Status", "Cause")],
+            [[s.node, s.name, s.status.value, s.cause.value] for s in sightings],
+        )
+    _print_part("Story", [f"{time_text(line.at_s)}  {line.text}" for line in view.story(vm.id)])
+
+
+def _print_part(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        print_heading(title)
+        print_pairs((line, "") for line in lines)

@@ -1,0 +1,357 @@
+"""The actions as the window has them: one QAction each, made from `ActionSpec`, counted over the selection."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QMenu, QWidget
+
+from manager.core.actions import (
+    ACTIONS,
+    LIVE_MIGRATE,
+    PRIORITY,
+    ActionSpec,
+    Allowed,
+    Group,
+    MigrateParameters,
+    PriorityParameters,
+)
+from manager.core.changes import ChangeSet
+from manager.core.cluster import ClusterView
+from manager.core.ids import Kind, NodeId, VmId
+from manager.core.model import Priority
+from manager.core.reasons import Reason, ReasonCode, because
+from manager.ui.icons import icon
+from manager.ui.theme import Look
+
+_SLICE_S = 0.006
+"""How long one turn of counting may take."""
+
+_AT_ONCE = 60
+"""Selections up to this size are counted at once, larger ones between other work."""
+
+_RECOUNT_LARGE_MS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the menus: an action with its parameters."""
+
+    id: str
+    spec: ActionSpec[Any]
+    parameters: Any
+    title: str
+    shortcut: str = ""
+    submenu: str = ""  # title of the submenu it stands in
+    asks_target: bool = False  # opens the plan with the choice of a node
+
+
+_PRIORITY_KEYS = {Priority.HIGH: "1", Priority.MEDIUM: "2", Priority.LOW: "3", Priority.NO_AUTO_START: "0"}
+
+
+def _entries() -> tuple[Entry, ...]:
+    made: list[Entry] = []
+    for spec in ACTIONS.values():
+        if spec is LIVE_MIGRATE:
+            best = MigrateParameters()
+            made.append(
+                Entry("vm.live_migrate.best", spec, best, "Best node", "Ctrl+Shift+M", "Live migrate")
+            )
+            made.append(
+                Entry(
+                    "vm.live_migrate.select",
+                    spec,
+                    best,
+                    "Select node…",
+                    spec.shortcut,
+                    "Live migrate",
+                    asks_target=True,
+                )
+            )
+        elif spec is PRIORITY:
+            for priority, key in _PRIORITY_KEYS.items():
+                made.append(
+                    Entry(
+                        f"vm.priority.{priority.name.lower()}",
+                        spec,
+                        PriorityParameters(priority=priority),
+                        priority.title,
+                        f"Ctrl+Alt+{key}",
+                        spec.title,
+                    )
+                )
+        else:
+            made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
+    return tuple(made)
+
+
+ENTRIES = _entries()
+"""All lines of the menus, in their order."""
+
+
+class PassView:
+    """A view with the sums over a node's VMs remembered, for one pass over many VMs.
+
+    Asking where each of 8,000 VMs fits adds up every node's VMs each time; within one pass they are the same.
+    """
+
+    def __init__(self, view: ClusterView) -> None:
+        self._view = view
+        self.id = view.id
+        self.config = view.config
+        self.revision = view.revision
+        self.now_s = view.now_s
+        self.nodes = view.nodes
+        self.vms = view.vms
+        self.operations = view.operations
+        self.claims = view.claims
+        self._mib: dict[NodeId, int] = {}
+
+    def committed_mib(self, node: NodeId) -> int:
+        """Memory in use on a node, as at the start of this pass."""
+        found = self._mib.get(node)
+        if found is None:
+            found = self._mib[node] = self._view.committed_mib(node)
+        return found
+
+    def committed_vcpus(self, node: NodeId) -> int:
+        """vCPUs in use on a node."""
+        return self._view.committed_vcpus(node)
+
+
+def pass_view(view: ClusterView) -> ClusterView:
+    """The view for one pass over many VMs; not to be kept."""
+    return cast(ClusterView, PassView(view))
+
+
+@dataclass(slots=True)
+class Count:
+    """To how many of the selected an action applies, and why not to the others."""
+
+    allowed: int = 0
+    total: int = 0
+    looked: int = 0
+    denied: Counter[Reason] = field(default_factory=Counter)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all were looked at."""
+        return self.looked == self.total
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it applies to any, as far as known."""
+        return self.allowed > 0
+
+    @property
+    def text(self) -> str:
+        """``35 of 37``; with an ellipsis while it is still being counted."""
+        if not self.total:
+            return ""
+        return f"{self.allowed} of {self.total}" if self.is_complete else f"… of {self.total}"
+
+    def reasons(self, most: int = 4) -> list[str]:
+        """Why it does not apply, the most frequent first, each with its number if there are several."""
+        found = self.denied.most_common(most)
+        lines = [r.text if self.total == 1 else f"{n} × {r.text}" for r, n in found]
+        left = sum(self.denied.values()) - sum(n for _, n in found)
+        return [*lines, f"{left} × other reasons"] if left else lines
+
+
+class ActionCenter(QObject):
+    """Owns the QActions. Counts verdicts lazily and off the fast path."""
+
+    wanted = Signal(object)  # Entry
+    counted = Signal()
+
+    def __init__(self, look: Look, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._look = look
+        self._view: ClusterView | None = None
+        self._ids: tuple[VmId, ...] = ()
+        self._set: frozenset[str] = frozenset()
+        self._work: list[tuple[Entry, int]] = []
+        self._pass: ClusterView | None = None
+        self._restart = False
+        self.counts: dict[str, Count] = {entry.id: Count() for entry in ENTRIES}
+        self._fresh: dict[str, Count] = {}
+        self.actions: dict[str, QAction] = {}
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._slice)
+        self._again = QTimer(self)
+        self._again.setSingleShot(True)
+        self._again.timeout.connect(self.recount)
+        for entry in ENTRIES:
+            action = QAction(entry.title, self)
+            if entry.shortcut:
+                action.setShortcut(QKeySequence(entry.shortcut))
+            action.setEnabled(False)
+            action.triggered.connect(_emit(self.wanted, entry))
+            parent.addAction(action)
+            self.actions[entry.id] = action
+
+    @property
+    def ids(self) -> tuple[VmId, ...]:
+        """The VMs that the actions are about."""
+        return self._ids
+
+    @property
+    def view(self) -> ClusterView | None:
+        """The cluster that the actions are about."""
+        return self._view
+
+    def dress(self) -> None:
+        """Give the actions their icons in the theme's colours."""
+        t = self._look.tokens
+        for entry in ENTRIES:
+            if entry.spec.icon:
+                self.actions[entry.id].setIcon(icon(entry.spec.icon, t.dim, t.faint))
+
+    def aim(self, view: ClusterView | None, ids: Iterable[str]) -> None:
+        """Say what is selected."""
+        self._view = view
+        self._ids = tuple(VmId(key) for key in ids)
+        self._set = frozenset(self._ids)
+        self.recount()
+
+    def take(self, view: ClusterView, changes: ChangeSet) -> None:
+        """Count anew if the change may have another verdict for what is selected."""
+        if view is not self._view or not self._ids:
+            return
+        vms = changes[Kind.VM]
+        nodes = changes[Kind.NODE]
+        hit = any(n - _LOAD for k, n in vms.updated.items() if k in self._set) or bool(
+            vms.removed & self._set
+        )
+        if not hit:
+            hit = any(names & _NODE_MATTERS for names in nodes.updated.values())
+        if not hit:
+            return
+        if len(self._ids) <= _AT_ONCE:
+            self.recount()
+        elif not self._again.isActive():
+            self._again.start(_RECOUNT_LARGE_MS)
+
+    def recount(self) -> None:
+        """Ask every action about every selected VM: at once if few, in slices if many."""
+        self._again.stop()
+        self._timer.stop()
+        total = len(self._ids)
+        self._fresh = {entry.id: Count(total=total) for entry in ENTRIES}
+        self._work = [(entry, 0) for entry in ENTRIES]
+        self._pass = pass_view(self._view) if self._view is not None else None
+        if self._view is None or not total:
+            self._finish()
+        elif total <= _AT_ONCE:
+            self._count_until(None)
+        else:
+            if any(count.total != total for count in self.counts.values()):
+                # Another selection: say at once that the counts are not known yet.
+                for entry in ENTRIES:
+                    self.counts[entry.id] = Count(total=total)
+                    self.actions[entry.id].setEnabled(True)
+                self.counted.emit()
+            self._timer.start(0)
+
+    def _slice(self) -> None:
+        self._count_until(time.monotonic() + _SLICE_S)
+
+    def _count_until(self, end: float | None) -> None:
+        assert self._pass is not None
+        while self._work:
+            entry, at = self._work.pop()
+            at = self._count_some(entry, at, self._pass, end)
+            if at < len(self._ids):
+                self._work.append((entry, at))
+                self._timer.start(4)  # others have their turn
+                return
+        self._finish()
+
+    def _count_some(self, entry: Entry, at: int, view: ClusterView, end: float | None) -> int:
+        count = self._fresh[entry.id]
+        while at < len(self._ids):
+            found = entry.spec.verdict(view, self._ids[at], entry.parameters)
+            at += 1
+            count.looked = at
+            if isinstance(found, Allowed):
+                count.allowed += 1
+            else:
+                count.denied[found.reason] += 1
+            if end is not None and at % 16 == 0 and time.monotonic() > end:
+                break
+        return at
+
+    def _finish(self) -> None:
+        self.counts = self._fresh
+        self._pass = None
+        for entry in ENTRIES:
+            count = self.counts[entry.id]
+            action = self.actions[entry.id]
+            action.setEnabled(count.is_enabled)
+            action.setToolTip(self.explain(entry))
+        self.counted.emit()
+
+    def explain(self, entry: Entry) -> str:
+        """What it does, its key, and why it does not apply where it does not."""
+        count = self.counts[entry.id]
+        lines = [entry.spec.doc]
+        if not count.total:
+            lines.append("No VM is selected.")
+        else:
+            if count.total > 1:
+                lines.append(f"Applies to {count.text}.")
+            lines += [f"Not: {text}" if count.total == 1 else text for text in count.reasons()]
+        return "\n".join(lines)
+
+    def why_not(self) -> list[tuple[str, str, list[str]]]:
+        """Title, count and reasons of every action that does not apply to all that is selected."""
+        found = []
+        for entry in ENTRIES:
+            count = self.counts[entry.id]
+            reasons = count.reasons(8)
+            if not count.total:
+                reasons = [because(ReasonCode.NOT_KNOWN).text if self._view is None else "no VM is selected"]
+            if reasons:
+                title = f"{entry.submenu} › {entry.title}" if entry.submenu else entry.title
+                found.append((title, count.text, reasons))
+        return found
+
+    def fill(self, menu: QMenu) -> None:
+        """Put all actions in a menu, in their groups."""
+        menu.setToolTipsVisible(True)
+        last: Group | None = None
+        submenus: dict[str, QMenu] = {}
+        for entry in ENTRIES:
+            if last is not None and entry.spec.group is not last:
+                menu.addSeparator()
+            last = entry.spec.group
+            if entry.submenu:
+                if entry.submenu not in submenus:
+                    sub = submenus[entry.submenu] = menu.addMenu(entry.submenu)
+                    sub.setToolTipsVisible(True)
+                submenus[entry.submenu].addAction(self.actions[entry.id])
+            else:
+                menu.addAction(self.actions[entry.id])
+
+
+_LOAD = frozenset({"load"})
+_NODE_MATTERS = frozenset({"status", "holds", "facts", "*"})
+
+
+def _emit(signal: Any, entry: Entry) -> Any:
+    return lambda *_: signal.emit(entry)
+
+
+def grouped(entries: Sequence[Entry] = ENTRIES) -> list[tuple[Group, list[Entry]]]:
+    """The entries by group, in order."""
+    found: dict[Group, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.spec.group, []).append(entry)
+    return list(found.items())

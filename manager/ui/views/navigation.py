@@ -1,0 +1,229 @@
+"""The tree on the left: open clusters, their pages, and the lists in them, with live counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QPainter
+from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTreeWidget, QTreeWidgetItem
+
+from manager.core.ids import ClusterId, NodeId
+from manager.core.model import Tier
+from manager.services.runtime import Runtime
+from manager.ui.icons import state_pixmap
+from manager.ui.models.tones import node_shape
+from manager.ui.tally import Tally
+from manager.ui.theme import Look, font
+
+PLACE = int(Qt.ItemDataRole.UserRole)
+COUNT = PLACE + 1
+SHAPE = PLACE + 2
+COLOUR = PLACE + 3
+ALERT = PLACE + 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one can be in the window."""
+
+    cluster: ClusterId
+    page: str  # overview, roles, nodes
+    scope: str = ""  # of roles: attention, unmovable, moving, node:NAME
+
+
+SCOPES = {
+    "attention": "Needs attention",
+    "unmovable": "Cannot be moved",
+    "moving": "Moving",
+}
+
+
+class NavigationDelegate(QStyledItemDelegate):
+    """A name with its count beside it, quieter."""
+
+    def __init__(self, look: Look, tree: QTreeWidget) -> None:
+        super().__init__(tree)
+        self._look = look
+        self._bold = font(bold=True)
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """A line of the list."""
+        return QSize(120, self._look.sizes.row_px)
+
+    def paint(
+        self,
+        painter: QPainter,
+        option: QStyleOptionViewItem,
+        index: QModelIndex | QPersistentModelIndex,
+    ) -> None:
+        """Band, shape, name, count."""
+        t = self._look.tokens
+        area = QRect(option.rect)  # type: ignore[attr-defined]
+        selected = bool(option.state & QStyle.StateFlag.State_Selected)  # type: ignore[attr-defined]
+        hover = bool(option.state & QStyle.StateFlag.State_MouseOver)  # type: ignore[attr-defined]
+        if selected or hover:
+            painter.fillRect(area, t.selection if selected else t.hover)
+        painter.save()
+        x = area.left() + 4
+        colour = index.data(COLOUR)
+        if colour:
+            painter.fillRect(QRect(x - 2, area.top() + 5, 3, area.height() - 10), QColor(colour))
+            painter.setFont(self._bold)
+            x += 7
+        shape = index.data(SHAPE)
+        if shape:
+            ratio = painter.device().devicePixelRatio()
+            pixmap = state_pixmap(shape[0], t.colour(shape[1]), ratio)
+            painter.drawPixmap(x, area.top() + (area.height() - 10) // 2, pixmap)
+            x += 16
+        metrics = painter.fontMetrics()
+        count = str(index.data(COUNT) or "")
+        count_width = metrics.horizontalAdvance(count) + 16 if count else 4
+        room = max(20, area.right() - x - count_width)
+        name = metrics.elidedText(
+            str(index.data(Qt.ItemDataRole.DisplayRole)), Qt.TextElideMode.ElideMiddle, room
+        )
+        middle = int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
+        painter.setPen(t.text)
+        painter.drawText(QRect(x, area.top(), room, area.height()), middle, name)
+        if count:
+            x += metrics.horizontalAdvance(name) + 10
+            painter.setPen(t.colour(index.data(ALERT) or "dim"))
+            painter.drawText(QRect(x, area.top(), count_width, area.height()), middle, count)
+        painter.restore()
+
+
+class Navigation(QTreeWidget):
+    """Clusters, pages, lists. Selecting an item goes there."""
+
+    went = Signal(object)  # Place
+
+    def __init__(self, look: Look) -> None:
+        super().__init__()
+        self._look = look
+        self._items: dict[Place, QTreeWidgetItem] = {}
+        self._quiet = False
+        self.setAccessibleName("Navigation")
+        self.setHeaderHidden(True)
+        self.setIndentation(13)
+        self.setRootIsDecorated(True)
+        self.setUniformRowHeights(True)
+        self.setMinimumWidth(130)
+        self.setItemDelegate(NavigationDelegate(look, self))
+        self.setMouseTracking(True)
+        self.setExpandsOnDoubleClick(False)
+        self.currentItemChanged.connect(self._current_changed)
+        look.changed.connect(self.viewport().update)
+
+    @property
+    def place(self) -> Place | None:
+        """Where the window is."""
+        item = self.currentItem()
+        return item.data(0, PLACE) if item is not None else None
+
+    @property
+    def places(self) -> list[Place]:
+        """All places, from top to bottom."""
+        return list(self._items)
+
+    def add_cluster(self, runtime: Runtime) -> None:
+        """Add a cluster with its pages."""
+        cluster = runtime.id
+        config = runtime.view.config
+        root = self._item(None, str(cluster), Place(cluster, "overview"), colour=config.colour)
+        root.setToolTip(0, f"{cluster}: {_tier_text(config.tier, config.read_only)}")
+        self._item(root, "Overview", Place(cluster, "overview", "page"))
+        roles = self._item(root, "Roles", Place(cluster, "roles"))
+        for key, title in SCOPES.items():
+            self._item(roles, title, Place(cluster, "roles", key))
+        nodes = self._item(root, "Nodes", Place(cluster, "nodes"))
+        for name in runtime.view.nodes:
+            self._item(nodes, name, Place(cluster, "roles", f"node:{name}"))
+        root.setExpanded(True)
+        roles.setExpanded(True)
+        nodes.setExpanded(len(runtime.view.nodes) <= 8)
+
+    def remove_cluster(self, cluster: ClusterId) -> None:
+        """Take a cluster away."""
+        for place in [p for p in self._items if p.cluster == cluster]:
+            item = self._items.pop(place)
+            if item.parent() is None:
+                self.takeTopLevelItem(self.indexOfTopLevelItem(item))
+
+    def go(self, place: Place) -> bool:
+        """Select a place's item; False if there is none."""
+        item = self._items.get(place)
+        if item is None:
+            return False
+        self.setCurrentItem(item)
+        return True
+
+    def show_counts(self, runtime: Runtime, tally: Tally) -> None:
+        """Bring the counts of a cluster up to date."""
+        cluster, view = runtime.id, runtime.view
+        self._count(Place(cluster, "roles"), len(view.vms))
+        self._count(Place(cluster, "nodes"), len(view.nodes))
+        self._count(Place(cluster, "roles", "attention"), len(tally.attention), "crashed")
+        self._count(Place(cluster, "roles", "unmovable"), len(tally.unmovable))
+        self._count(Place(cluster, "roles", "moving"), len(tally.moving), "accent")
+        for name, node in view.nodes.items():
+            item = self._items.get(Place(cluster, "roles", f"node:{name}"))
+            if item is not None:
+                _set(item, SHAPE, node_shape(node))
+                _set(item, COUNT, str(node.vms_total))
+                tip = f"{name}: {node.status.value}"
+                if node.information is not None:
+                    tip += f"\n{node.information.text}"
+                if item.toolTip(0) != tip:
+                    item.setToolTip(0, tip)
+
+    def _count(self, place: Place, count: int, alert: str = "") -> None:
+        item = self._items.get(place)
+        if item is not None:
+            _set(item, COUNT, str(count))
+            _set(item, ALERT, alert if count else "")
+
+    def _item(
+        self, parent: QTreeWidgetItem | None, title: str, place: Place, colour: str = ""
+    ) -> QTreeWidgetItem:
+        item = QTreeWidgetItem([title])
+        item.setData(0, PLACE, place)
+        if colour:
+            item.setData(0, COLOUR, colour)
+        if parent is None:
+            self.addTopLevelItem(item)
+        else:
+            parent.addChild(item)
+        self._items[place] = item
+        return item
+
+    def _current_changed(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
+        if item is not None:
+            self.went.emit(item.data(0, PLACE))
+
+
+def _set(item: QTreeWidgetItem, role: int, value: Any) -> None:
+    if item.data(0, role) != value:
+        item.setData(0, role, value)
+
+
+def _tier_text(tier: Tier, read_only: bool) -> str:
+    text = {
+        Tier.DEMO: "a demo: simulated inside this program",
+        Tier.MANAGED: "managed: no automatic failover",
+        Tier.HIGH_AVAILABILITY: "high availability: failover by Pacemaker",
+    }[tier]
+    return f"{text}, read-only" if read_only else text
+
+
+def tier_text(runtime: Runtime) -> str:
+    """The cluster's tier as the status bar says it."""
+    config = runtime.view.config
+    return _tier_text(config.tier, config.read_only)
+
+
+def node_of(scope: str) -> NodeId | None:
+    """The node of a scope ``node:NAME``."""
+    return NodeId(scope.removeprefix("node:")) if scope.startswith("node:") else None

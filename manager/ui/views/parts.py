@@ -1,0 +1,332 @@
+"""Small pieces that the views are built of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from PySide6.QtCore import QEvent, QObject, QRect, QSize, Qt
+from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QPainter, QPaintEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from manager.ui.models.rows_model import plain
+from manager.ui.theme import Look
+
+
+def hairline(*, vertical: bool = False) -> QFrame:
+    """A separator of one pixel."""
+    line = QFrame()
+    line.setObjectName("hairline")
+    if vertical:
+        line.setFixedWidth(1)
+    else:
+        line.setFixedHeight(1)
+    return line
+
+
+def text_label(text: str = "", style: str = "", *, wrap: bool = False, copyable: bool = False) -> QLabel:
+    """A label that never reads its text as markup."""
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    if style:
+        label.setObjectName(style)
+    label.setWordWrap(wrap)
+    if copyable:
+        label.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
+        )
+        label.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    return label
+
+
+def flat_button(text: str, *, menu: QMenu | None = None, on_click: Callable[[], object] | None = None) -> QToolButton:
+    """A button without a box, as in the strips above lists."""
+    button = QToolButton()
+    button.setObjectName("flat")
+    button.setText(text)
+    button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    if menu is not None:
+        button.setMenu(menu)
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    if on_click is not None:
+        button.clicked.connect(lambda *_: on_click())
+    return button
+
+
+def link_button(text: str, on_click: Callable[[], object] | None = None) -> QPushButton:
+    """A button that looks like a link."""
+    button = QPushButton(text)
+    button.setObjectName("link")
+    button.setCursor(Qt.CursorShape.PointingHandCursor)
+    button.setAutoDefault(False)
+    if on_click is not None:
+        button.clicked.connect(lambda *_: on_click())
+    return button
+
+
+class ElidedLabel(QLabel):
+    """A label that cuts its text in the middle and shows it whole in its tooltip."""
+
+    def __init__(self, text: str = "", style: str = "") -> None:
+        super().__init__(text)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        if style:
+            self.setObjectName(style)
+        self.setMinimumWidth(24)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    def set_text(self, text: str) -> None:
+        """Show another text."""
+        if text != self.text():
+            self.setText(text)
+            self.setToolTip(text)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw what fits."""
+        painter = QPainter(self)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        cut = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideMiddle, self.width())
+        painter.drawText(self.rect(), int(self.alignment() | Qt.AlignmentFlag.AlignVCenter), cut)
+
+
+class FactsGrid(QWidget):
+    """Names and values in columns; labels are kept and only their texts change."""
+
+    def __init__(self, columns: int = 2) -> None:
+        super().__init__()
+        self._columns = columns
+        self._labels: list[tuple[QLabel, QLabel]] = []
+        self._layout = QGridLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setHorizontalSpacing(12)
+        self._layout.setVerticalSpacing(3)
+        for column in range(columns):
+            self._layout.setColumnStretch(column * 2 + 1, 1)
+            self._layout.setColumnMinimumWidth(column * 2, 92)
+
+    def show_facts(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Show these pairs, downwards in each column."""
+        while len(self._labels) < len(facts):
+            name, value = text_label(style="dim"), ElidedLabel()
+            value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            self._labels.append((name, value))
+        deep = -(-len(facts) // self._columns)
+        for place, (name, value) in enumerate(self._labels):
+            shown = place < len(facts)
+            name.setVisible(shown)
+            value.setVisible(shown)
+            if not shown:
+                continue
+            column, row = divmod(place, max(1, deep))
+            if self._layout.indexOf(name) < 0 or self._layout.itemAtPosition(row, column * 2) is None:
+                self._layout.addWidget(name, row, column * 2)
+                self._layout.addWidget(value, row, column * 2 + 1)
+            title, text = facts[place]
+            if name.text() != title:
+                name.setText(title)
+            text = plain(text)
+            if value.text() != text:
+                value.setText(text)
+                value.setToolTip(text)
+                value.setAccessibleName(f"{title}: {text}")
+
+
+class PlainTable(QTableWidget):
+    """A small list of texts for details: read only, copyable, cut in the middle."""
+
+    def __init__(self, titles: Sequence[str], look: Look, *, name: str) -> None:
+        super().__init__(0, len(titles))
+        self.setAccessibleName(name)
+        self.setHorizontalHeaderLabels(list(titles))
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setCornerButtonEnabled(False)
+        rows = self.verticalHeader()
+        rows.hide()
+        rows.setDefaultSectionSize(look.sizes.row_px - 2)
+        rows.setMinimumSectionSize(16)
+        header = self.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        header.setStretchLastSection(True)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        copy = QAction("Copy", self)
+        copy.setShortcut(QKeySequence(QKeySequence.StandardKey.Copy))
+        copy.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
+        copy.triggered.connect(lambda *_: QApplication.clipboard().setText(self.selected_text()))
+        self.addAction(copy)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+        self._rows: list[tuple[str, ...]] = []
+
+    def show_rows(self, rows: Iterable[Sequence[str]], *, follow: bool = False) -> None:
+        """Show these rows; what is equal is left alone. `follow`: keep the end in sight."""
+        wanted = [tuple(plain(text) for text in row) for row in rows]
+        if wanted == self._rows:
+            return
+        self.setRowCount(len(wanted))
+        for at, row in enumerate(wanted):
+            if at < len(self._rows) and self._rows[at] == row:
+                continue
+            for column, text in enumerate(row):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                self.setItem(at, column, item)
+        fresh = not self._rows
+        self._rows = wanted
+        if fresh and wanted:
+            self.resizeColumnsToContents()
+            for column in range(self.columnCount() - 1):
+                self.setColumnWidth(column, min(320, self.columnWidth(column) + 12))
+        if follow:
+            self.scrollToBottom()
+
+    def selected_text(self) -> str:
+        """The selected rows, tab-separated."""
+        chosen = sorted({index.row() for index in self.selectedIndexes()})
+        return "\n".join("\t".join(self._rows[row]) for row in chosen if row < len(self._rows))
+
+
+class EmptyState(QWidget):
+    """What an empty list says: what belongs there, and the button that makes it."""
+
+    def __init__(self, over: QWidget) -> None:
+        super().__init__(over)
+        self._over = over
+        over.installEventFilter(self)
+        self.title = text_label(style="title")
+        self.body = text_label(style="dim", wrap=True)
+        self.button = QPushButton()
+        self.title.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self.body.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        layout = QVBoxLayout(self)
+        layout.setSpacing(8)
+        layout.addStretch(2)
+        layout.addWidget(self.title)
+        layout.addWidget(self.body)
+        layout.addWidget(self.button, alignment=Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(3)
+        self._act: Callable[[], object] | None = None
+        self.button.clicked.connect(self._clicked)
+        self.hide()
+
+    def say(
+        self, title: str, body: str, button: str = "", act: Callable[[], object] | None = None
+    ) -> None:
+        """Show this."""
+        self.title.setText(title)
+        self.body.setText(body)
+        self.button.setText(button)
+        self.button.setVisible(bool(button))
+        self._act = act
+        self.setGeometry(self._over.rect())
+        self.show()
+        self.raise_()
+
+    def _clicked(self) -> None:
+        if self._act is not None:
+            self._act()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Cover the list as it is resized."""
+        if event.type() == QEvent.Type.Resize:
+            self.setGeometry(self._over.rect())
+        return False
+
+
+class NoteBar(QFrame):
+    """A line above the list: what just happened or needs an answer, with its buttons."""
+
+    def __init__(
+        self, text: str, buttons: Sequence[tuple[str, Callable[[], object]]], *, severity: str = ""
+    ) -> None:
+        super().__init__()
+        self.setObjectName(f"note_{severity}" if severity else "note")
+        self.setAccessibleName(text)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(12, 5, 6, 5)
+        layout.setSpacing(8)
+        self.label = text_label(text, wrap=True, copyable=True)
+        layout.addWidget(self.label, 1)
+        self.buttons: list[QPushButton] = []
+        for title, act in buttons:
+            button = QPushButton(title)
+            button.setAutoDefault(False)
+            button.clicked.connect(_press(self, act))
+            layout.addWidget(button, alignment=Qt.AlignmentFlag.AlignVCenter)
+            self.buttons.append(button)
+        close = flat_button("×", on_click=self.dismiss)
+        close.setToolTip("Hide this note")
+        close.setAccessibleName("Hide this note")
+        layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignVCenter)
+
+    def dismiss(self) -> None:
+        """Take it away; nothing else happens."""
+        self.hide()
+        self.deleteLater()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Esc hides it."""
+        if event.key() == Qt.Key.Key_Escape:
+            self.dismiss()
+        else:
+            super().keyPressEvent(event)
+
+
+def _press(note: NoteBar, act: Callable[[], object]) -> Callable[[], None]:
+    def pressed() -> None:
+        note.dismiss()
+        act()
+
+    return pressed
+
+
+class FlatBar(QWidget):
+    """A bar of six pixels."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__()
+        self._look = look
+        self._share = 0.0
+        self._token = "accent"
+        self.setMinimumWidth(40)
+        look.changed.connect(self.update)
+
+    def show_share(self, share: float, token: str = "accent") -> None:
+        """How far it goes, 0 to 1, and in which colour."""
+        share = max(0.0, min(1.0, share))
+        if (share, token) != (self._share, self._token):
+            self._share, self._token = share, token
+            self.update()
+
+    def sizeHint(self) -> QSize:
+        """As wide as there is room."""
+        return QSize(90, 14)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Track and bar."""
+        painter = QPainter(self)
+        t, px = self._look.tokens, self._look.sizes.bar_px
+        top = (self.height() - px) // 2
+        painter.fillRect(QRect(0, top, self.width(), px), t.track)
+        painter.fillRect(QRect(0, top, round(self.width() * self._share), px), t.colour(self._token))

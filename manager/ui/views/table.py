@@ -1,0 +1,675 @@
+"""The one table view: paints its rows itself, carries selection and place by id, remembers its columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from PySide6.QtCore import (
+    QEvent,
+    QItemSelection,
+    QItemSelectionModel,
+    QModelIndex,
+    QPoint,
+    QRect,
+    Qt,
+    QTimer,
+    Signal,
+)
+from PySide6.QtGui import (
+    QAction,
+    QColor,
+    QContextMenuEvent,
+    QFontMetrics,
+    QGuiApplication,
+    QHelpEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+)
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QMenu,
+    QTableView,
+    QToolTip,
+    QWidget,
+)
+
+from manager.core import units
+from manager.core.query.fields import FieldKind
+from manager.services.ports import ViewStore
+from manager.ui.icons import state_pixmap
+from manager.ui.models import tones
+from manager.ui.models.rows_model import Row, RowsModel
+from manager.ui.theme import Look
+
+PAD = 8
+"""Space beside a cell's text, the same as the header's."""
+
+_LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine)
+_RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine)
+_SELECT = QItemSelectionModel.SelectionFlag.ClearAndSelect
+_NO_UPDATE = QItemSelectionModel.SelectionFlag.NoUpdate
+
+_MOST_ELIDED = 20_000
+"""How many cut texts are kept before the cache starts anew."""
+
+
+class SavedColumn(msgspec.Struct, frozen=True):
+    """A column as it is remembered."""
+
+    name: str
+    width: int
+    shown: bool = True
+
+
+class SavedTable(msgspec.Struct, frozen=True):
+    """A table's layout as it is remembered."""
+
+    columns: list[SavedColumn] = []
+    sort: list[tuple[str, bool]] = []
+
+
+class RowsTable(QTableView):
+    """Shows a `RowsModel`. Selection is by whole rows; hidden rows that were selected come back selected."""
+
+    selection_settled = Signal()  # the set of selected objects changed
+    opened = Signal(str)  # double click or Enter on an object
+    menu_wanted = Signal(QPoint)  # context menu, in global coordinates
+    samples_wanted = Signal(bool)  # a shown column needs load samples, or none does any more
+    layout_changed = Signal()
+
+    def __init__(
+        self,
+        model: RowsModel,
+        look: Look,
+        *,
+        name: str,
+        views: ViewStore,
+        title: str,
+        shown: Iterable[str] | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.rows_model = model
+        self._look = look
+        self._name = name
+        self._views = views
+        self._default_shown = tuple(shown) if shown is not None else None
+        self._hover = -1
+        self._selected: set[str] = set()  # ids, shown ones
+        self._hidden: set[str] = set()  # ids selected before a filter hid them
+        self._ranges: list[tuple[int, int]] = []
+        self._carry: tuple[set[str], str | None, str | None, int] | None = None
+        self._elided: dict[tuple[str, int, bool], str] = {}
+        self._typed = ""
+        self._restoring = True
+        self._type_timer = QTimer(self)
+        self._type_timer.setSingleShot(True)
+        self._type_timer.setInterval(800)
+        self._type_timer.timeout.connect(self._forget_typed)
+        self._save_timer = QTimer(self)
+        self._save_timer.setSingleShot(True)
+        self._save_timer.setInterval(400)
+        self._save_timer.timeout.connect(self.save_layout)
+
+        self.setAccessibleName(title)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setCornerButtonEnabled(False)
+        self.setMouseTracking(True)
+        self.viewport().setMouseTracking(True)
+        self.viewport().setAttribute(Qt.WidgetAttribute.WA_Hover)
+
+        model.before_swap.connect(self._before_swap)
+        model.after_swap.connect(self._after_swap)
+        self.setModel(model)
+        model.viewport = self.rows_on_screen
+
+        rows = self.verticalHeader()
+        rows.hide()
+        rows.setMinimumSectionSize(16)
+        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        rows.setDefaultSectionSize(look.sizes.row_px)
+        columns = self.horizontalHeader()
+        columns.setSectionsMovable(True)
+        columns.setHighlightSections(False)
+        columns.setStretchLastSection(True)
+        columns.setMinimumSectionSize(36)
+        columns.setSectionsClickable(True)
+        columns.setSortIndicatorShown(True)
+        columns.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        columns.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        columns.customContextMenuRequested.connect(
+            lambda at: self.column_menu().popup(columns.mapToGlobal(at))
+        )
+        # Headers ask per column whether every row is selected: with a selection model of their own, always
+        # empty, selecting 8,000 rows stays cheap.
+        for header in (rows, columns):
+            header.setSelectionModel(QItemSelectionModel(model, header))
+        self.restore_layout()
+        columns.sectionClicked.connect(self._sort_clicked)
+        columns.sectionResized.connect(self._layout_touched)
+        columns.sectionMoved.connect(self._layout_touched)
+        look.changed.connect(self.viewport().update)
+        self.selectionModel().currentChanged.connect(self._current_changed)
+
+    # --- what is selected ----------------------------------------------------------------------
+
+    @property
+    def selected_ids(self) -> list[str]:
+        """The selected objects that are shown, in the order of the list."""
+        rows = self.rows_model.rows
+        return [rows[i].key for first, last in self._ranges for i in range(first, min(last + 1, len(rows)))]
+
+    @property
+    def selected_count(self) -> int:
+        """How many are selected."""
+        return sum(last - first + 1 for first, last in self._ranges)
+
+    @property
+    def hidden_selected(self) -> int:
+        """How many were selected and are hidden by the filter now; no action touches them."""
+        return len(self._hidden)
+
+    @property
+    def current_id(self) -> str | None:
+        """The object of the current row."""
+        at = self.currentIndex().row()
+        return self.rows_model.rows[at].key if 0 <= at < len(self.rows_model.rows) else None
+
+    def select_ids(self, ids: Iterable[str], *, current: str | None = None, reveal: bool = True) -> None:
+        """Select these objects, as far as they are shown."""
+        self._hidden = set()
+        self._select(set(ids))
+        place = self.rows_model.position(current) if current else -1
+        if place >= 0:
+            index = self.rows_model.index(place, self._first_column())
+            self.selectionModel().setCurrentIndex(index, _NO_UPDATE)
+            if reveal:
+                self.scrollTo(index)
+
+    def invert_selection(self) -> None:
+        """Select what is shown and not selected."""
+        chosen = set(self.selected_ids)
+        self.select_ids(row.key for row in self.rows_model.rows if row.key not in chosen)
+
+    def selectionChanged(self, selected: QItemSelection, deselected: QItemSelection) -> None:
+        """Keep the selected rows as ranges; tell once per change."""
+        super().selectionChanged(selected, deselected)
+        if self._carry is not None:
+            return
+        self._note_ranges()
+        if not self._restoring:
+            self._hidden = set()
+        self.viewport().update()
+        self.selection_settled.emit()
+
+    def _note_ranges(self) -> None:
+        found = sorted((r.top(), r.bottom()) for r in self.selectionModel().selection())
+        merged: list[tuple[int, int]] = []
+        for first, last in found:
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        self._ranges = merged
+
+    def _is_selected(self, row: int) -> bool:
+        return any(first <= row <= last for first, last in self._ranges)
+
+    def _select(self, ids: set[str]) -> None:
+        model = self.rows_model
+        places = sorted(place for key in ids if (place := model.position(key)) >= 0)
+        selection = QItemSelection()
+        last_column = len(model.fields) - 1
+        start = 0
+        for i in range(1, len(places) + 1):
+            if i == len(places) or places[i] != places[i - 1] + 1:
+                selection.select(
+                    model.index(places[start], 0), model.index(places[i - 1], last_column)
+                )
+                start = i
+        self.selectionModel().select(selection, _SELECT)
+
+    def _before_swap(self) -> None:
+        rows = self.rows_model.rows
+        ids = set(self.selected_ids)
+        top = self.rowAt(0)
+        anchor = rows[top].key if 0 <= top < len(rows) else None
+        offset = self.rowViewportPosition(top) if anchor else 0
+        self._carry = (ids, self.current_id, anchor, offset)
+
+    def _after_swap(self) -> None:
+        assert self._carry is not None
+        ids, current, anchor, offset = self._carry
+        model = self.rows_model
+        before = ids | self._hidden
+        if before:
+            self._select(before)
+        if current is not None and (place := model.position(current)) >= 0:
+            self.selectionModel().setCurrentIndex(
+                model.index(place, self._first_column()), _NO_UPDATE
+            )
+        if anchor is not None and (place := model.position(anchor)) >= 0:
+            bar = self.verticalScrollBar()
+            at_top = bar.value() == 0 and offset == 0 and place * self.row_height < self.row_height
+            if not at_top:
+                self.updateGeometries()
+                bar.setValue(place * self.row_height - offset)
+        self._carry = None
+        self._note_ranges()
+        self._hidden = {key for key in before if model.knows(key) and model.position(key) < 0}
+        if ids != {key for key in before if model.position(key) >= 0}:
+            self.selection_settled.emit()
+        self.viewport().update()
+
+    def _current_changed(self, _: QModelIndex, __: QModelIndex) -> None:
+        self.viewport().update()
+
+    # --- geometry ------------------------------------------------------------------------------
+
+    @property
+    def row_height(self) -> int:
+        """Height of a row in device-independent pixels."""
+        return self.verticalHeader().defaultSectionSize()
+
+    def rows_on_screen(self) -> tuple[int, int]:
+        """First and last row that are at least partly visible; an empty range if none is."""
+        if not self.isVisible():
+            return 0, -1
+        first = max(0, self.rowAt(0))
+        return first, first + self.viewport().height() // max(1, self.row_height) + 1
+
+    def _first_column(self) -> int:
+        header = self.horizontalHeader()
+        for visual in range(header.count()):
+            logical = header.logicalIndex(visual)
+            if not header.isSectionHidden(logical):
+                return logical
+        return 0
+
+    def shown_columns(self) -> list[int]:
+        """The shown columns from left to right."""
+        header = self.horizontalHeader()
+        order = (header.logicalIndex(visual) for visual in range(header.count()))
+        return [column for column in order if not header.isSectionHidden(column)]
+
+    def set_row_height(self, pixels: int) -> None:
+        """Compact, usual or roomy rows."""
+        self.verticalHeader().setDefaultSectionSize(pixels)
+
+    # --- painting ------------------------------------------------------------------------------
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the exposed rows from cached texts; no delegate, no index, no data()."""
+        painter = QPainter(self.viewport())
+        t = self._look.tokens
+        area = event.rect()
+        painter.fillRect(area, t.panel)
+        rows = self.rows_model.rows
+        if not rows:
+            return
+        height = self.row_height
+        scrolled = self.verticalOffset()
+        first = max(0, (area.top() + scrolled) // height)
+        last = min(len(rows) - 1, (area.bottom() + scrolled) // height)
+        header = self.horizontalHeader()
+        columns: list[tuple[int, int, int]] = []
+        for column in self.shown_columns():
+            x, width = header.sectionViewportPosition(column), header.sectionSize(column)
+            if x + width >= area.left() and x <= area.right():
+                columns.append((column, x, width))
+        current = self.currentIndex().row() if self.hasFocus() else -1
+        metrics = self.fontMetrics()
+        ratio = self.devicePixelRatioF()
+        full = self.viewport().width()
+        for at in range(first, last + 1):
+            y = at * height - scrolled
+            selected = self._is_selected(at)
+            if selected:
+                painter.fillRect(0, y, full, height, t.selection)
+            elif at == self._hover:
+                painter.fillRect(0, y, full, height, t.hover)
+            if at == current:
+                painter.fillRect(0, y, 2, height, t.accent)
+            row = rows[at]
+            for column, x, width in columns:
+                self._paint_cell(painter, metrics, row, column, QRect(x, y, width, height), ratio, selected)
+
+    def _paint_cell(
+        self,
+        painter: QPainter,
+        metrics: QFontMetrics,
+        row: Row,
+        column: int,
+        cell: QRect,
+        ratio: float,
+        selected: bool,
+    ) -> None:
+        model = self.rows_model
+        spec = model.fields[column]
+        text = model.text(row, column)
+        t = self._look.tokens
+        if (model.kind, spec.name) in tones.BARS and text:
+            self._paint_bar(painter, row, column, cell, text)
+            return
+        left = cell.left() + PAD
+        room = cell.width() - 2 * PAD
+        shape = tones.shape(model.kind, spec.name, row.item)
+        if shape is not None:
+            pixmap = state_pixmap(shape[0], t.colour(shape[1]), ratio)
+            painter.drawPixmap(left, cell.top() + (cell.height() - 10) // 2, pixmap)
+            left += 17
+            room -= 17
+        if not text or room <= 4:
+            return
+        token = tones.token(model.kind, spec.name, row.item, text)
+        colour: QColor = t.colour(token) if token else t.text
+        painter.setPen(t.text if selected and token == "dim" else colour)
+        right = spec.kind.is_number and not (spec.kind is FieldKind.COUNT and spec.name == "priority")
+        painter.drawText(
+            left,
+            cell.top(),
+            room,
+            cell.height(),
+            _RIGHT if right else _LEFT,
+            self._fit(metrics, text, room, spec.name in ("name", "vm", "uri", "subject")),
+        )
+
+    def _fit(self, metrics: QFontMetrics, text: str, room: int, middle: bool) -> str:
+        """The text, cut to the room: names in the middle, others at the end."""
+        if len(text) * 5 < room:  # no letter of ours is that wide on average
+            return text
+        key = (text, room, middle)
+        found = self._elided.get(key)
+        if found is None:
+            if len(self._elided) > _MOST_ELIDED:
+                self._elided.clear()
+            mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
+            found = self._elided[key] = metrics.elidedText(text, mode, room)
+        return found
+
+    def _paint_bar(self, painter: QPainter, row: Row, column: int, cell: QRect, text: str) -> None:
+        model, t = self.rows_model, self._look.tokens
+        value = model.fields[column].value(model.view, row.item)
+        share = max(0.0, min(1.0, float(value) / 100))
+        label = 44 if text.endswith("%") else 30
+        width = cell.width() - 2 * PAD - label
+        phase_column = model.columns.get("phase")
+        phase = model.text(row, phase_column) if phase_column is not None else ""
+        if width > 12:
+            bar = QRect(
+                cell.left() + PAD,
+                cell.top() + (cell.height() - self._look.sizes.bar_px) // 2,
+                width,
+                self._look.sizes.bar_px,
+            )
+            painter.fillRect(bar, t.track)
+            colour = t.colour(tones.bar_token(model.kind, row.item, phase))
+            painter.fillRect(bar.adjusted(0, 0, round(width * share) - width, 0), colour)
+        painter.setPen(t.text)
+        painter.drawText(
+            cell.right() - PAD - label, cell.top(), label + 1, cell.height(), _RIGHT, text
+        )
+
+    # --- pointer and keys ------------------------------------------------------------------------
+
+    def viewportEvent(self, event: QEvent) -> bool:
+        """Hover marks a row and keeps the order; a tooltip shows what was cut."""
+        kind = event.type()
+        if kind == QEvent.Type.Leave:
+            self._set_hover(-1)
+            self.rows_model.hold(False)
+        elif kind == QEvent.Type.Enter:
+            self.rows_model.hold(True)
+        elif kind == QEvent.Type.MouseMove and isinstance(event, QMouseEvent):
+            self._set_hover(self.rowAt(event.position().toPoint().y()))
+        elif kind == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
+            self._show_tool_tip(event)
+            return True
+        return super().viewportEvent(event)
+
+    def _set_hover(self, row: int) -> None:
+        if row != self._hover:
+            self._hover = row
+            self.viewport().update()
+
+    def _show_tool_tip(self, event: QHelpEvent) -> None:
+        index = self.indexAt(event.pos())
+        text = self.tool_tip(index.row(), index.column()) if index.isValid() else ""
+        if text:
+            # Plain text: what hosts say is never read as markup.
+            QToolTip.showText(event.globalPos(), f"<p style='white-space:pre-wrap'>{_escaped(text)}</p>", self)
+        else:
+            QToolTip.hideText()
+
+    def tool_tip(self, at: int, column: int) -> str:
+        """The whole text of a cell; of a moment, date and time."""
+        row = self.rows_model.rows[at]
+        spec = self.rows_model.fields[column]
+        if spec.kind is FieldKind.TIME:
+            value = spec.value(self.rows_model.view, row.item)
+            if isinstance(value, float | int):
+                age = units.duration_text(self.rows_model.view.now_s - value)
+                return f"{units.iso_text(value)}\n{age} ago"
+        notes = getattr(row.item, "notes", ())
+        if spec.name == "information" and len(notes) > 1:
+            return "\n".join(note.text for note in notes)
+        text = self.rows_model.text(row, column)
+        if spec.name in ("information", "reason"):
+            reason = getattr(row.item, spec.name, None)
+            if reason is not None and reason.remedy:
+                return f"{text}\n{reason.remedy}"
+        return text
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        """Details; never a start."""
+        index = self.indexAt(event.position().toPoint())
+        if index.isValid() and event.button() == Qt.MouseButton.LeftButton:
+            self.opened.emit(self.rows_model.rows[index.row()].key)
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        """The actions, at the pointer or at the current row."""
+        if event.reason() == QContextMenuEvent.Reason.Keyboard:
+            at = self.visualRect(self.currentIndex()).bottomLeft()
+            self.menu_wanted.emit(self.viewport().mapToGlobal(at))
+        else:
+            self.menu_wanted.emit(event.globalPos())
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter opens details; Delete does nothing here; Space marks as usual."""
+        key = event.key()
+        plain = event.modifiers() in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
+        if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and plain:
+            if self.current_id is not None:
+                self.opened.emit(self.current_id)
+        elif key == Qt.Key.Key_Delete or (key == Qt.Key.Key_Slash and plain):
+            event.ignore()  # the window's search box takes the slash; nothing takes Delete in a list
+        else:
+            super().keyPressEvent(event)
+
+    def keyboardSearch(self, search: str) -> None:
+        """Typing goes to the next row whose name begins so; found in the list itself, not through data()."""
+        if not search.strip() and not self._typed:
+            return
+        self._typed += search.lower()
+        self._type_timer.start()
+        model = self.rows_model
+        rows = model.rows
+        column = next((c for c, s in enumerate(model.fields) if s.name in ("name", "vm", "subject")), 0)
+        start = max(0, self.currentIndex().row()) + (len(self._typed) == 1)
+        for step in range(len(rows)):
+            at = (start + step) % len(rows)
+            if model.text(rows[at], column).lower().startswith(self._typed):
+                self.select_ids([rows[at].key], current=rows[at].key)
+                return
+
+    def _forget_typed(self) -> None:
+        self._typed = ""
+
+    # --- sort ------------------------------------------------------------------------------------
+
+    def _sort_clicked(self, column: int) -> None:
+        name = self.rows_model.fields[column].name
+        order = self.rows_model.order
+        again = bool(order) and order[0][0] == name
+        self.rows_model.sort_by(name, again and not order[0][1])
+        self._show_order()
+        self._layout_touched()
+
+    def _show_order(self) -> None:
+        order = self.rows_model.order
+        header = self.horizontalHeader()
+        if order:
+            column = self.rows_model.columns[order[0][0]]
+            way = Qt.SortOrder.DescendingOrder if order[0][1] else Qt.SortOrder.AscendingOrder
+            header.setSortIndicator(column, way)
+        else:
+            header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+
+    # --- columns ---------------------------------------------------------------------------------
+
+    def column_menu(self) -> QMenu:
+        """The column chooser."""
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.setToolTipsVisible(True)
+        for column, spec in enumerate(self.rows_model.fields):
+            action = QAction(spec.title, menu)
+            action.setCheckable(True)
+            action.setChecked(not self.isColumnHidden(column))
+            action.setToolTip(spec.doc)
+            action.setEnabled(column != 0)  # the name stays: a row without one says nothing
+            action.toggled.connect(_bound(self.show_column, column))
+            menu.addAction(action)
+        menu.addSeparator()
+        menu.addAction("Columns as at first", self.reset_layout)
+        return menu
+
+    def show_column(self, column: int, shown: bool) -> None:
+        """Show or hide a column."""
+        self.setColumnHidden(column, not shown)
+        if shown and self.columnWidth(column) < 40:
+            self.setColumnWidth(column, self.rows_model.fields[column].width)
+        self._layout_touched()
+        self.tell_samples()
+
+    def tell_samples(self) -> None:
+        """Say whether a shown column needs load samples."""
+        self.samples_wanted.emit(self.needs_samples)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether a shown column needs load samples."""
+        return any(self.rows_model.fields[column].sample for column in self.shown_columns())
+
+    def reset_layout(self) -> None:
+        """Columns, widths and sort as they are for a new user."""
+        self._apply(SavedTable())
+        self._layout_touched()
+        self.tell_samples()
+
+    def restore_layout(self) -> None:
+        """As it was when it was last used."""
+        data = self._views.read(self._name)
+        saved = SavedTable()
+        if data is not None:
+            try:
+                saved = msgspec.json.decode(data, type=SavedTable)
+            except msgspec.MsgspecError:
+                saved = SavedTable()  # of another version: losing a column width must not hurt
+        self._apply(saved)
+
+    def save_layout(self) -> None:
+        """Keep it for the next time."""
+        header = self.horizontalHeader()
+        fields = self.rows_model.fields
+        columns = []
+        for visual in range(header.count()):
+            column = header.logicalIndex(visual)
+            hidden = header.isSectionHidden(column)
+            width = fields[column].width if hidden else header.sectionSize(column)
+            if not hidden and visual == header.count() - 1:
+                width = fields[column].width  # it stretches: its size is the window's
+            columns.append(SavedColumn(fields[column].name, width, not hidden))
+        saved = SavedTable(columns, list(self.rows_model.order))
+        self._views.write(self._name, msgspec.json.encode(saved))
+        self.layout_changed.emit()
+
+    def _apply(self, saved: SavedTable) -> None:
+        self._restoring = True
+        header = self.horizontalHeader()
+        model = self.rows_model
+        known = {c.name: c for c in saved.columns if c.name in model.columns}
+        wanted = self._default_shown
+        for column, spec in enumerate(model.fields):
+            kept = known.get(spec.name)
+            usual = spec.name in wanted if wanted is not None else spec.shown
+            self.setColumnHidden(column, not (kept.shown if kept else usual))
+            self.setColumnWidth(column, max(36, kept.width if kept else spec.width))
+        order = [model.columns[c.name] for c in saved.columns if c.name in known]
+        if not order and wanted is not None:
+            order = [model.columns[name] for name in wanted if name in model.columns]
+        for place, column in enumerate(order):
+            header.moveSection(header.visualIndex(column), place)
+        model.set_order(saved.sort)
+        self._show_order()
+        self._restoring = False
+
+    def _layout_touched(self, *_: object) -> None:
+        if not self._restoring:
+            self._save_timer.start()
+
+    # --- copy and export ---------------------------------------------------------------------------
+
+    def copy_cells(self) -> None:
+        """The selected rows as shown, tab-separated, to the clipboard."""
+        QGuiApplication.clipboard().setText(self.cells_text())
+
+    def cells_text(self) -> str:
+        """The selected rows as shown, tab-separated."""
+        columns = self.shown_columns()
+        model = self.rows_model
+        return "\n".join(
+            "\t".join(model.text(model.rows[model.position(key)], column) for column in columns)
+            for key in self.selected_ids
+        )
+
+    def as_csv(self) -> str:
+        """Exactly what is shown, with the titles, as CSV."""
+        model, columns = self.rows_model, self.shown_columns()
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow([model.headerData(c, Qt.Orientation.Horizontal) for c in columns])
+        writer.writerows([model.text(row, c) for c in columns] for row in model.rows)
+        return out.getvalue()
+
+    def as_json(self) -> str:
+        """Exactly what is shown as JSON, with the field names and values of the command line."""
+        model = self.rows_model
+        specs = [model.fields[c] for c in self.shown_columns()]
+        rows: list[dict[str, Any]] = [
+            {spec.name: spec.as_json(model.view, row.item) for spec in specs} for row in model.rows
+        ]
+        return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _bound(call: Callable[[int, bool], None], column: int) -> Callable[[bool], None]:
+    return lambda shown: call(column, shown)
+

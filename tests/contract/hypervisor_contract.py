@@ -1,0 +1,493 @@
+"""What every Hypervisor must do, whichever world is behind it. Backends are tested by what they share here.
+
+A module binds it by a fixture `there` that gives a connected `There`, and a class of its own:
+
+    class TestSimulator(HypervisorContract): ...
+
+What a connection cannot do (`NodeFacts.features`) must be refused with its reason; that too is tested here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+
+from manager.core.effects import (
+    AbortMigration,
+    ChangeVm,
+    CheckPeerLogin,
+    StartMigration,
+    VmChange,
+    WriteVmSettings,
+)
+from manager.core.errors import Failure, FailureCode, OperationError
+from manager.core.events import (
+    Event,
+    MigrationProgress,
+    NodeLost,
+    SeenVm,
+    VmDefinitionChanged,
+    VmStateChanged,
+    VmUndefined,
+)
+from manager.core.ids import NodeId, OperationId, TraceId, VmId
+from manager.core.model import (
+    AgentState,
+    ClusterConfig,
+    Convergence,
+    NodeFacts,
+    PeerRoute,
+    Priority,
+    StatusCause,
+    VmSettings,
+    VmStatus,
+)
+from manager.services.ports import Feature, Hypervisor
+
+T = TypeVar("T")
+
+NOBODY = VmId("00000000-0000-4000-8000-00000000dead")
+SLOW_MIB_S = 10
+"""Slow enough that a move of a small guest is seen under way."""
+OPERATION = OperationId("contract-1")
+
+
+@dataclass(kw_only=True)
+class There:
+    """A hypervisor connected to a world of its own: two nodes, and two running VMs on the first one."""
+
+    hypervisor: Hypervisor
+    config: ClusterConfig
+    facts: dict[NodeId, NodeFacts]
+    vms: tuple[VmId, VmId]
+    seen: list[Event] = field(default_factory=list)  # every event since, kept by the fixture
+
+    async def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """The result of a call, however time passes here."""
+        return await call
+
+    def begin(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A call that goes on while the test does something else."""
+        return asyncio.get_running_loop().create_task(call)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until the condition holds; fails if that takes too long."""
+        raise NotImplementedError
+
+    async def rest(self, vm: VmId) -> None:
+        """Let the guest of a running VM boot, where there is one: only then does it obey."""
+
+    # --- what the tests share ---
+
+    @property
+    def home(self) -> NodeId:
+        """The node that has the VMs."""
+        return self.config.nodes[0].name
+
+    @property
+    def away(self) -> NodeId:
+        """Another node."""
+        return self.config.nodes[1].name
+
+    def can(self, feature: Feature) -> bool:
+        """Whether the first node has a feature."""
+        return feature in self.facts[self.home].features
+
+    async def failure(self, call: Coroutine[Any, Any, Any]) -> Failure:
+        """The failure of a call that must fail."""
+        with pytest.raises(OperationError) as caught:
+            await self.run(call)
+        return caught.value.failure
+
+    async def change(self, vm: VmId, change: VmChange, node: NodeId | None = None) -> None:
+        """Make a change."""
+        await self.run(self.hypervisor.change_vm(self.changing(vm, change, node)))
+
+    def changing(self, vm: VmId, change: VmChange, node: NodeId | None = None) -> ChangeVm:
+        """The effect of a change."""
+        return ChangeVm(
+            trace=TraceId("t"),
+            operation=OPERATION,
+            attempt=1,
+            vm=vm,
+            node=node or self.home,
+            change=change,
+        )
+
+    def move(self, vm: VmId, **fields: Any) -> StartMigration:
+        """The effect of a move to the other node."""
+        values: dict[str, Any] = {
+            "trace": TraceId("t"),
+            "operation": OPERATION,
+            "attempt": 1,
+            "vm": vm,
+            "node": self.home,
+            "target": self.away,
+            "route": PeerRoute.NODE_TO_NODE,
+            "bandwidth_mib_s": 0,
+            "unsafe": True,
+            "convergence": Convergence(),
+            "autostart": False,
+        }
+        return StartMigration(**(values | fields))
+
+    def aborting(self, vm: VmId) -> AbortMigration:
+        """The effect of a cancel."""
+        return AbortMigration(trace=TraceId("t"), operation=OPERATION, attempt=1, vm=vm, node=self.home)
+
+    def checking(self, vm: VmId, target: NodeId) -> CheckPeerLogin:
+        """The effect of a check of the login."""
+        return CheckPeerLogin(
+            trace=TraceId("t"), operation=OPERATION, attempt=1, vm=vm, node=self.home, target=target
+        )
+
+    def writing(self, vm: VmId, settings: VmSettings) -> WriteVmSettings:
+        """The effect of a write of settings."""
+        return WriteVmSettings(
+            trace=TraceId("t"), operation=OPERATION, attempt=1, vm=vm, node=self.home, settings=settings
+        )
+
+    async def look(self, vm: VmId, node: NodeId | None = None) -> SeenVm | None:
+        """A VM in a node's inventory."""
+        read = await self.run(self.hypervisor.read_inventory(node or self.home))
+        return next((seen for seen in read.vms if seen.vm == vm), None)
+
+    async def status(self, vm: VmId, node: NodeId | None = None) -> VmStatus | None:
+        """A VM's state in a node's inventory."""
+        seen = await self.look(vm, node)
+        return seen.status if seen else None
+
+    def last_state(self, vm: VmId, node: NodeId | None = None) -> tuple[VmStatus, StatusCause] | None:
+        """What the newest event of a VM's state said."""
+        states = [
+            (event.status, event.cause)
+            for event in self.seen
+            if isinstance(event, VmStateChanged)
+            and event.vm == vm
+            and event.node == (node or self.home)
+            and not event.shutting_down
+        ]
+        return states[-1] if states else None
+
+    async def until_told(self, vm: VmId, status: VmStatus, *causes: StatusCause) -> None:
+        """Wait for the event that says so."""
+
+        def is_told() -> bool:
+            told = self.last_state(vm)
+            return told is not None and told[0] is status and (not causes or told[1] in causes)
+
+        await self.until(is_told)
+
+
+class HypervisorContract:
+    """The tests."""
+
+    # --- connecting and reading ---
+
+    async def test_a_host_says_what_it_is(self, there: There) -> None:
+        facts = there.facts[there.home]
+        assert facts.hostname
+        assert facts.cpus >= 1
+        assert facts.memory_mib >= 1
+        assert facts.libvirt_version
+        assert not facts.read_only
+        assert facts.features <= set(Feature)
+
+    async def test_connecting_again_replaces_the_connection(self, there: There) -> None:
+        facts = await there.run(there.hypervisor.connect(there.config.nodes[0]))
+        assert facts.hostname == there.facts[there.home].hostname
+        assert (await there.run(there.hypervisor.read_inventory(there.home))).vms
+        assert not [event for event in there.seen if isinstance(event, NodeLost)]
+
+    async def test_a_node_that_is_not_connected_is_unreachable(self, there: There) -> None:
+        await there.run(there.hypervisor.disconnect(there.home))
+        failure = await there.failure(there.hypervisor.read_inventory(there.home))
+        assert failure.code is FailureCode.UNREACHABLE
+        assert failure.node == there.home
+
+    async def test_an_inventory_has_all_vms(self, there: There) -> None:
+        read = await there.run(there.hypervisor.read_inventory(there.home))
+        assert read.node == there.home
+        assert read.started_s <= read.at_s
+        found = {seen.vm: seen for seen in read.vms}
+        assert len(found) == len(read.vms)
+        for vm in there.vms:
+            assert found[vm].status is VmStatus.RUNNING
+            assert found[vm].name
+            assert found[vm].incarnation is not None
+        assert len({found[vm].incarnation for vm in there.vms}) == 2
+
+    async def test_a_definition_is_read(self, there: There) -> None:
+        read = await there.run(there.hypervisor.read_vm(there.home, there.vms[0]))
+        assert (read.node, read.vm) == (there.home, there.vms[0])
+        assert read.config.memory_mib > 0
+        assert read.config.vcpus > 0
+        assert read.config.digest
+        assert read.config.persistent
+        assert not read.config.trouble
+        assert read.config.agent_channel == (read.config.agent is not AgentState.ABSENT)
+        again = await there.run(there.hypervisor.read_vm(there.home, there.vms[0]))
+        assert again.config == read.config
+
+    async def test_loads_are_figures_or_absent(self, there: There) -> None:
+        for vm in there.vms:
+            await there.run(there.hypervisor.read_vm(there.home, vm))
+        first = await there.run(there.hypervisor.sample(there.home))
+        assert first.load.cpu_percent is None
+        if not there.can(Feature.LOAD_FIGURES):
+            assert first.load.memory_free_mib is None
+            assert not first.vms
+            return
+        assert first.load.memory_free_mib
+        assert set(there.vms) <= set(first.vms)
+        second = await there.run(there.hypervisor.sample(there.home))
+        for percent in (second.load.cpu_percent, second.vms[there.vms[0]].cpu_percent):
+            assert percent is None or 0 <= percent <= 100
+
+    async def test_an_unknown_vm_is_not_found(self, there: There) -> None:
+        calls = (
+            there.hypervisor.read_vm(there.home, NOBODY),
+            there.hypervisor.change_vm(there.changing(NOBODY, VmChange.START)),
+            there.hypervisor.write_settings(there.writing(NOBODY, VmSettings())),
+        )
+        for call in calls:
+            failure = await there.failure(call)
+            assert (failure.code, failure.node, failure.vm) == (FailureCode.NOT_FOUND, there.home, NOBODY)
+
+    # --- changes of state ---
+
+    async def test_pause_and_resume(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.PAUSE)
+        await there.until_told(vm, VmStatus.PAUSED, StatusCause.USER)
+        assert await there.status(vm) is VmStatus.PAUSED
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.PAUSE)))
+        assert failure.code is FailureCode.ALREADY
+        await there.change(vm, VmChange.RESUME)
+        await there.until_told(vm, VmStatus.RUNNING)
+        assert await there.status(vm) is VmStatus.RUNNING
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.RESUME)))
+        assert failure.code is FailureCode.ALREADY
+        assert await there.status(there.vms[1]) is VmStatus.RUNNING
+
+    async def test_turn_off_and_start(self, there: There) -> None:
+        vm = there.vms[0]
+        before = await there.look(vm)
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.START)))
+        assert failure.code is FailureCode.ALREADY
+        await there.change(vm, VmChange.TURN_OFF)
+        await there.until_told(vm, VmStatus.OFF, StatusCause.TURNED_OFF)
+        off = await there.look(vm)
+        assert off is not None
+        assert (off.status, off.incarnation) == (VmStatus.OFF, None)
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.TURN_OFF)))
+        assert (failure.code, failure.node, failure.vm) == (FailureCode.ALREADY, there.home, vm)
+        await there.change(vm, VmChange.START)
+        await there.until_told(vm, VmStatus.RUNNING, StatusCause.BOOTED)
+        after = await there.look(vm)
+        assert before is not None
+        assert after is not None
+        assert after.status is VmStatus.RUNNING
+        assert after.incarnation not in (None, before.incarnation)
+
+    @pytest.mark.parametrize(
+        "change", [VmChange.PAUSE, VmChange.RESUME, VmChange.RESTART, VmChange.RESET, VmChange.SAVE]
+    )
+    async def test_what_needs_a_running_vm_is_refused_when_it_is_off(
+        self, there: There, change: VmChange
+    ) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.TURN_OFF)
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, change)))
+        assert failure.code is FailureCode.WRONG_STATE
+        assert failure.text
+        assert await there.status(vm) is VmStatus.OFF
+
+    async def test_shut_down(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.rest(vm)
+        await there.change(vm, VmChange.SHUT_DOWN)
+        await there.until_told(vm, VmStatus.OFF, StatusCause.SHUT_DOWN)
+        assert await there.status(vm) is VmStatus.OFF
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.SHUT_DOWN)))
+        assert failure.code is FailureCode.ALREADY
+
+    async def test_restart_and_reset_keep_it_running(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.RESET)
+        assert await there.status(vm) is VmStatus.RUNNING
+        await there.rest(vm)  # only a guest that has booted follows
+        await there.change(vm, VmChange.RESTART)
+        await there.rest(vm)
+        assert await there.status(vm) is VmStatus.RUNNING
+
+    async def test_save_and_start_again(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.SAVE)
+        await there.until_told(vm, VmStatus.SAVED)
+        assert await there.status(vm) is VmStatus.SAVED
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.SAVE)))
+        assert failure.code is FailureCode.ALREADY
+        await there.change(vm, VmChange.START)
+        await there.until_told(vm, VmStatus.RUNNING)
+        assert await there.status(vm) is VmStatus.RUNNING
+
+    async def test_a_saved_state_can_be_deleted(self, there: There) -> None:
+        vm = there.vms[0]
+        failure = await there.failure(
+            there.hypervisor.change_vm(there.changing(vm, VmChange.DELETE_SAVED_STATE))
+        )
+        assert failure.code is FailureCode.ALREADY
+        await there.change(vm, VmChange.SAVE)
+        await there.until_told(vm, VmStatus.SAVED)
+        await there.change(vm, VmChange.DELETE_SAVED_STATE)
+        await there.until_told(vm, VmStatus.OFF)
+        assert await there.status(vm) is VmStatus.OFF
+
+    # --- settings ---
+
+    async def test_settings_are_kept_with_the_vm(self, there: There) -> None:
+        vm = there.vms[0]
+        before = (await there.run(there.hypervisor.read_vm(there.home, vm))).config
+        for settings in (
+            VmSettings(priority=Priority.HIGH, tags=("web", "a <b> & \"c\" 'ü'"), drained_from=there.home),
+            VmSettings(priority=Priority.NO_AUTO_START, tags=("db",)),
+            VmSettings(),
+        ):
+            there.seen.clear()
+            await there.run(there.hypervisor.write_settings(there.writing(vm, settings)))
+            await there.until(lambda: any(isinstance(event, VmDefinitionChanged) for event in there.seen))
+            config = (await there.run(there.hypervisor.read_vm(there.home, vm))).config
+            assert config.settings == settings
+            assert config.digest != before.digest
+            assert (config.disks, config.memory_mib) == (before.disks, before.memory_mib)
+        await there.change(vm, VmChange.TURN_OFF)
+        stored = VmSettings(priority=Priority.LOW)
+        await there.run(there.hypervisor.write_settings(there.writing(vm, stored)))
+        await there.change(vm, VmChange.START)
+        assert (await there.run(there.hypervisor.read_vm(there.home, vm))).config.settings == stored
+
+    # --- moving ---
+
+    async def test_nothing_is_under_way_at_first(self, there: There) -> None:
+        vm = there.vms[0]
+        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        assert await there.run(there.hypervisor.job_progress(there.home, vm, OPERATION, 1)) is None
+
+    async def test_a_host_without_live_migration_refuses_it(self, there: There) -> None:
+        if there.can(Feature.LIVE_MIGRATION):
+            return
+        for call in (
+            there.hypervisor.migrate(there.move(there.vms[0])),
+            there.hypervisor.check_peer(there.checking(there.vms[0], there.away)),
+        ):
+            failure = await there.failure(call)
+            assert failure.code is FailureCode.NOT_SUPPORTED
+            assert failure.text
+        assert await there.status(there.vms[0]) is VmStatus.RUNNING
+
+
+class MovingContract:
+    """The tests of live migration, for hosts that have it."""
+
+    @pytest.mark.parametrize("route", list(PeerRoute))
+    async def test_a_move_arrives_with_everything(self, there: There, route: PeerRoute) -> None:
+        vm = there.vms[0]
+        settings = VmSettings(priority=Priority.HIGH, tags=("moved",), drained_from=there.home)
+        await there.run(there.hypervisor.write_settings(there.writing(vm, settings)))
+        await there.run(there.hypervisor.migrate(there.move(vm, route=route, autostart=True)))
+        assert await there.look(vm) is None
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        config = (await there.run(there.hypervisor.read_vm(there.away, vm))).config
+        assert (config.settings, config.autostart, config.persistent) == (settings, True, True)
+
+    async def test_the_events_of_a_move(self, there: There) -> None:
+        vm = there.vms[0]
+        there.seen.clear()
+        await there.run(there.hypervisor.migrate(there.move(vm)))
+        arrived = (VmStatus.RUNNING, StatusCause.MIGRATED)
+        await there.until(lambda: there.last_state(vm, there.away) == arrived)
+        await there.until(
+            lambda: any(
+                isinstance(event, VmUndefined) and (event.vm, event.node) == (vm, there.home)
+                for event in there.seen
+            )
+        )
+        assert there.last_state(vm) == (VmStatus.OFF, StatusCause.MIGRATED)
+        at_target = [e for e in there.seen if isinstance(e, VmStateChanged) and e.node == there.away]
+        assert at_target[0].status is VmStatus.PAUSED
+        assert [e for e in at_target if e.status is VmStatus.RUNNING] == at_target[-1:]
+
+    async def test_a_move_shows_its_progress(self, there: There) -> None:
+        vm = there.vms[0]
+        task = there.begin(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=SLOW_MIB_S)))
+        figures: list[MigrationProgress] = []
+        while not task.done():
+            seen = await there.run(there.hypervisor.job_progress(there.home, vm, OPERATION, 1))
+            if seen is not None:
+                figures.append(seen)
+        await task
+        copying = [seen for seen in figures if seen.total_bytes]
+        assert len(copying) > 2
+        assert copying[0].remaining_bytes > copying[-1].remaining_bytes
+        assert all(0 <= seen.remaining_bytes <= seen.total_bytes for seen in copying)
+        assert any(seen.rate_bytes_per_s > 0 for seen in copying)
+        assert figures[-1].elapsed_ms > figures[0].elapsed_ms
+
+    async def test_a_cancelled_move_leaves_it_where_it_was(self, there: There) -> None:
+        vm = there.vms[0]
+        task = there.begin(there.failure(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=1))))
+        while not await there.run(there.hypervisor.has_job(there.home, vm)):
+            assert not task.done()
+        await there.run(there.hypervisor.abort(there.aborting(vm)))
+        failure = await there.run(_awaited(task))
+        assert failure.code is FailureCode.CANCELLED
+        assert await there.status(vm) is VmStatus.RUNNING
+        await there.run(there.hypervisor.abort(there.aborting(vm)))  # once more does no harm
+        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        await there.run(there.hypervisor.migrate(there.move(vm)))
+
+    async def test_a_cancel_that_overtakes_the_move_holds(self, there: There) -> None:
+        vm = there.vms[0]
+        task = there.begin(there.failure(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=1))))
+        await asyncio.sleep(0)
+        await there.run(there.hypervisor.abort(there.aborting(vm)))
+        assert (await there.run(_awaited(task))).code is FailureCode.CANCELLED
+        assert await there.status(vm) is VmStatus.RUNNING
+        assert await there.look(vm, there.away) is None
+
+    async def test_two_moves_at_once(self, there: There) -> None:
+        moves = [
+            there.begin(
+                there.hypervisor.migrate(there.move(vm, operation=OperationId(vm), bandwidth_mib_s=20))
+            )
+            for vm in there.vms
+        ]
+        for task in moves:
+            await there.run(_awaited(task))
+        assert {await there.status(vm, there.away) for vm in there.vms} == {VmStatus.RUNNING}
+
+    async def test_a_vm_that_is_off_is_not_moved(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.TURN_OFF)
+        failure = await there.failure(there.hypervisor.migrate(there.move(vm)))
+        assert failure.code is FailureCode.WRONG_STATE
+        assert await there.status(vm) is VmStatus.OFF
+
+    async def test_a_good_login_is_found_without_moving(self, there: There) -> None:
+        vm = there.vms[0]
+        before = await there.look(vm)
+        there.seen.clear()
+        await there.run(there.hypervisor.check_peer(there.checking(vm, there.away)))
+        assert await there.look(vm) == before
+        assert await there.look(vm, there.away) is None
+        assert not there.seen
+        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+
+
+async def _awaited(task: asyncio.Task[T]) -> T:
+    return await task
