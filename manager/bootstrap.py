@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manager import __version__
@@ -24,12 +25,18 @@ from manager.services.workspace import Adapters, Workspace
 if TYPE_CHECKING:
     import click
 
+    from manager.cli.app import WindowOptions
+    from manager.store.lock import OwnershipLock
     from manager.store.paths import Paths
-    from manager.ui.options import GuiOptions
 
 
-def adapters(event_log: EventLog | None = None) -> Adapters:
+def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Adapters:
     """The world behind the ports, for this user.
+
+    Args:
+        event_log: Where every event is recorded.
+        reading: For a command that only looks: it may follow the owner of a cluster's operations, but
+            never becomes the owner, so that looking starts nothing that is left in the journal.
 
     Raises:
         UserError: A folder of the user's cannot be used.
@@ -54,7 +61,7 @@ def adapters(event_log: EventLog | None = None) -> Adapters:
         )
 
     def runtime(config: ClusterConfig, ask_secret: AskSecret | None) -> Runtime:
-        return _runtime(config, hypervisor(config, ask_secret), paths, event_log)
+        return _runtime(config, hypervisor(config, ask_secret), paths, event_log, reading=reading)
 
     return Adapters(
         files=ClusterFiles(paths.clusters, paths.last_used),
@@ -89,7 +96,12 @@ def _demo_hypervisor(config: ClusterConfig) -> Hypervisor:
 
 
 def _runtime(
-    config: ClusterConfig, hypervisor: Hypervisor, paths: Paths, event_log: EventLog | None
+    config: ClusterConfig,
+    hypervisor: Hypervisor,
+    paths: Paths,
+    event_log: EventLog | None,
+    *,
+    reading: bool,
 ) -> Runtime:
     from manager.core.ids import ClusterId
     from manager.services.clock import RealClock
@@ -102,9 +114,10 @@ def _runtime(
     cluster = ClusterId(config.name)
     journal: Journal = MemoryJournal()
     ownership = None
-    if config.tier is not Tier.DEMO:
+    lock = OwnershipLock(paths.lock(cluster))
+    if config.tier is not Tier.DEMO and not (reading and _is_free(lock)):
         journal = SqliteJournal(paths.journal(cluster))
-        ownership = Ownership(lock=OwnershipLock(paths.lock(cluster)), socket=paths.socket(cluster))
+        ownership = Ownership(lock=_Foreign(lock) if reading else lock, socket=paths.socket(cluster))
     return Runtime(
         config=config,
         hypervisor=hypervisor,
@@ -116,15 +129,41 @@ def _runtime(
     )
 
 
+class _Foreign:
+    """Another process's lock, and it stays so: who only looks never takes it."""
+
+    def __init__(self, lock: OwnershipLock) -> None:
+        self._lock = lock
+
+    def try_take(self) -> bool:
+        return False
+
+    def owner_pid(self) -> int | None:
+        return self._lock.owner_pid()
+
+    def release(self) -> None:
+        pass
+
+
+def _is_free(lock: OwnershipLock) -> bool:
+    free = lock.try_take()
+    lock.release()
+    return free
+
+
 def run_window(
     built: Adapters,
-    clusters: Sequence[tuple[ClusterConfig, object]],
-    options: GuiOptions,
+    clusters: Sequence[tuple[ClusterConfig, Path | None]],
+    options: WindowOptions,
 ) -> int:
     """Open the window on these clusters and return the process's exit code."""
     from manager.ui.app import run
+    from manager.ui.options import GuiOptions
 
-    return run(Workspace(built), list(clusters), options, built.event_log)  # type: ignore[arg-type]
+    chosen = GuiOptions(
+        page=options.page, theme=options.theme, size=options.size, screenshot=options.screenshot
+    )
+    return run(Workspace(built), list(clusters), chosen, built.event_log)
 
 
 def lab_group() -> click.Group:
@@ -139,10 +178,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from manager.cli.app import App
     from manager.cli.main import run
 
-    logging.basicConfig(
-        level=os.environ.get("MUSTER_LOG", "WARNING").upper(),
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logging.getLogger().setLevel(os.environ.get("MUSTER_LOG", "WARNING").upper())
     app = App(adapters=adapters, run_window=run_window, lab_group=lab_group, version=__version__)
     return run(app, list(sys.argv[1:] if argv is None else argv))

@@ -168,7 +168,7 @@ async def _confirm(session: Session, plan: Plan[Any]) -> Plan[Any] | None:
         say(f"{_title(plan)}? {plan.spec.consequence}\n{_exceptions(plan)}".rstrip())
         if not await session.terminal.confirm(f"{_title(plan)}?"):
             return None
-        ids = [item.vm for item in (*plan.steps, *plan.skipped)]
+        ids = [*(step.vm for step in plan.steps), *(skipped.vm for skipped in plan.skipped)]
         now = plan.spec.plan(session.view, ids, plan.parameters)
         if _essence(now) == _essence(plan) or not now.steps:
             return now
@@ -212,6 +212,8 @@ class Work:
                 await self._hand_over(waiting=True)
             else:
                 await self._wait()
+            if not self.session.outlives_us and any(not o.is_over for o in self._operations().values()):
+                say("the simulated hosts end with this command, and with them what is still under way.")
         except asyncio.CancelledError:
             self._interrupted()
             raise
@@ -230,8 +232,8 @@ class Work:
         left = [o for o in self._operations().values() if o.state in _NOT_STARTED]
         if left and self.session.outlives_us and self.session.runtime.engine.is_owner:
             say(
-                f"{count_text(len(left), 'VM')} of these still wait for their turn. The next Muster that works on "
-                f"{self.plan.cluster} within {duration_text(CONTINUE_AFTER_S)} goes on with them; "
+                f"{count_text(len(left), 'VM')} of these still wait for their turn. The next Muster that "
+                f"works on {self.plan.cluster} within {duration_text(CONTINUE_AFTER_S)} goes on with them; "
                 "“muster vm cancel” drops them."
             )
 
@@ -250,18 +252,18 @@ class Work:
         `waiting`: also until everything that waits for its turn was begun; nobody else would begin it.
         Where another process owns the operations, it has them as soon as it says so.
         """
+        if not self.session.outlives_us:
+            return
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + GRACE_S
         told = False
         while True:
             operations = list(self._operations().values())
-            if not self.session.runtime.engine.is_owner:
-                open_ones = [] if operations else [None]
-            elif not self.session.outlives_us:
-                return
+            if self.session.runtime.engine.is_owner:
+                begun = all(self._is_handed_over(o, waiting=waiting) for o in operations)
             else:
-                open_ones = [o for o in operations if not self._is_handed_over(o, waiting=waiting)]
-            if not open_ones or (not waiting and loop.time() > deadline_s):
+                begun = bool(operations)
+            if begun or (not waiting and loop.time() > deadline_s):
                 return
             queued = sum(o.state is OperationState.WAITING for o in operations)
             if queued and waiting and not told:
@@ -319,9 +321,7 @@ class Work:
         result = Result(vm=step.vm, name=step.name, outcome=Outcome.RUNNING, reason="")
         if operation is None or not operation.is_over:
             if self.request.no_wait:
-                return replace(
-                    result, outcome=Outcome.ACCEPTED, reason=because(ReasonCode.ACCEPTED).text
-                )
+                return replace(result, outcome=Outcome.ACCEPTED, reason=because(ReasonCode.ACCEPTED).text)
             seconds = f"{self.request.wait_s or 0.0:g}"
             reason = because(ReasonCode.STILL_RUNNING_WAIT_OVER, seconds=seconds).text
             if operation is not None and operation.state is OperationState.WAITING and operation.reason:
@@ -333,7 +333,7 @@ class Work:
         if operation.reason is not None:
             reason, remedy = operation.reason.text, operation.reason.remedy
         else:
-            reason, remedy = _place(view, step.vm), ""
+            reason, remedy = _now(view, operation), ""
         return replace(
             result,
             outcome=Outcome.DONE if done else Outcome.FAILED,
@@ -342,12 +342,14 @@ class Work:
         )
 
 
-def _place(view: ClusterView, vm_id: VmId) -> str:
-    """Where a VM is now and how, as the reason of what simply worked: ``running on n1``."""
-    vm = view.vms.get(vm_id)
-    if vm is None:
-        return because(ReasonCode.DONE).text
-    return f"{vm.status.value.lower()} on {vm.owner}"
+def _now(view: ClusterView, operation: Operation) -> str:
+    """How things are now, as the reason of what simply worked: ``running on n1``, ``Low``."""
+    if operation.settings is not None:
+        settings = operation.settings
+        by_action = {"vm.priority": settings.priority.title, "vm.tags": ", ".join(settings.tags) or "none"}
+        return by_action[operation.action]
+    vm = view.vms.get(operation.vm) if operation.vm else None
+    return f"{vm.status.value.lower()} on {vm.owner}" if vm else because(ReasonCode.DONE).text
 
 
 def _show(results: Sequence[Result], settings: Settings) -> int:
@@ -371,5 +373,3 @@ def exit_code(results: Sequence[Result]) -> int:
         return NOT_REACHED
     good = (Outcome.DONE, Outcome.ACCEPTED)
     return 0 if all(result.outcome in good for result in results) else 1
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -43,25 +43,8 @@ class BuildAdapters(Protocol):
         ...
 
 
-class RunWindow(Protocol):
-    """Opens the window on these clusters (each with its file, if it has one); returns the exit code."""
-
-    def __call__(
-        self,
-        adapters: Adapters,
-        clusters: Sequence[tuple[ClusterConfig, Path | None]],
-        options: WindowOptions,
-    ) -> int:
-        """Run until the window is closed."""
-        ...
-
-
-class LabGroup(Protocol):
-    """The commands of ``muster lab``; what they need is imported when this is called."""
-
-    def __call__(self) -> click.Group:
-        """The group."""
-        ...
+RunWindow = Callable[["Adapters", "Sequence[tuple[ClusterConfig, Path | None]]", WindowOptions], int]
+"""Opens the window on these clusters (each with its file, if it has one) and runs it; gives the exit code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,5 +53,5 @@ class App:
 
     adapters: BuildAdapters
     run_window: RunWindow
-    lab_group: LabGroup
+    lab_group: Callable[[], click.Group]  # imports what the lab needs
     version: str

@@ -27,7 +27,7 @@ def fields_of(kind: Kind, words: str | None, *, as_json: bool) -> list[FieldSpec
     """The fields asked for with ``--columns a,b``; by default all for JSON, else those shown unasked.
 
     Raises:
-        click.BadParameter: A word is no field; with the nearest ones.
+        click.UsageError: A word is no field; with the nearest ones.
     """
     known = FIELDS[kind]
     if words is None:
@@ -35,7 +35,7 @@ def fields_of(kind: Kind, words: str | None, *, as_json: bool) -> list[FieldSpec
         return [f for f in known.values() if as_json or (f.shown and not f.sample)]
     names = [word.strip() for word in words.split(",") if word.strip()]
     if not names:
-        raise click.BadParameter(f"needs field names, for example {','.join(list(known)[:3])}.")
+        raise click.UsageError(f"--columns needs field names, for example {','.join(list(known)[:3])}.")
     return [field_of(kind, name) for name in dict.fromkeys(names)]
 
 
@@ -43,27 +43,41 @@ def field_of(kind: Kind, name: str) -> FieldSpec:
     """One field by its name.
 
     Raises:
-        click.BadParameter: There is none; with the nearest ones.
+        click.UsageError: There is none; with the nearest ones.
     """
     spec = FIELDS[kind].get(name)
     if spec is None:
         near = did_you_mean(name, FIELDS[kind])
-        raise click.BadParameter(f"there is no field {name}.{near} Fields: {', '.join(FIELDS[kind])}.")
+        raise click.UsageError(f"There is no field {name}.{near} Fields: {', '.join(FIELDS[kind])}.")
     return spec
 
 
 async def show_list(
-    app: App, settings: Settings, kind: Kind, columns: Sequence[FieldSpec], sort: tuple[FieldSpec, bool]
+    app: App,
+    settings: Settings,
+    kind: Kind,
+    columns: Sequence[FieldSpec],
+    sort: tuple[FieldSpec, bool],
+    *,
+    measure: bool,
 ) -> int:
-    """``node list`` and ``vm list``. `sort`: by which field, and whether downwards."""
+    """``node list`` and ``vm list``.
+
+    Args:
+        app: Where the adapters come from.
+        settings: Which cluster, how long, as what.
+        kind: Nodes or VMs.
+        columns: What is shown.
+        sort: By which field, and whether downwards.
+        measure: Take load samples first; costs a second.
+    """
     async with opened(app, settings, reading=True) as session:
         if kind is Kind.NODE:
             missing = session.warn_of_unreachable()
         else:
             session.need_any()
             missing = 0
-        explicit = [*columns, sort[0]]
-        if any(f.sample for f in explicit) and not (settings.as_json and _is_everything(kind, columns)):
+        if measure:
             await session.sample()
         view = session.view
         rows = _sorted(session, view.nodes.values() if kind is Kind.NODE else view.vms.values(), kind, *sort)
@@ -72,10 +86,6 @@ async def show_list(
         else:
             print_table([_column(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
         return NOT_REACHED if missing and missing == len(view.nodes) else 0
-
-
-def _is_everything(kind: Kind, columns: Sequence[FieldSpec]) -> bool:
-    return len(columns) == len(FIELDS[kind])
 
 
 def _column(spec: FieldSpec) -> Column:
@@ -125,7 +135,8 @@ async def show_cluster(app: App, settings: Settings) -> int:
                         "vms": len(view.vms),
                         "vms_by_status": counts,
                         "problems": [
-                            {f.name: f.as_json(view, problem) for f in fields.values()} for problem in problems
+                            {f.name: f.as_json(view, problem) for f in fields.values()}
+                            for problem in problems
                         ],
                     }
                 ]

@@ -52,7 +52,7 @@ class Seconds(click.ParamType[float]):
             seconds = float(value)
         except ValueError:
             seconds = float("nan")
-        if not (0 < seconds if self._above_zero else 0 <= seconds) or seconds == float("inf"):
+        if not (seconds > 0 or (seconds == 0 and not self._above_zero)) or seconds == float("inf"):
             least = "above 0" if self._above_zero else "from 0"
             self.fail(f"{value!r}: needs a number of seconds {least}, for example 2.5", param, ctx)
         return seconds
@@ -76,25 +76,30 @@ class Everywhere(click.Option):
         super().__init__(list(names), expose_value=False, callback=_gather, **attributes)
 
 
-def everywhere(complete_cluster: Callable[..., Any]) -> list[click.Option]:
-    """Fresh everywhere options."""
+def cluster_options(complete_cluster: Callable[..., Any]) -> list[click.Option]:
+    """Fresh options that say which cluster is meant."""
     return [
         Everywhere(
             "--cluster",
             metavar="FILE|NAME",
             shell_complete=complete_cluster,
-            help="The cluster: a configured one's name, or a cluster file. Default: $MUSTER_CLUSTER, else the "
-            "only configured one, else the demo.",
+            help="The cluster: a configured one's name, or a cluster file. Default: $MUSTER_CLUSTER, else "
+            "the only configured one, else the demo.",
         ),
-        Everywhere(
-            "--demo", metavar="NODESxVMS", help="A simulated cluster of this size, for example 4x40."
-        ),
+        Everywhere("--demo", metavar="NODESxVMS", help="A simulated cluster of this size, for example 4x40."),
         Everywhere(
             "--connect",
             multiple=True,
             metavar="URI...",
-            help="libvirt hosts without a cluster file, for example qemu+ssh://root@n1/system.",
+            help="libvirt hosts without a cluster file, for example qemu+ssh://root@n1/system. "
+            "Several may follow each other.",
         ),
+    ]
+
+
+def output_options() -> list[click.Option]:
+    """Fresh options for every command, whether it has to do with a cluster or not."""
+    return [
         Everywhere("--json", "as_json", is_flag=True, default=None, help="Print JSON: an array of objects."),
         Everywhere(
             "--timeout",
@@ -145,7 +150,7 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two sections."""
-        params = self.get_params(ctx)
+        params = [p for p in self.get_params(ctx) if not isinstance(p, click.Argument)]
         for title, shared in (("Options", False), ("Everywhere", True)):
             records = [p.get_help_record(ctx) for p in params if isinstance(p, Everywhere) is shared]
             lines = [record for record in records if record is not None]
@@ -157,8 +162,9 @@ class Command(click.Command):
 class Group(Command, click.Group):
     """A group of commands."""
 
-    command_class = Command
-    group_class = type
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of their declaration, which is that of the menus."""
+        return list(self.commands)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Its commands first: they are what one looks for."""
@@ -167,9 +173,8 @@ class Group(Command, click.Group):
 
 
 def add_everywhere(command: click.Command, complete_cluster: Callable[..., Any]) -> None:
-    """Give a command and all below it the everywhere options that they lack."""
-    taken = {name for param in command.params for name in param.opts}
-    command.params += [o for o in everywhere(complete_cluster) if not taken & set(o.opts)]
+    """Give a command and all below it the everywhere options."""
+    command.params += [*cluster_options(complete_cluster), *output_options()]
     if isinstance(command, click.Group):
         for below in command.commands.values():
             add_everywhere(below, complete_cluster)

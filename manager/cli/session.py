@@ -25,7 +25,6 @@ from manager.core.errors import OperationError, UserError
 from manager.core.ids import VmId
 from manager.core.model import ClusterConfig, Node, Tier, Vm
 from manager.core.query.fields import natural
-from manager.core.units import count_text
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.workspace import Adapters, Workspace
@@ -53,7 +52,7 @@ def completion_key(cluster: str) -> str:
 
 
 def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path | None]:
-    """The cluster that is meant, with its file if it has one.
+    """The cluster that is meant, with its file if it has one; says so if it is the demo unasked.
 
     Raises:
         UserError: Several may be meant, or its file is not usable.
@@ -80,6 +79,38 @@ def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path 
         return files.load(str(only)), only
     say("no cluster is configured: this is the demo, a simulated cluster. Nothing real is touched.")
     return adapters.demo(DEFAULT_DEMO), None
+
+
+def choose_quietly(adapters: Adapters, settings: Settings) -> str:
+    """The name of the cluster that `choose` would choose; opens and says nothing.
+
+    Raises:
+        UserError: As `choose` does.
+    """
+    named = settings.cluster or os.environ.get("MUSTER_CLUSTER")
+    if settings.names_cluster and not settings.cluster:
+        return choose(adapters, settings)[0].name
+    path = adapters.files.find(named) if named else adapters.files.only()
+    return adapters.files.load(str(path)).name if path else adapters.demo(DEFAULT_DEMO).name
+
+
+def choose_for_window(adapters: Adapters, settings: Settings) -> list[tuple[ClusterConfig, Path | None]]:
+    """What the window opens: the cluster that is meant; unasked, those used last, else all there are.
+
+    Raises:
+        UserError: As `choose` does. Clusters used last whose file is broken are told of and left out.
+    """
+    if settings.names_cluster or os.environ.get("MUSTER_CLUSTER"):
+        return [choose(adapters, settings)]
+    files = adapters.files
+    paths = files.last_used() or tuple(each.path for each in files.configured())
+    found: list[tuple[ClusterConfig, Path | None]] = []
+    for path in paths:
+        try:
+            found.append((files.load(str(path)), path))
+        except UserError as error:
+            say(str(error))
+    return found or [(adapters.demo(DEFAULT_DEMO), None)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -283,8 +314,3 @@ def run_async(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(main())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 VM``, ``12 VMs``."""
-    return count_text(number, noun)

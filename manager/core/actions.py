@@ -451,6 +451,8 @@ def _spread(
 def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
     held = view.operations.get(vm.operation) if vm.operation else None
     if held is None:
+        if vm.activity.value.endswith("(not Muster's)"):
+            return Denied(reason=because(ReasonCode.VM_BUSY_ELSEWHERE, node=str(vm.owner)))
         return Denied(reason=because(ReasonCode.NOTHING_TO_CANCEL), already=True)
     waits = held.state in (OperationState.WAITING, OperationState.CHECKING)
     asks = held.state is OperationState.SETTLING and held.change in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from typing import Any
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
@@ -26,11 +27,15 @@ from manager.core.model import (
     VmStatus,
 )
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.placement.planner import COUNTED, overhead_mib
+from manager.core.placement import planner
+from manager.core.placement.planner import COUNTED
 from manager.core.reasons import Reason, ReasonCode, because
 
 SILENT_PROBLEM_S = 60.0
 """How long a node may be silent before it is a problem and not only grey."""
+
+NOTICED_S = 15.0
+"""How soon a connection that has gone silent is given up, at the latest."""
 
 _RANK = {
     VmStatus.RUNNING: 4,
@@ -41,15 +46,20 @@ _RANK = {
     VmStatus.UNKNOWN: 0,
 }
 _VM_FIELDS = tuple(f.name for f in fields(Vm))
-_NODE_FIELDS = tuple(f.name for f in fields(Node))
-_INCOMING = frozenset({StatusCause.MIGRATION, StatusCause.STARTING_UP, StatusCause.POSTCOPY})
+_INCOMING = frozenset({StatusCause.MIGRATION, StatusCause.STARTING_UP})
+_ARRIVING = _INCOMING | {StatusCause.MIGRATED, StatusCause.POSTCOPY}
 
 Claim = Callable[[VmId], tuple[Operation, int | None] | None]
 """The operation that holds a VM and its percentage, or None."""
 
 
 def is_incoming(sighting: Sighting) -> bool:
-    """Whether this is the target's half of a live migration under way."""
+    """Whether what a move's target says of a VM is that the move is still under way.
+
+    In its last moment the source says the same, and so does a VM that just starts (`Inventory.incoming`).
+    """
+    if sighting.status is VmStatus.RUNNING:
+        return sighting.cause is StatusCause.POSTCOPY
     return sighting.status is VmStatus.PAUSED and sighting.cause in _INCOMING
 
 
@@ -68,7 +78,11 @@ class Inventory:
         self._sightings: dict[VmId, dict[NodeId, Sighting]] = {}
         self._on_node: dict[NodeId, set[VmId]] = {n: set() for n in self.nodes}
         self._owned: dict[NodeId, set[VmId]] = {n: set() for n in self.nodes}
+        self._used_mib: dict[NodeId, int] = dict.fromkeys(self.nodes, 0)
+        self._used_vcpus: dict[NodeId, int] = dict.fromkeys(self.nodes, 0)
+        self._incoming: dict[VmId, NodeId] = {}  # targets' halves of moves that are seen
         self._pacemaker: dict[NodeId, frozenset[str]] = {}
+        self._last_event_s: dict[NodeId, float] = dict.fromkeys(self.nodes, 0.0)
         self._story = story
         self._claim = claim
 
@@ -84,7 +98,12 @@ class Inventory:
 
     def has_foreign_work(self, vm: VmId) -> bool:
         """Whether a job that is not ours holds a VM."""
-        return vm in self.foreign_jobs or any(is_incoming(s) for s in self.sightings(vm).values())
+        return vm in self.foreign_jobs or self.incoming(vm) is not None
+
+    def incoming(self, vm: VmId) -> NodeId | None:
+        """The node that says it has the target's half of a move of this VM."""
+        node = self._incoming.get(vm)
+        return node if node is not None and self.nodes[node].is_up else None
 
     def unread(self, node: NodeId) -> tuple[VmId, ...]:
         """VMs of a node whose definition was not read on this connection, by name.
@@ -104,19 +123,21 @@ class Inventory:
 
     def committed_mib(self, node: NodeId) -> int:
         """Memory of the VMs that run on a node, with their overhead, in MiB."""
-        return sum(
-            vm.config.memory_mib + overhead_mib(vm.config.memory_mib)
-            for key in self._owned.get(node, ())
-            if (vm := self.vms[key]).status in COUNTED and vm.config
-        )
+        return self._used_mib[node]
 
     def committed_vcpus(self, node: NodeId) -> int:
         """vCPUs of the VMs that run on a node."""
-        return sum(
-            vm.config.vcpus
-            for key in self._owned.get(node, ())
-            if (vm := self.vms[key]).status in COUNTED and vm.config
-        )
+        return self._used_vcpus[node]
+
+    def foreign_moves(self) -> Iterable[tuple[NodeId | None, NodeId | None]]:
+        """Source and target of the moves that others started, as far as they are seen."""
+        jobs = {vm for vm, (_, _, migration) in self.foreign_jobs.items() if migration}
+        for vm in jobs | self._incoming.keys():
+            held = self._claim(vm)
+            if held is None or not _is_moving(held[0]):
+                job, target = self.foreign_jobs.get(vm), self.incoming(vm)
+                owner = self.vms[vm].owner if vm in self.vms else None
+                yield (job[0] if job else owner if owner != target else None), target
 
     # --- nodes -----------------------------------------------------------------------------
 
@@ -124,7 +145,7 @@ class Inventory:
         """A try that the user asked for shows; the quiet ones in between keep what is known."""
         node = self.nodes.get(event.node)
         if node is not None and node.status in (NodeStatus.LOGIN_FAILED, NodeStatus.INCOMPATIBLE):
-            self._set_node(turn, replace(node, status=NodeStatus.CONNECTING, information=None))
+            self._set_node(turn, node, status=NodeStatus.CONNECTING, information=None)
 
     def node_connected(self, event: ev.NodeConnected, turn: Turn) -> None:
         """Facts are known; the node is Up once its inventory was read."""
@@ -144,7 +165,7 @@ class Inventory:
         )
         if twin is not None:
             reason = because(ReasonCode.SAME_HOST_TWICE, node=twin)
-            self._set_node(turn, replace(node, status=NodeStatus.INCOMPATIBLE, information=reason))
+            self._set_node(turn, node, status=NodeStatus.INCOMPATIBLE, information=reason)
             self._problem(turn, f"node:{node.id}", reason, node=node.id)
             return
         # A new connection: what was read on the old one may have changed unseen.
@@ -152,48 +173,51 @@ class Inventory:
             seen = self._sightings[vm][node.id]
             if seen.config is not None:
                 self._sightings[vm][node.id] = replace(seen, config=replace(seen.config, digest=""))
-        information = because(ReasonCode.RUNS_PACEMAKER) if event.facts.pacemaker else None
+        self._last_event_s[node.id] = event.at_s
         self._set_node(
             turn,
-            replace(
-                node,
-                facts=event.facts,
-                last_seen_s=event.at_s,
-                last_event_s=event.at_s,
-                retry_at_s=None,
-                information=information,
-            ),
+            node,
+            facts=event.facts,
+            last_seen_s=event.at_s,
+            retry_at_s=None,
+            information=because(ReasonCode.RUNS_PACEMAKER) if event.facts.pacemaker else None,
         )
         self._story.tell(node.id, event.at_s, f"connected: {event.facts.hostname}")
 
     def node_failed(self, event: ev.NodeConnectFailed | ev.NodeLost, turn: Turn) -> None:
         """A node could not be reached, or was lost: its rows turn Unknown, never Off."""
         node = self.nodes.get(event.node)
-        if node is None or node.status is NodeStatus.INCOMPATIBLE and node.facts is None and not isinstance(event, ev.NodeConnectFailed):
+        if node is None:
             return
+        if isinstance(event, ev.NodeLost) and node.status is NodeStatus.INCOMPATIBLE:
+            return  # what is dropped is the connection to a host that has another name here
+        if node.is_up:
+            # It may have been quiet for long, but it was there: silence is noticed in that time.
+            heard_s = max(self._last_event_s[node.id], event.at_s - NOTICED_S, node.last_seen_s or 0.0)
+            node = replace(node, last_seen_s=heard_s)
         failure = event.failure
         hint = event.hint if isinstance(event, ev.NodeConnectFailed) else ""
         status, reason = self._failed_status(node, failure, hint, event.retry_at_s)
-        was_up = node.status is NodeStatus.UP
+        changed = node.status is not status
         self._set_node(
-            turn, replace(node, status=status, information=reason, retry_at_s=event.retry_at_s)
+            turn,
+            node,
+            status=status,
+            information=reason,
+            retry_at_s=event.retry_at_s,
+            last_seen_s=node.last_seen_s,
         )
-        if was_up or node.status is not status:
-            self._story.tell(node.id, event.at_s, f"{status.value}: {failure.text or failure.code.value}")
-            for vm in tuple(self._on_node[node.id]):
-                self.refresh(vm, turn)
+        if not changed:
+            return
+        self._story.tell(node.id, event.at_s, f"{status.value}: {failure.text or failure.code.value}")
+        for vm in tuple(self._on_node[node.id]):
+            self.refresh(vm, turn)
         if status in (NodeStatus.LOGIN_FAILED, NodeStatus.INCOMPATIBLE):
-            self._problem(turn, f"node:{node.id}", reason, node=node.id)
-        elif f"node:{node.id}" not in self.problems:
-            turn.effects.append(
-                SetTimer(
-                    trace=turn.trace,
-                    key=f"silent:{node.id}",
-                    at_s=(node.last_seen_s or event.at_s) + SILENT_PROBLEM_S,
-                )
-            )
-        elif was_up is False:
-            self._problem(turn, f"node:{node.id}", self.problems[f"node:{node.id}"].reason, node=node.id)
+            vms = tuple(self._owned[node.id])
+            self._problem(turn, f"node:{node.id}", reason, node=node.id, vms=vms)
+        else:
+            due_s = (node.last_seen_s or event.at_s) + SILENT_PROBLEM_S
+            turn.effects.append(SetTimer(trace=turn.trace, key=f"silent:{node.id}", at_s=due_s))
 
     @staticmethod
     def _failed_status(
@@ -234,15 +258,14 @@ class Inventory:
         if node is None or node.status is NodeStatus.INCOMPATIBLE:
             return
         came_up = not node.is_up
+        pacemaker = node.facts is not None and node.facts.pacemaker
         self._set_node(
             turn,
-            replace(
-                node,
-                status=NodeStatus.UP,
-                last_seen_s=event.at_s,
-                last_read_s=event.started_s,
-                information=None if came_up and node.information and node.information.code is not ReasonCode.RUNS_PACEMAKER else node.information,
-            ),
+            node,
+            status=NodeStatus.UP,
+            last_seen_s=event.at_s,
+            last_read_s=event.started_s,
+            information=because(ReasonCode.RUNS_PACEMAKER) if pacemaker else None,
         )
         if came_up:
             self._solved(turn, f"node:{node.id}")
@@ -296,15 +319,13 @@ class Inventory:
         node = self.nodes.get(event.node)
         if node is not None:
             others = tuple(h for h in node.holds if h.who != event.hold.who)
-            self._set_node(turn, replace(node, holds=(*others, event.hold)))
+            self._set_node(turn, node, holds=(*others, event.hold))
 
     def node_released(self, event: ev.NodeReleased, turn: Turn) -> None:
         """One reason less."""
         node = self.nodes.get(event.node)
         if node is not None:
-            self._set_node(
-                turn, replace(node, holds=tuple(h for h in node.holds if h.who != event.who))
-            )
+            self._set_node(turn, node, holds=tuple(h for h in node.holds if h.who != event.who))
 
     # --- VMs -------------------------------------------------------------------------------
 
@@ -313,7 +334,7 @@ class Inventory:
         node = self.nodes.get(event.node)
         if node is None or node.status is NodeStatus.INCOMPATIBLE:
             return
-        self._heard(event.node, event.at_s)
+        self._last_event_s[event.node] = event.at_s
         self._see(
             turn,
             event.vm,
@@ -329,7 +350,7 @@ class Inventory:
 
     def undefined(self, event: ev.VmUndefined, turn: Turn) -> None:
         """A definition is gone; only a read tells whether the VM still runs without one."""
-        self._heard(event.node, event.at_s)
+        self._last_event_s[event.node] = event.at_s
         seen = self.sighting(event.vm, event.node)
         if seen is not None and seen.status not in COUNTED:
             self._unsee(turn, event.vm, event.node)
@@ -337,7 +358,7 @@ class Inventory:
 
     def definition_changed(self, event: ev.VmDefinitionChanged, turn: Turn) -> None:
         """Read the definition again; of a VM not seen yet, the whole node."""
-        self._heard(event.node, event.at_s)
+        self._last_event_s[event.node] = event.at_s
         if self.sighting(event.vm, event.node) is None:
             turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
         else:
@@ -360,7 +381,7 @@ class Inventory:
 
     def rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
         """The guest started anew: its uptime counts from here."""
-        self._heard(event.node, event.at_s)
+        self._last_event_s[event.node] = event.at_s
         seen = self.sighting(event.vm, event.node)
         if seen is not None:
             self._sightings[event.vm][event.node] = replace(
@@ -378,19 +399,14 @@ class Inventory:
 
     def foreign_job(self, event: ev.ForeignJobSeen, turn: Turn) -> None:
         """Someone works on a VM; what one of our operations holds is ours and says so itself."""
-        if event.active and self._claim(event.vm) is not None:
+        held = self._claim(event.vm) if event.active else None
+        if held is not None and held[0].state is not OperationState.WAITING:
             return
         if event.active:
             self.foreign_jobs[event.vm] = (event.node, event.what, event.migration)
         else:
             self.foreign_jobs.pop(event.vm, None)
         self.refresh(event.vm, turn)
-
-    def _heard(self, node_id: NodeId, at_s: float) -> None:
-        node = self.nodes.get(node_id)
-        if node is not None:
-            # Bookkeeping only: no view shows it, so no change is told.
-            self.nodes[node_id] = replace(node, last_event_s=at_s)
 
     def _see(
         self,
@@ -423,9 +439,14 @@ class Inventory:
         started_at = before.started_at_s if before else None
         if told or (before is not None and before.status is not status):
             changed_at = turn.at_s
-        if status is VmStatus.RUNNING and (before is None or before.status not in COUNTED):
+        config = before.config if before else None
+        if status in COUNTED and (before is None or before.status not in COUNTED):
             fresh = cause in (StatusCause.BOOTED, StatusCause.RESTORED) and (told or before is not None)
             started_at = turn.at_s if fresh else None
+            left = self._left(vm, node) if cause in _ARRIVING else None
+            if left is not None:  # it came from there: known before it is read here
+                started_at = left.started_at_s
+                config = config or (left.config and replace(left.config, digest=""))
         started_at = started_s or started_at
         if told and before is not None:
             incarnation = before.incarnation
@@ -440,9 +461,10 @@ class Inventory:
             changed_at_s=changed_at,
             started_at_s=started_at,
             shutting_down=shutting_down,
-            config=before.config if before else None,
+            config=config,
         )
         self._on_node[node].add(vm)
+        self._note_incoming(vm, node, before)
         if before is None or before.status is not status:
             suffix = f" ({cause.value})" if cause.value else ""
             if before is not None or told:
@@ -452,9 +474,27 @@ class Inventory:
             turn.effects.append(ReadVm(trace=turn.trace, node=node, vm=vm))
         self.refresh(vm, turn)
 
+    def _left(self, vm: VmId, node: NodeId) -> Sighting | None:
+        """What the node says from which a VM came to this one."""
+        others = (s for s in self.sightings(vm).values() if s.node != node)
+        return max(others, key=lambda s: s.status in COUNTED, default=None)
+
+    def _note_incoming(self, vm: VmId, node: NodeId, before: Sighting | None) -> None:
+        """Keep which node has the target's half of a move: one where the VM did not run before."""
+        seen = self._sightings[vm][node]
+        if not (seen.status is VmStatus.PAUSED and is_incoming(seen)):
+            if self._incoming.get(vm) == node:
+                del self._incoming[vm]
+        elif before is None or before.status not in COUNTED:
+            left = self._left(vm, node)
+            if seen.cause is StatusCause.MIGRATION or (left is not None and left.status in COUNTED):
+                self._incoming[vm] = node
+
     def _unsee(self, turn: Turn, vm: VmId, node: NodeId) -> None:
         self._sightings[vm].pop(node, None)
         self._on_node[node].discard(vm)
+        if self._incoming.get(vm) == node:
+            del self._incoming[vm]
         self._story.tell(vm, turn.at_s, f"no longer on {node}")
         self.refresh(vm, turn)
 
@@ -470,15 +510,19 @@ class Inventory:
                 del self.vms[vm]
                 self.vm_loads.pop(vm, None)
                 self.foreign_jobs.pop(vm, None)
-                self._own(vm, before.owner, None, before, None, turn)
+                self.last_failures.pop(vm, None)
+                self._own(vm, before, None, turn)
                 turn.changes[Kind.VM].remove(vm)
                 self._solved(turn, f"vm:{vm}")
             return
         row = self._derive(vm, sightings, turn)
         if row == before:
             return
+        if vm in self.last_failures and before is not None and _went_on(before, row):
+            del self.last_failures[vm]  # it tells of a state that is no more
+            row = self._derive(vm, sightings, turn)
         self.vms[vm] = row
-        self._own(vm, before.owner if before else None, row.owner, before, row, turn)
+        self._own(vm, before, row, turn)
         if before is None:
             turn.changes[Kind.VM].add(vm)
         else:
@@ -495,7 +539,7 @@ class Inventory:
             else max(
                 sightings.values(),
                 key=lambda s: (
-                    _RANK[s.status] - (2 if is_incoming(s) else 0),
+                    _RANK[s.status] - (2 if s.node == self._incoming.get(vm) else 0),
                     nodes[s.node].is_up,
                     s.cause is not StatusCause.MIGRATED,
                     s.changed_at_s or 0.0,
@@ -548,9 +592,7 @@ class Inventory:
             was=None if known else best.status,
             activity=activity,
             owner=best.node,
-            moving_to=operation.target
-            if operation and operation.kind is OperationKind.MIGRATE
-            else None,
+            moving_to=operation.target if operation and _is_moving(operation) else None,
             operation=operation.id if operation else None,
             information=notes[0] if notes else None,
             notes=tuple(notes),
@@ -578,12 +620,15 @@ class Inventory:
         running = [
             s for s in sightings.values() if s.status is VmStatus.RUNNING and self.nodes[s.node].is_up
         ]
-        moving = operation is not None and operation.kind is OperationKind.MIGRATE
-        if len(running) < 2 or moving or vm in self.foreign_jobs:
+        moving = (operation is not None and _is_moving(operation)) or (
+            vm in self.foreign_jobs and self.foreign_jobs[vm][2]
+        )
+        if len(running) < 2 or moving:
             return False
-        last_event = max(self.nodes[s.node].last_event_s for s in running)
+        last_event = max(self._last_event_s[s.node] for s in running)
         stale = [s.node for s in running if (self.nodes[s.node].last_read_s or 0.0) < last_event]
-        if stale:
+        known = vm in self.vms and self.vms[vm].alarm  # stays until a node says otherwise
+        if stale and not known:
             turn.effects += [ReadNode(trace=turn.trace, node=node) for node in stale]
             return False
         notes.append(
@@ -601,7 +646,7 @@ class Inventory:
             return Activity.FOREIGN_MIGRATION if foreign[2] else Activity.FOREIGN_JOB
         if best.shutting_down and known:
             return Activity.SHUTTING_DOWN
-        if any(is_incoming(s) for s in self._sightings[vm].values()):
+        if self.incoming(vm) is not None:
             return Activity.FOREIGN_MIGRATION  # begun by someone else before we looked
         return Activity.NONE
 
@@ -631,44 +676,44 @@ class Inventory:
             return [because(ReasonCode.OFF_BECAUSE, at=best.changed_at_s, cause=best.cause.value)]
         return []
 
-    def _own(
-        self,
-        vm: VmId,
-        old: NodeId | None,
-        new: NodeId | None,
-        before: Vm | None,
-        row: Vm | None,
-        turn: Turn,
-    ) -> None:
-        if old != new:
-            if old is not None:
-                self._owned[old].discard(vm)
-            if new is not None:
-                self._owned[new].add(vm)
-        ran = before is not None and _runs(before)
-        runs = row is not None and _runs(row)
-        if old == new and ran == runs:
-            return
-        for node_id, running, total in (
-            (old, -int(ran), -1),
-            (new, int(runs), 1),
-        ):
-            if node_id is not None:
-                node = self.nodes[node_id]
-                self._set_node(
-                    turn,
-                    replace(
-                        node,
-                        vms_running=node.vms_running + running,
-                        vms_total=node.vms_total + total,
-                    ),
-                )
+    def _own(self, vm: VmId, before: Vm | None, row: Vm | None, turn: Turn) -> None:
+        """Keep what is counted per node in step with a row."""
+        if before and row and (before.owner, before.status) == (row.owner, row.status):
+            if before.config is row.config:
+                return
+        nodes = turn.changes[Kind.NODE]
+        running: dict[NodeId, int] = {}
+        total: dict[NodeId, int] = {}
+        for each, sign in ((before, -1), (row, 1)):
+            if each is None or each.owner is None:
+                continue
+            node = each.owner
+            running[node] = running.get(node, 0) + sign * _runs(each)
+            total[node] = total.get(node, 0) + sign
+            if each.status in COUNTED and each.config is not None:
+                self._used_mib[node] += sign * planner.need_mib(each.config.memory_mib)
+                self._used_vcpus[node] += sign * each.config.vcpus
+                nodes.update(node, ("committed",))
+        for node_id, change in total.items():
+            if change < 0:
+                self._owned[node_id].discard(vm)
+            elif change > 0:
+                self._owned[node_id].add(vm)
+            counted = self.nodes[node_id]
+            self._set_node(
+                turn,
+                counted,
+                vms_running=counted.vms_running + running[node_id],
+                vms_total=counted.vms_total + change,
+            )
 
-    def _set_node(self, turn: Turn, node: Node) -> None:
+    def _set_node(self, turn: Turn, node: Node, **values: Any) -> None:
+        """Give some of a node's attributes new values."""
         before = self.nodes[node.id]
-        if before != node:
-            self.nodes[node.id] = node
-            turn.changes[Kind.NODE].update(node.id, _differing(before, node, _NODE_FIELDS))
+        changed = {n: value for n, value in values.items() if getattr(before, n) != value}
+        if changed:
+            self.nodes[node.id] = replace(before, **changed)
+            turn.changes[Kind.NODE].update(node.id, changed)
 
     # --- problems --------------------------------------------------------------------------
 
@@ -677,7 +722,11 @@ class Inventory:
         if row.alarm and row.information:
             self._problem(turn, key, row.information, node=row.owner, vms=(row.id,))
         elif row.status is VmStatus.CRASHED:
-            reason = row.information or because(ReasonCode.PAUSED_BECAUSE, cause=row.cause.value)
+            reason = (
+                because(ReasonCode.CRASHED_BEFORE)
+                if row.changed_at_s is None
+                else because(ReasonCode.CRASHED_AT, at=row.changed_at_s, cause=row.cause.value)
+            )
             self._problem(turn, key, reason, node=row.owner, vms=(row.id,))
         elif row.status is VmStatus.PAUSED and row.cause in (
             StatusCause.IO_ERROR,
@@ -719,8 +768,18 @@ class Inventory:
             turn.changes[Kind.PROBLEM].remove(key)
 
 
+def _is_moving(operation: Operation) -> bool:
+    return operation.kind is OperationKind.MIGRATE and operation.state is not OperationState.WAITING
+
+
 def _runs(vm: Vm) -> bool:
     return vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)
+
+
+def _went_on(before: Vm, row: Vm) -> bool:
+    """Whether a VM is known to be in another state or place than it last was."""
+    was = before.was if before.status is VmStatus.UNKNOWN else before.status
+    return row.status is not VmStatus.UNKNOWN and (was, before.owner) != (row.status, row.owner)
 
 
 def _differing(before: object, after: object, names: tuple[str, ...]) -> list[str]:

@@ -351,7 +351,6 @@ class Node:
     drain: DrainState = DrainState.NONE
     last_seen_s: float | None = None
     retry_at_s: float | None = None
-    last_event_s: float = 0.0
     last_read_s: float | None = None  # when the last whole inventory read was begun
     vms_running: int = 0
     vms_total: int = 0

@@ -95,6 +95,7 @@ class ReasonCode(StrEnum):
     SHUTTING_DOWN = "shutting-down"
     PAUSED_BECAUSE = "paused-because"
     CRASHED_AT = "crashed-at"
+    CRASHED_BEFORE = "crashed-before"
     OFF_BECAUSE = "off-because"
     AGENT_SILENT = "agent-silent"
     DEFINITION_TROUBLE = "definition-trouble"
@@ -227,6 +228,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.SHUTTING_DOWN: "the guest is shutting down",
     ReasonCode.PAUSED_BECAUSE: "paused: {cause}",
     ReasonCode.CRASHED_AT: "crashed {at:time}: {cause}",
+    ReasonCode.CRASHED_BEFORE: "crashed before Muster looked",
     ReasonCode.OFF_BECAUSE: "{cause} {at:time}",
     ReasonCode.AGENT_SILENT: "the guest agent does not answer",
     ReasonCode.DEFINITION_TROUBLE: "its definition is not understood: {text}",

@@ -622,7 +622,9 @@ class Work:
                 )
                 turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
             return
-        if operation.kind is OperationKind.MIGRATE and self._still_moves(operation):
+        # The source's own word that it lost the target is final; the target's half cannot be asked about.
+        final = stays and failure is not None and failure.node == operation.target
+        if operation.kind is OperationKind.MIGRATE and not final and self._still_moves(operation):
             turn.effects.append(
                 SetTimer(trace=turn.trace, key=f"look:{operation.id}", at_s=turn.at_s + LOOK_AGAIN_S)
             )
@@ -699,7 +701,12 @@ class Work:
                 if source.status is VmStatus.RUNNING and self._inventory.nodes[source.node].is_up:
                     return None
             return because(ReasonCode.MOVED, node=str(operation.target))
-        if operation.change is None or vm.status not in _GOALS[operation.change]:
+        status: VmStatus = vm.status
+        if operation.change is VmChange.TURN_OFF and operation.source != vm.owner:
+            # Of two running copies of a VM one was turned off: the other one is the row now.
+            copy = self._inventory.sighting(vm.id, operation.source)
+            status = copy.status if copy else VmStatus.OFF
+        if operation.change is None or status not in _GOALS[operation.change]:
             return None
         if operation.change is VmChange.RESTART:
             return because(ReasonCode.DONE) if operation.id in self._restarted else None

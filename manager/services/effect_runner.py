@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from manager.core import effects as fx
@@ -16,6 +17,9 @@ from manager.services.ports import Clock, Hypervisor
 from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
+
+Call = Callable[[], Coroutine[Any, Any, None]]
+"""A port call not yet made, so that a task that ends before its first step leaves nothing unawaited."""
 
 
 class EffectRunner:
@@ -52,20 +56,20 @@ class EffectRunner:
             case fx.AbortMigration():
                 self._tasks.spawn(self._abort(effect), f"abort {effect.vm}")
             case fx.ChangeVm():
-                self._spawn(effect, self._hypervisor.change_vm(effect))
+                self._spawn(effect, partial(self._hypervisor.change_vm, effect))
             case fx.StartMigration():
-                self._spawn(effect, self._hypervisor.migrate(effect))
+                self._spawn(effect, partial(self._hypervisor.migrate, effect))
             case fx.CheckPeerLogin():
-                self._spawn(effect, self._hypervisor.check_peer(effect))
+                self._spawn(effect, partial(self._hypervisor.check_peer, effect))
             case fx.WriteVmSettings():
-                self._spawn(effect, self._hypervisor.write_settings(effect))
+                self._spawn(effect, partial(self._hypervisor.write_settings, effect))
             case _:
                 raise TypeError(f"nobody carries out {type(effect).__name__}")
 
-    def _spawn(self, effect: fx.VmEffect, call: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, effect: fx.VmEffect, call: Call) -> None:
         self._tasks.spawn(self._watch(effect, call), f"{type(effect).__name__} {effect.vm}")
 
-    async def _watch(self, effect: fx.VmEffect, call: Coroutine[Any, Any, None]) -> None:
+    async def _watch(self, effect: fx.VmEffect, call: Call) -> None:
         failure = await self._failure_of(effect, call)
         self._dispatch(
             EffectEnded(
@@ -78,7 +82,7 @@ class EffectRunner:
         )
 
     async def _abort(self, effect: fx.AbortMigration) -> None:
-        failure = await self._failure_of(effect, self._hypervisor.abort(effect))
+        failure = await self._failure_of(effect, partial(self._hypervisor.abort, effect))
         if failure is not None:
             self._dispatch(
                 AbortFailed(
@@ -90,11 +94,9 @@ class EffectRunner:
                 )
             )
 
-    async def _failure_of(
-        self, effect: fx.VmEffect, call: Coroutine[Any, Any, None]
-    ) -> Failure | None:
+    async def _failure_of(self, effect: fx.VmEffect, call: Call) -> Failure | None:
         try:
-            await call
+            await call()
         except OperationError as error:
             return error.failure
         except asyncio.CancelledError:

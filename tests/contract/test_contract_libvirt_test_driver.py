@@ -9,7 +9,7 @@ import pytest
 
 from manager.core.model import ClusterConfig
 from tests.contract.hypervisor_contract import HypervisorContract, There
-from tests.libvirt.support import domain, real_there, driver_host, vm_id
+from tests.libvirt.support import domain, driver_host, real_there, vm_id
 
 
 @pytest.fixture

@@ -94,10 +94,17 @@ def test_the_window_needs_a_display_and_says_what_works_without(checkout: Path) 
     assert log(checkout) == ["setup '' platform=", "muster --demo 4x40 platform="]
 
 
-@pytest.mark.parametrize("words", [["--screenshot", "x.png"], ["gui", "--screenshot=x.png"]])
-def test_a_picture_needs_none(checkout: Path, words: list[str]) -> None:
-    assert run(checkout, *words).returncode == 0
-    assert log(checkout)[-1] == f"muster {' '.join(words)} platform=offscreen"
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--screenshot x.png", "gui --screenshot x.png"),
+        ("gui --theme dark --screenshot=x.png", "gui --theme dark --screenshot=x.png"),
+        ("--demo 4x40 --theme dark --screenshot x.png", "--demo 4x40 gui --theme dark --screenshot x.png"),
+    ],
+)
+def test_a_picture_needs_none(checkout: Path, words: str, said: str) -> None:
+    assert run(checkout, *words.split()).returncode == 0
+    assert log(checkout)[-1] == f"muster {said} platform=offscreen"
 
 
 def test_a_failed_set_up_ends_it(checkout: Path) -> None:

@@ -3,10 +3,10 @@
 A folder has `README.md` (what it is about), `cluster.toml` (the hosts and VMs), `script.toml` (what happens,
 and what must be so at the end) and `expected.log` (what the program shows meanwhile).
 
-`cluster.toml`: tables `nodes.NAME` and `vms.NAME`, with `defaults.node`, `defaults.vm` and `defaults.guest` for
-all; `migration` and `work` as in a cluster file. `script.toml`: `[[steps]]`, each `at_s` with one of `action`
-(an action's id, with `vms` and its parameters), `fault` (a method of `Faults`, with `args` and keyword
-arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`.
+`cluster.toml`: tables `nodes.NAME` and `vms.NAME`, with `defaults.node`, `defaults.vm` and `defaults.guest`
+for all; `migration` and `work` as in a cluster file. `script.toml`: `[[steps]]`, each `at_s` with one of
+`action` (an action's id, with `vms` and its parameters), `fault` (a method of `Faults`, with `args` and
+keyword arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ async def test_figures_grow_as_they_must() -> None:
         assert await _outcome(sim, call) is None
         assert seen[0].total_bytes == seen[0].remaining_bytes == seen[0].rate_bytes_per_s == 0  # prepares
         copying = [now for now in seen if now.total_bytes]
-        assert {now.total_bytes for now in copying} == {int(2048 * MIB * 0.6)}
+        assert {now.total_bytes for now in copying} == {math.ceil(2048 * MIB * 0.6)}
         assert {now.rate_bytes_per_s for now in copying} == {100 * MIB}
         for before, after in itertools.pairwise(copying):
             assert after.elapsed_ms > before.elapsed_ms
@@ -335,7 +335,7 @@ async def test_a_target_that_is_lost(reach: Reach, after_s: float) -> None:
         sim.world.set_reach(sim.world.nodes[N2], reach)
         failure = await _outcome(sim, call)
         assert failure is not None
-        assert failure.code is FailureCode.UNREACHABLE
+        assert (failure.code, failure.node) == (FailureCode.UNREACHABLE, N2)
         assert sim.clock.monotonic_s() == pytest.approx(3 + after_s)
         assert (sim.node_of("a"), sim.vm("a").status) == ("n1", VmStatus.RUNNING)
         assert sim.at("a", "n2") is None

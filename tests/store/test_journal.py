@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,18 @@ async def test_sqlite_says_full_and_we_say_no_space(
         await journal.commit([operation(n) for n in range(2, 500)])
     assert caught.value.errno == errno.ENOSPC
     assert await journal.load() == (operation(1),)
+
+
+async def test_a_commit_that_fails_half_way_stores_nothing_and_leaves_no_transaction(
+    opened: OpenJournal,
+) -> None:
+    journal = opened()
+    nameless = replace(operation(2), id=None)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="NOT NULL"):
+        await journal.commit([operation(1), nameless])
+    assert await journal.load() == ()
+    await journal.commit([operation(3)])
+    assert await journal.load() == (operation(3),)
 
 
 async def test_a_kill_loses_nothing_that_was_committed(opened: OpenJournal, path: Path) -> None:

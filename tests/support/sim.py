@@ -257,6 +257,6 @@ async def small_cluster(
         await hypervisor.close()
         await clock.settle()
     assert listener.done(), "events() did not end after close"
-    left = asyncio.all_tasks() - before
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"tasks are left: {left}"
     assert not clock.sleepers, "somebody still sleeps"

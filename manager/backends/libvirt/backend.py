@@ -68,6 +68,7 @@ ABORT_PATIENCE_S = 10.0  # an abort that comes before the job does is tried agai
 ABORT_RETRY_S = 0.2
 CLOSE_S = 0.6
 CLOSE_STEP_S = 0.01
+LOOK_AGAIN_S = 1.0
 LOGIN_TRIES = 3  # what is known, then a user name, then a secret
 CHANGES_AT_ONCE = 6  # per node: each has a connection of its own, and an ssh server admits only some at once
 EVENTS_AT_ONCE = 500  # of a burst, before the loop may do something else
@@ -88,7 +89,7 @@ class _Link:
     changes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHANGES_AT_ONCE))
     configs: reading.ConfigCache = field(default_factory=reading.ConfigCache)
     loads: reading.Loads = field(default_factory=reading.Loads)
-    stopped: dict[VmId, str] = field(default_factory=dict)  # names of VMs to look at after their stop
+    stopped: dict[VmId, bool] = field(default_factory=dict)  # VMs to look at; whether again if need be
     is_looking: bool = False
     foreign: set[VmId] = field(default_factory=set)  # VMs of which a job was told that is not ours
 
@@ -390,7 +391,7 @@ class LibvirtHypervisor:
                 await self._call(link, link.work, run, None, "live migration", effect.vm)
         finally:
             self._aborted.discard(effect.operation)
-            self._look_again(link, effect.vm)
+            self._look(link, effect.vm, once_more=False)
         if effect.autostart:
             await self._carry_autostart(target, effect.vm)
 
@@ -475,8 +476,7 @@ class LibvirtHypervisor:
         if event is not None:
             self._tell(event)
         if raw.is_stop:
-            link.stopped[VmId(raw.uuid)] = raw.name
-            self._look_at_stopped(link)
+            self._look(link, VmId(raw.uuid), once_more=True)
 
     def _take_job(self, link: _Link, event: ForeignJobSeen) -> None:
         """Tell the first sign of a job that is not ours, and its end. The event does not say what it is."""
@@ -502,29 +502,44 @@ class LibvirtHypervisor:
         ask = functools.partial(reading.job_name, vm=vm)
         link.jobs.start(ask, JOB_S, "asking for a job").add_done_callback(answered)
 
-    def _look_at_stopped(self, link: _Link) -> None:
-        """Ask what the events of stopped VMs leave open; all that stop meanwhile are asked for together."""
-        if link.is_looking or not link.stopped:
-            return
-        names, link.stopped, link.is_looking = link.stopped, {}, True
-        look = functools.partial(reading.after_stop, vms=tuple(names))
+    def _look(self, link: _Link, vm: VmId, *, once_more: bool) -> None:
+        """Look at a VM that has stopped: its event does not say whether it is still there, or saved.
 
-        def answered(future: asyncio.Future[dict[VmId, Told | None]]) -> None:
+        All that stop meanwhile are asked for together.
+        """
+        link.stopped[vm] = link.stopped.get(vm, False) or once_more
+        self._look_at_stopped(link)
+
+    def _look_at_stopped(self, link: _Link) -> None:
+        if link.is_looking or not link.stopped or not self._is_current(link):
+            return
+        looked_at, link.stopped, link.is_looking = link.stopped, {}, True
+
+        def answered(future: asyncio.Future[dict[VmId, tuple[str, Told] | None]]) -> None:
             link.is_looking = False
-            if future.cancelled() or future.exception() is not None or not self._is_current(link):
+            if future.cancelled() or future.exception() is not None:
                 return  # the connection is gone; an inventory comes with the next one
             for vm, now in future.result().items():
-                if vm not in link.stopped:
-                    self._tell_stopped(link, vm, names[vm], now)
+                if vm not in link.stopped:  # it has not stopped again meanwhile
+                    self._take_look(link, vm, now, once_more=looked_at[vm])
             self._look_at_stopped(link)
 
+        look = functools.partial(reading.after_stop, vms=tuple(looked_at))
         link.watch.start(look, READ_S, "looking at stopped VMs").add_done_callback(answered)
 
-    def _tell_stopped(self, link: _Link, vm: VmId, name: str, now: Told | None) -> None:
+    def _take_look(self, link: _Link, vm: VmId, now: tuple[str, Told] | None, *, once_more: bool) -> None:
+        if not self._is_current(link):
+            return
         if now is None:
             self._tell(VmUndefined(at_s=self._clock.now_s(), node=link.node.name, vm=vm))
-        elif now.status is VmStatus.OFF and now.cause is StatusCause.SAVED:
-            self._tell_state(link, vm, name, now)
+            return
+        name, state = now
+        if state == Told(VmStatus.OFF, StatusCause.SAVED):  # into somebody's own file, not as its saved state
+            self._tell_state(link, vm, name, state)
+        elif state == Told(VmStatus.OFF, StatusCause.MIGRATED) and once_more:
+            # Its host tells the stop before it drops the definition of a VM that has moved away.
+            look = functools.partial(self._look, link, vm, once_more=False)
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, look)
 
     def _tell_state(self, link: _Link, vm: VmId, name: str, now: Told) -> None:
         self._tell(

@@ -93,20 +93,20 @@ def _seen(domain: libvirt.virDomain, state: int, reason: int, saved: set[str]) -
     )
 
 
-def after_stop(connection: libvirt.virConnect, vms: Sequence[VmId]) -> dict[VmId, Told | None]:
-    """What VMs are that have just stopped. None: gone, as a transient or a moved one is without an event.
+def after_stop(connection: libvirt.virConnect, vms: Sequence[VmId]) -> dict[VmId, tuple[str, Told] | None]:
+    """Names and states of VMs that have just stopped; None for one that is gone.
 
-    And a VM saved into a file of somebody's own stops with the same event as one with a managed save.
+    A transient VM, or one that moved away, goes without an event of its own; and a VM saved into a file of
+    somebody's own stops with the same event as one with a managed save.
     """
-    found: dict[VmId, Told | None] = {}
+    found: dict[VmId, tuple[str, Told] | None] = {}
     for vm in vms:
         try:
             domain = lookup(connection, vm)
             state, reason = domain.state()
             is_off = state == libvirt.VIR_DOMAIN_SHUTOFF
-            found[vm] = told(
-                state, reason, has_saved_state=is_off and bool(_number(domain.hasManagedSaveImage))
-            )
+            has_saved = is_off and bool(_number(domain.hasManagedSaveImage))
+            found[vm] = (domain.name(), told(state, reason, has_saved_state=has_saved))
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise

@@ -87,7 +87,8 @@ class SimHypervisor:
         self._clock = world.clock
         self._read_only = read_only
         self._connections: dict[NodeId, _Connection] = {}
-        self._moving: set[VmId] = set()
+        self._moving: dict[VmId, OperationId] = {}
+        self._cancelled: set[OperationId] = set()
         self._through_here: set[Move] = set()  # moves that end with this program
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._closed = False
@@ -437,7 +438,7 @@ class SimHypervisor:
                 operation=operation,
                 attempt=attempt,
                 elapsed_ms=int(1000 * (self._world.time_s - move.started_s)),
-                total_bytes=int(move.total) if prepared else 0,
+                total_bytes=math.ceil(move.total) if prepared else 0,
                 processed_bytes=int(move.sent),
                 remaining_bytes=math.ceil(move.left),
                 rate_bytes_per_s=int(move.rate),
@@ -496,6 +497,8 @@ class SimHypervisor:
         through_here = effect.route is PeerRoute.THROUGH_THIS_COMPUTER
 
         def begin(sim: SimNode, connection: _Connection) -> tuple[_Connection, Move]:
+            if effect.operation in self._cancelled:
+                raise refused(FailureCode.CANCELLED, "cancelled before it began", node=sim.id, vm=effect.vm)
             vm, target = self._world.find(sim, effect.vm), self._connected(effect.target, effect.vm).node
             if not through_here:
                 self._world.check_login(sim, target)
@@ -511,7 +514,7 @@ class SimHypervisor:
                 self._through_here.add(move)
             return connection, move
 
-        self._moving.add(effect.vm)
+        self._moving[effect.vm] = effect.operation
         try:
             connection, move = await self._ask(
                 effect.node, "migrate", begin, None, vm=effect.vm, needs_lock=True
@@ -522,14 +525,18 @@ class SimHypervisor:
                 if through_here:
                     self._end_with_us(move)
         finally:
-            self._moving.discard(effect.vm)
+            self._cancelled.discard(effect.operation)
+            if self._moving.get(effect.vm) == effect.operation:
+                del self._moving[effect.vm]
         moved = self._world.nodes[effect.target].vms.get(effect.vm)
         if effect.autostart and moved is not None:
             self._world.set_autostart(moved)
 
     async def abort(self, effect: AbortMigration) -> None:
-        """Cancel the VM's running job; no job is success."""
+        """Cancel the VM's job, or the move that is about to begin; no job is success."""
         self._writable(effect.node, effect.vm)
+        if self._moving.get(effect.vm) == effect.operation:
+            self._cancelled.add(effect.operation)
 
         def cancel(sim: SimNode, _: _Connection) -> None:
             if effect.vm in sim.vms:

@@ -102,7 +102,7 @@ class Move:
         self.left -= sent
         self.sent += sent
         working_set = self.source.config.memory_mib * MIB * self.source.guest.working_set
-        self.dirtied = min(working_set, self.dirtied + self.dirty_rate * passed_s)
+        self.dirtied = min(working_set, self.total, self.dirtied + self.dirty_rate * passed_s)
 
 
 class Moves:
@@ -381,6 +381,7 @@ class Moves:
             del source.node.vms[source.id]
         self._world.tell_state(source)
         self._world.tell_job(source, active=False)
+        self._world.tell_undefined(source)
         self._over(move, None)
 
     def _give_up(self, move: Move, limit_s: float) -> None:
@@ -416,17 +417,18 @@ class Moves:
     def peer_lost(self, move: Move) -> None:
         """One of its hosts, or the program that carries its control connection, is gone."""
         text = "internal error: client socket is closed"
+        node = move.source.node if move.target.reach is Reach.ANSWERS else move.target
         if move.phase is Phase.ARRIVED:
             self._clean_up(move)
         elif move.phase is Phase.POST_COPY:
             # Neither half is whole any more: both stay, and a person has to decide.
-            self._over(move, refused(FailureCode.UNREACHABLE, text, node=move.source.node.id).failure)
+            self._over(move, refused(FailureCode.UNREACHABLE, text, node=node.id, vm=move.source.id).failure)
             self._world.set_state(move.source, VmStatus.PAUSED, StatusCause.POSTCOPY_FAILED)
         else:
-            self._fail(move, FailureCode.UNREACHABLE, text)
+            self._fail(move, FailureCode.UNREACHABLE, text, node)
 
-    def _fail(self, move: Move, code: FailureCode, text: str) -> None:
-        """The move ends, the VM goes on where it was."""
+    def _fail(self, move: Move, code: FailureCode, text: str, whose: SimNode | None = None) -> None:
+        """The move ends, the VM goes on where it was. `whose` trouble it is: the source's if not given."""
         source, copy, node = move.source, move.copy, move.target
         resumes = move.phase is Phase.SWITCHING and not move.was_paused
         if node.vms.get(source.id) is copy:
@@ -435,7 +437,7 @@ class Moves:
                 node.vms[source.id] = move.replaced
         copy.status, copy.cause, copy.incarnation = VmStatus.OFF, StatusCause.FAILED, None
         self._world.tell_state(copy)
-        self._over(move, refused(code, text, node=source.node.id, vm=source.id).failure)
+        self._over(move, refused(code, text, node=(whose or source.node).id, vm=source.id).failure)
         if resumes:
             self._world.set_state(source, VmStatus.RUNNING, StatusCause.MIGRATION_CANCELLED)
 

@@ -208,6 +208,10 @@ class SimWorld:
         """
         self._tell(vm.node, ForeignJobSeen(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id, active=active))
 
+    def tell_undefined(self, vm: SimVm) -> None:
+        """Send the event that says that a node has no definition of a VM any more."""
+        self._tell(vm.node, VmUndefined(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id))
+
     # --- building and finding -------------------------------------------------------------
 
     def add_node(self, node: SimNode) -> SimNode:
@@ -385,7 +389,7 @@ class SimWorld:
             raise self._refusal(vm, FailureCode.WRONG_STATE, NOT_RUNNING)
 
     def set_state(self, vm: SimVm, status: VmStatus, cause: StatusCause) -> None:
-        """A VM that has a process is paused or goes on."""
+        """Give a VM another state, without ending its process, and tell it."""
         vm.status, vm.cause = status, cause
         self.tell_state(vm)
         if vm.job is not None and vm.job.move is not None:
@@ -536,7 +540,7 @@ class SimWorld:
         else:
             self._break_job(vm)
             del vm.node.vms[vm.id]
-        self._tell(vm.node, VmUndefined(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id))
+        self.tell_undefined(vm)
 
     def remove(self, vm: SimVm) -> None:
         """Take a VM away without a word."""

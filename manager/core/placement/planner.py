@@ -55,6 +55,11 @@ def overhead_mib(memory_mib: int) -> int:
     return 256 + memory_mib // 50
 
 
+def need_mib(memory_mib: int) -> int:
+    """What a VM of this memory takes of a node in all."""
+    return memory_mib + overhead_mib(memory_mib)
+
+
 def reserve_mib(policy: PlacementPolicy, memory_mib: int) -> int:
     """Memory kept free on a node: the larger of the two bounds of the policy."""
     return max(policy.memory_reserve_mib, int(memory_mib * policy.memory_reserve_percent / 100))
@@ -90,7 +95,7 @@ def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) ->
     if trouble is not None:
         return no(trouble)
     memory = vm.config.memory_mib if vm.config else 0
-    need = memory + overhead_mib(memory)
+    need = need_mib(memory)
     free = free_mib(view, node)
     if chosen and node.facts is not None:
         free += reserve_mib(view.config.placement, node.facts.memory_mib)
@@ -142,7 +147,7 @@ class Room:
     def take(self, vm: Vm, target: NodeId | None) -> NodeVerdict | Reason:
         """Place one VM on the node with most room, or on `target`; or say why it fits nowhere."""
         memory = vm.config.memory_mib if vm.config else 0
-        need = memory + overhead_mib(memory)
+        need = need_mib(memory)
         nodes = [n for n in self._free if n != vm.owner and target in (None, n)]
         if not nodes:
             refused = self._refused.get(target) if target is not None else None

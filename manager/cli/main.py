@@ -1,0 +1,491 @@
+"""The commands of ``muster``: those on VMs are made from the actions' declarations."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from manager.cli import completion
+from manager.cli.app import PAGES, THEMES, App, WindowOptions
+from manager.cli.options import (
+    Command,
+    Group,
+    Seconds,
+    Settings,
+    add_everywhere,
+    output_options,
+    settings_of,
+)
+from manager.cli.output import StderrHandler, say
+from manager.core.actions import (
+    ACTIONS,
+    ActionSpec,
+    MigrateParameters,
+    NoParameters,
+    PriorityParameters,
+    ShutDownHow,
+    ShutDownParameters,
+    TagsParameters,
+)
+from manager.core.errors import UserError
+from manager.core.ids import Kind, NodeId
+from manager.core.model import PeerRoute, Priority
+from manager.core.query.fields import FIELDS
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
+
+DOC = """Many libvirt hosts as one cluster: see, start, stop and move their VMs.
+
+Without a command, the window opens. Results go to standard output, everything else to standard error.
+
+\b
+Exit codes: 0 all done or accepted
+            1 something failed, was refused or still runs
+            2 wrong usage, a file that cannot be used, an unknown or
+              ambiguous name; then nothing was done
+            3 a needed node, or the whole cluster, cannot be reached
+          130 interrupted
+"""
+
+
+def run(app: App, argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit code."""
+    settings = Settings()
+    try:
+        code = build(app).main(
+            args=list(argv),
+            prog_name="muster",
+            complete_var=completion.VARIABLE,
+            standalone_mode=False,
+            obj=settings,
+        )
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UserError as error:
+        say(str(error))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        say(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of Muster. Please report it with what --debug prints in addition."
+        )
+        if settings.debug:
+            traceback.print_exc()
+        return 1
+
+
+def build(app: App) -> Group:
+    """The whole command line."""
+    words = completion.Words(app)
+    root = Group(
+        "muster",
+        help=DOC,
+        callback=_root(app),
+        invoke_without_command=True,
+        params=[*_window_options(), _version_option(app.version)],
+        commands=[
+            Command("gui", callback=_gui(app), params=_window_options(), help="Open the window."),
+            Group(
+                "cluster",
+                help="The cluster as a whole.",
+                commands=[_simple(app, "show", "Show where the cluster stands.", "show_cluster")],
+            ),
+            Group("node", help="The hosts of the cluster.", commands=[_list(app, Kind.NODE, "nodes")]),
+            Group(
+                "vm",
+                help="The virtual machines. NAME is a VM's name or its UUID.",
+                commands=[
+                    _list(app, Kind.VM, "VMs"),
+                    _show_vm(app, words),
+                    *(_action(app, spec, words) for spec in ACTIONS.values()),
+                ],
+            ),
+            _completion(),
+        ],
+    )
+    add_everywhere(root, words.clusters)
+    root.add_command(_Lab(app))
+    return root
+
+
+def _root(app: App) -> Callable[..., Any]:
+    @click.pass_context
+    def callback(ctx: click.Context, /, **window: Any) -> int | None:
+        _log_to_stderr(settings_of(ctx))
+        given = [name for name, value in window.items() if value is not None]
+        if ctx.invoked_subcommand is None:
+            return _open_window(app, settings_of(ctx), WindowOptions(**window))
+        if given:
+            raise click.UsageError(f"--{given[0]} is for the window: muster gui --{given[0]} ...", ctx)
+        return None
+
+    return callback
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, StderrHandler)]:
+        root.removeHandler(handler)
+    root.addHandler(StderrHandler())
+    if settings.debug:
+        root.setLevel(logging.DEBUG)
+
+
+def _version_option(version: str) -> click.Option:
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            click.echo(f"muster {version}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=show,
+        help="Print the version and end.",
+    )
+
+
+# --- the window ----------------------------------------------------------------------------------
+
+
+class _Size(click.ParamType[tuple[int, int]]):
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        width, _, height = str(value).lower().partition("x")
+        if not (width.isdecimal() and height.isdecimal()) or not (
+            200 <= int(width) <= 16384 and 200 <= int(height) <= 16384
+        ):
+            self.fail(
+                f"{value!r}: needs WIDTHxHEIGHT from 200x200 to 16384x16384, for example 1366x768", param, ctx
+            )
+        return int(width), int(height)
+
+
+def _window_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--page"], type=click.Choice(PAGES), help="The page to open."),
+        click.Option(["--theme"], type=click.Choice(THEMES), help="Colours."),
+        click.Option(
+            ["--size"], type=_Size(), metavar="WxH", help="Size of the window, for example 1366x768."
+        ),
+        click.Option(
+            ["--screenshot"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Make a picture (PNG) of the window and end.",
+        ),
+    ]
+
+
+def _gui(app: App) -> Callable[..., Any]:
+    @click.pass_context
+    def callback(ctx: click.Context, /, **window: Any) -> int:
+        return _open_window(app, settings_of(ctx), WindowOptions(**window))
+
+    return callback
+
+
+def _open_window(app: App, settings: Settings, options: WindowOptions) -> int:
+    """The window on the cluster that is meant; unasked, on those used last."""
+    from manager.cli.session import choose_for_window
+    from manager.services.event_log import EventLog
+
+    event_log = EventLog(settings.log_json) if settings.log_json else None
+    try:
+        adapters = app.adapters(event_log)
+        return app.run_window(adapters, choose_for_window(adapters, settings), options)
+    finally:
+        if event_log is not None:
+            event_log.close()
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def _simple(app: App, name: str, doc: str, function: str) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context) -> int:
+        from manager.cli import listing
+        from manager.cli.session import run_async
+
+        return run_async(getattr(listing, function)(app, settings_of(ctx)))
+
+    return Command(name, help=doc, callback=callback)
+
+
+def _list(app: App, kind: Kind, noun: str) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, columns: str | None, sort: str) -> int:
+        from manager.cli import listing
+        from manager.cli.session import run_async
+
+        settings = settings_of(ctx)
+        fields = listing.fields_of(kind, columns, as_json=settings.as_json)
+        order = listing.field_of(kind, sort.removeprefix("-"))
+        measure = order.sample or (columns is not None and any(field.sample for field in fields))
+        down = sort.startswith("-")
+        return run_async(listing.show_list(app, settings, kind, fields, (order, down), measure=measure))
+
+    return Command(
+        "list",
+        help=f"List the {noun}.\n\nFields: {', '.join(FIELDS[kind])}.",
+        short_help=f"List the {noun}.",
+        callback=callback,
+        params=[
+            click.Option(
+                ["--columns"],
+                metavar="FIELD,...",
+                shell_complete=completion.columns(kind),
+                help="The fields to show, in this order.",
+            ),
+            click.Option(
+                ["--sort"],
+                metavar="[-]FIELD",
+                default="name",
+                show_default=True,
+                shell_complete=completion.columns(kind),
+                help="Sort by this field; with a minus, downwards.",
+            ),
+        ],
+    )
+
+
+def _show_vm(app: App, words: completion.Words) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, name: str) -> int:
+        from manager.cli import listing
+        from manager.cli.session import run_async
+
+        return run_async(listing.show_vm(app, settings_of(ctx), name))
+
+    return Command(
+        "show",
+        help="Show everything that is known of one VM: state, definition, where it was seen, its story.",
+        short_help="Show everything that is known of one VM.",
+        callback=callback,
+        params=[click.Argument(["name"], metavar="NAME", shell_complete=words.vms)],
+    )
+
+
+# --- acting --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """How an action's parameters are given on the command line."""
+
+    options: Callable[[completion.Words], list[click.Parameter]]
+    parameters: Callable[..., Any]  # of the options' values
+
+
+def _priority_word(priority: Priority) -> str:
+    return priority.title.lower().replace(" ", "-")
+
+
+_PRIORITIES = {_priority_word(priority): priority for priority in sorted(Priority, reverse=True)}
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    tags = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    wrong = next((tag for tag in tags if not tag.isprintable() or len(tag) > 64), None)
+    if wrong is not None:
+        raise click.UsageError(f"tag {wrong!r}: needs printable text of at most 64 characters.")
+    return tags
+
+
+FORMS: dict[type, _Form] = {
+    NoParameters: _Form(options=lambda words: [], parameters=NoParameters),
+    ShutDownParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--agent"], is_flag=True, help="Ask the guest agent instead of pressing the power button."
+            )
+        ],
+        parameters=lambda agent: ShutDownParameters(how=ShutDownHow.AGENT if agent else ShutDownHow.ACPI),
+    ),
+    MigrateParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--to"],
+                metavar="NODE",
+                shell_complete=words.nodes,
+                help="The node to move to. Default: the best one for each VM.",
+            ),
+            click.Option(
+                ["--through-this-computer"],
+                is_flag=True,
+                help="Move through this computer, where the nodes cannot log in to each other. "
+                "The moves end if this command does.",
+            ),
+        ],
+        parameters=lambda to, through_this_computer: MigrateParameters(
+            target=NodeId(to) if to else None,
+            route=PeerRoute.THROUGH_THIS_COMPUTER if through_this_computer else PeerRoute.NODE_TO_NODE,
+        ),
+    ),
+    PriorityParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--set", "priority"],
+                type=click.Choice(list(_PRIORITIES), case_sensitive=False),
+                required=True,
+                help="The new priority.",
+            )
+        ],
+        parameters=lambda priority: PriorityParameters(priority=_PRIORITIES[priority]),
+    ),
+    TagsParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--set", "tags"],
+                metavar="TAG,...",
+                required=True,
+                help="The tags that the VMs have afterwards; an empty text takes all away.",
+            )
+        ],
+        parameters=lambda tags: TagsParameters(tags=_tags(tags)),
+    ),
+}
+"""By the type of an action's parameters."""
+
+
+def _action(app: App, spec: ActionSpec[Any], words: completion.Words) -> Command:
+    form = FORMS[type(spec.default)]
+
+    @click.pass_context
+    def callback(
+        ctx: click.Context,
+        /,
+        names: tuple[str, ...],
+        wait_s: float | None,
+        no_wait: bool,
+        what_if: bool,
+        yes: bool,
+        **given: Any,
+    ) -> int:
+        from manager.cli import acting
+        from manager.cli.session import run_async
+
+        if no_wait and wait_s is not None:
+            raise click.UsageError("Only one of --wait and --no-wait can be given.", ctx)
+        parameters = form.parameters(**given)
+        through_us = isinstance(parameters, MigrateParameters) and (
+            parameters.route is PeerRoute.THROUGH_THIS_COMPUTER
+        )
+        if through_us and (no_wait or wait_s is not None):
+            raise click.UsageError(
+                "A move through this computer ends if this command does: "
+                "--wait and --no-wait cannot be given with it.",
+                ctx,
+            )
+        request = acting.Request(
+            spec=spec,
+            names=names,
+            parameters=parameters,
+            wait_s=wait_s,
+            no_wait=no_wait,
+            what_if=what_if,
+            yes=yes,
+        )
+        return run_async(acting.carry_out(app, settings_of(ctx), request))
+
+    return Command(
+        spec.command,
+        help=f"{spec.doc}\n\n{spec.consequence}" if spec.consequence not in spec.doc else spec.doc,
+        short_help=spec.doc,
+        callback=callback,
+        params=[
+            click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=words.vms),
+            *form.options(words),
+            click.Option(
+                ["--wait", "wait_s"],
+                type=Seconds(above_zero=False),
+                metavar="SECONDS",
+                help="Wait at most so long; what is still under way then is reported as running, "
+                "and nothing is undone. Default: to the end.",
+            ),
+            click.Option(
+                ["--no-wait"],
+                is_flag=True,
+                help="End as soon as the hosts have begun everything; VMs that must wait for their turn "
+                "keep the command until they were begun.",
+            ),
+            click.Option(["--what-if"], is_flag=True, help="Show what would be done, and do nothing."),
+            click.Option(["--yes"], is_flag=True, help="Do not ask."),
+        ],
+    )
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def _completion() -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, shell: str) -> None:
+        click.echo(completion.script(ctx.find_root().command, shell))
+
+    how = "\n".join(completion.HOW_TO.values())
+    return Command(
+        "completion",
+        help=f"Print the script that teaches a shell to complete muster's commands.\n\n\b\n{how}",
+        short_help="Print the script that completes commands in a shell.",
+        callback=callback,
+        params=[click.Argument(["shell"], type=click.Choice(completion.SHELLS))],
+    )
+
+
+class _Lab(Group):
+    """``muster lab``: its commands are loaded when they are needed."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(
+            "lab",
+            help="Real libvirt hosts with real guests on this one machine, to try things out. Needs root.",
+            short_help="Real hosts and guests on this machine, to try out.",
+            params=[*output_options()],
+        )
+        self._app = app
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The lab's."""
+        return self._app.lab_group().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """One of the lab's, with what every command has. Its own ``--json`` may be given before it too."""
+        found = self._app.lab_group().get_command(ctx, name)
+        if found is None:
+            return None
+        own = [_given(p) if settings_of(ctx).as_json and "--json" in p.opts else p for p in found.params]
+        taken = {option for param in own for option in param.opts}
+        return Command(
+            found.name,
+            help=found.help,
+            callback=found.callback,
+            params=[*own, *(o for o in output_options() if not taken & set(o.opts))],
+        )
+
+
+def _given(flag: click.Parameter) -> click.Parameter:
+    """The same flag, as if it had been given."""
+    given = copy(flag)
+    given.default = True
+    return given

@@ -1,0 +1,104 @@
+"""What all dialogs share: the cluster's band, and an answer to be awaited. Never `exec()`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QDialog, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from manager.core.model import ClusterConfig, Tier
+from manager.ui.views.parts import text_label
+
+
+class Band(QFrame):
+    """The stripe in the cluster's colour."""
+
+    def __init__(self, height: int) -> None:
+        super().__init__()
+        self._colour = QColor("transparent")
+        self.setFixedHeight(height)
+
+    def show_colour(self, colour: str) -> None:
+        """Another cluster's colour."""
+        self._colour = QColor(colour)
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Fill."""
+        QPainter(self).fillRect(self.rect(), self._colour)
+
+
+class Asking(QDialog):
+    """A window-modal dialog whose answer is awaited; everything behind it goes on."""
+
+    def __init__(self, parent: QWidget | None, title: str, cluster: ClusterConfig | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(f"{cluster.name} — Muster" if cluster is not None else title)
+        self.setModal(True)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        if cluster is not None:
+            band = Band(3)
+            band.show_colour(cluster.colour)
+            outer.addWidget(band)
+        self.body = QVBoxLayout()
+        self.body.setContentsMargins(20, 16, 20, 16)
+        self.body.setSpacing(10)
+        outer.addLayout(self.body, 1)
+        head = QHBoxLayout()
+        self.heading = text_label(title, "heading", wrap=True)
+        head.addWidget(self.heading, 1)
+        if cluster is not None and cluster.tier is Tier.DEMO:
+            head.addWidget(demo_badge(), alignment=Qt.AlignmentFlag.AlignTop)
+        self.body.addLayout(head)
+        self._buttons = QHBoxLayout()
+        self._buttons.setSpacing(8)
+
+    def add_buttons(self) -> None:
+        """Put the row of buttons below what was added so far."""
+        self.body.addSpacing(4)
+        self.body.addLayout(self._buttons)
+        self._buttons.insertStretch(0, 1)
+
+    def button(
+        self, text: str, act: Callable[[], object], *, style: str = "", default: bool = False
+    ) -> QPushButton:
+        """A button in the row. `default`: it has the focus and Enter presses it."""
+        made = QPushButton(text)
+        made.setAutoDefault(default)
+        made.setDefault(default)
+        if style:
+            made.setObjectName(style)
+        made.clicked.connect(lambda *_: act())
+        self._buttons.addWidget(made)
+        if default:
+            made.setFocus()
+        return made
+
+    async def answer(self) -> bool:
+        """Open it, and wait until it was answered; False: it was given up."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def finished(code: int) -> None:
+            if not done.done():
+                done.set_result(code)
+
+        self.finished.connect(finished)
+        self.open()
+        try:
+            return await done == int(QDialog.DialogCode.Accepted)
+        finally:
+            self.hide()
+            self.deleteLater()
+
+
+def demo_badge() -> QLabel:
+    """The mark of everything that is simulated."""
+    badge = text_label("DEMO", "demo")
+    badge.setToolTip("A simulated cluster inside this program: nothing real is touched.")
+    badge.setAccessibleName("Demo: simulated cluster")
+    return badge

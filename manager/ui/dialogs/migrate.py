@@ -1,0 +1,183 @@
+"""Where to move VMs: every node with its verdict, the plan row by row, and what stays with the reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QSplitter,
+    QWidget,
+)
+
+from manager.core import units
+from manager.core.actions import LIVE_MIGRATE, MigrateParameters, Plan
+from manager.core.cluster import ClusterView
+from manager.core.ids import NodeId, VmId
+from manager.core.model import PeerRoute
+from manager.core.placement.planner import node_takes_work, overhead_mib
+from manager.ui.actions import pass_view
+from manager.ui.dialogs.base import Asking
+from manager.ui.theme import Look, fixed_font
+from manager.ui.views.parts import PlainTable, text_label
+from manager.ui.wording import plan_command
+
+_TRIED = 100
+"""Up to this many VMs each node's verdict is worked out in advance."""
+
+
+class MigrateDialog(Asking):
+    """Choose a node, or the best one for each VM; the plan is shown before anything starts."""
+
+    def __init__(
+        self,
+        parent: QWidget | None,
+        look: Look,
+        view: ClusterView,
+        ids: Sequence[VmId],
+        parameters: MigrateParameters,
+        changed: str = "",
+    ) -> None:
+        title = f"Live migrate {units.count_text(len(ids), 'VM')}"
+        if len(ids) == 1 and ids[0] in view.vms:
+            title = f"Live migrate {view.vms[ids[0]].name}"
+        super().__init__(parent, title, view.config)
+        self.resize(900, 560)
+        self._view, self._ids = view, tuple(ids)
+        self._plans: dict[NodeId | None, Plan[Any]] = {}
+        self._targets: list[NodeId | None] = [None, *view.nodes]
+        self._changed = text_label(changed, "warning", wrap=True)
+        self._changed.setVisible(bool(changed))
+        self.body.addWidget(self._changed)
+        self.nodes = PlainTable(("To", "Takes", "Memory now → then", "CPU now", "Why"), look, name="Nodes")
+        self.nodes.setSelectionMode(PlainTable.SelectionMode.SingleSelection)
+        self.steps = PlainTable(("VM", "From → to", "Memory", "Why there"), look, name="Plan")
+        self.stays = PlainTable(("Not moved", "Why not", "What to do"), look, name="Not moved")
+        lists = QSplitter(Qt.Orientation.Vertical)
+        lists.addWidget(self.steps)
+        lists.addWidget(self.stays)
+        lists.setChildrenCollapsible(False)
+        both = QSplitter(Qt.Orientation.Vertical)
+        both.setChildrenCollapsible(False)
+        both.addWidget(self.nodes)
+        both.addWidget(lists)
+        both.setSizes([190, 260])
+        self.body.addWidget(both, 1)
+        self.through = QCheckBox("Move through this computer (the nodes need no login at each other; slower)")
+        self.through.setChecked(parameters.route is PeerRoute.THROUGH_THIS_COMPUTER)
+        self.through.toggled.connect(lambda *_: self._replan())
+        self.body.addWidget(self.through)
+        line = QHBoxLayout()
+        line.addWidget(text_label("The same as a command", "dim"))
+        self.command = QLineEdit()
+        self.command.setReadOnly(True)
+        self.command.setFont(fixed_font())
+        self.command.setAccessibleName("The same as a command")
+        line.addWidget(self.command, 1)
+        copy = QPushButton("Copy")
+        copy.setAutoDefault(False)
+        copy.clicked.connect(lambda *_: QApplication.clipboard().setText(self.command.text()))
+        line.addWidget(copy)
+        self.body.addLayout(line)
+        self.add_buttons()
+        self.button("Cancel", self.reject)
+        self.go = self.button("Move", self.accept, style="primary", default=True)
+        self.nodes.itemSelectionChanged.connect(self._show_plan)
+        self._trying = QTimer(self)
+        self._trying.timeout.connect(self._try_next)
+        self._show_nodes()
+        start = self._targets.index(parameters.target) if parameters.target in self._targets else 0
+        self.nodes.selectRow(start)
+        if len(self._ids) <= _TRIED:
+            self._trying.start(0)
+
+    @property
+    def target(self) -> NodeId | None:
+        """The chosen node; None: the best for each VM."""
+        row = self.nodes.currentRow()
+        return self._targets[row] if 0 <= row < len(self._targets) else None
+
+    @property
+    def plan(self) -> Plan[Any]:
+        """The plan that is shown."""
+        return self._plan_for(self.target)
+
+    def _plan_for(self, target: NodeId | None) -> Plan[Any]:
+        found = self._plans.get(target)
+        if found is None:
+            route = PeerRoute.THROUGH_THIS_COMPUTER if self.through.isChecked() else PeerRoute.NODE_TO_NODE
+            parameters = MigrateParameters(target=target, route=route)
+            found = self._plans[target] = LIVE_MIGRATE.plan(pass_view(self._view), self._ids, parameters)
+        return found
+
+    def _replan(self) -> None:
+        self._plans.clear()
+        self._show_plan()
+
+    def _try_next(self) -> None:
+        for target in self._targets:
+            if target not in self._plans:
+                self._plan_for(target)
+                self._show_nodes()
+                return
+        self._trying.stop()
+
+    def _show_nodes(self) -> None:
+        view = self._view
+        rows: list[tuple[str, ...]] = []
+        for target in self._targets:
+            plan = self._plans.get(target)
+            takes = f"{len(plan.steps)} of {len(self._ids)}" if plan is not None else "…"
+            if target is None:
+                spread = Counter(s.target for s in plan.steps) if plan is not None else Counter[Any]()
+                why = ", ".join(f"{node} {n}" for node, n in spread.most_common(8))
+                rows.append(("Best node for each", takes, "", "", why))
+                continue
+            node = view.nodes[target]
+            trouble = node_takes_work(node)
+            load = view.node_loads.get(target)
+            cpu = f"{load.cpu_percent:.0f} %" if load and load.cpu_percent is not None else "–"
+            memory = ""
+            if node.facts is not None and node.is_up:
+                now = view.committed_mib(target)
+                then = now + _added_mib(view, plan)
+                memory = f"{now / 1024:.0f} → {then / 1024:.0f} of {node.facts.memory_mib / 1024:.0f} GiB"
+            why = trouble.text if trouble is not None else ""
+            if not why and plan is not None and plan.skipped and len(plan.skipped) > len(plan.steps):
+                why = plan.skipped[0].reason.text
+            rows.append((target, takes, memory, cpu, why))
+        self.nodes.show_rows(rows)
+
+    def _show_plan(self) -> None:
+        plan = self.plan
+        view = self._view
+        self.steps.show_rows(
+            (
+                s.name,
+                f"{s.node} → {s.target}",
+                units.mib_text(config.memory_mib) if (config := view.vms[s.vm].config) else "",
+                s.note.text if s.note else "",
+            )
+            for s in plan.steps
+            if s.vm in view.vms
+        )
+        self.stays.show_rows((s.name, s.reason.text, s.reason.remedy) for s in plan.skipped)
+        self.stays.setVisible(bool(plan.skipped))
+        self.command.setText(plan_command(view, plan) if plan.steps else "")
+        self.command.setCursorPosition(0)
+        self.go.setText(f"Move {units.count_text(len(plan.steps), 'VM')}")
+        self.go.setEnabled(bool(plan.steps))
+
+
+def _added_mib(view: ClusterView, plan: Plan[Any] | None) -> int:
+    if plan is None:
+        return 0
+    sizes = [c.memory_mib for s in plan.steps if s.vm in view.vms and (c := view.vms[s.vm].config)]
+    return sum(size + overhead_mib(size) for size in sizes)

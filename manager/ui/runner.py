@@ -1,0 +1,305 @@
+"""From a chosen action to its results: plan, question, request, and what is said when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PySide6.QtWidgets import QWidget
+
+from manager.core import units
+from manager.core.actions import (
+    ACTIONS,
+    CANCEL,
+    LIVE_MIGRATE,
+    SHUT_DOWN,
+    TAGS,
+    TURN_OFF,
+    ActionSpec,
+    MigrateParameters,
+    Plan,
+    ShutDownHow,
+    ShutDownParameters,
+    TagsParameters,
+)
+from manager.core.ids import OperationId, VmId
+from manager.core.model import PeerRoute
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.reasons import ReasonCode
+from manager.services.runtime import Runtime
+from manager.services.tasks import Tasks
+from manager.ui.actions import Entry, pass_view
+from manager.ui.dialogs.confirm import ConfirmDialog
+from manager.ui.dialogs.migrate import MigrateDialog
+from manager.ui.dialogs.small import PeerLoginDialog, TagsDialog
+from manager.ui.theme import Look
+from manager.ui.wording import result_text, sentence, skipped_text, why_text
+
+Buttons = Sequence[tuple[str, Callable[[], object]]]
+Note = Callable[[str, Buttons, str], object]
+"""(text, buttons, severity) -> a line above the list."""
+
+
+class Runner:
+    """Carries out what the user chose. Nothing is done before the plan was seen where it asks."""
+
+    def __init__(
+        self,
+        parent: QWidget,
+        look: Look,
+        tasks: Tasks,
+        note: Note,
+        show_operation: Callable[[Runtime, OperationId], object],
+    ) -> None:
+        self._parent = parent
+        self._look = look
+        self._tasks = tasks
+        self._note = note
+        self._show_operation = show_operation
+
+    def start(self, runtime: Runtime, entry: Entry, ids: Sequence[VmId]) -> None:
+        """Begin an action on these VMs."""
+        self.run(runtime, entry.spec, ids, entry.parameters, asks_target=entry.asks_target)
+
+    def run(
+        self,
+        runtime: Runtime,
+        spec: ActionSpec[Any],
+        ids: Sequence[VmId],
+        parameters: Any = None,
+        *,
+        asks_target: bool = False,
+        unasked: bool = False,
+    ) -> None:
+        """Begin an action with its parameters. `unasked`: the question was asked already."""
+        given = spec.default if parameters is None else parameters
+        self._tasks.spawn(
+            self._run(runtime, spec, tuple(ids), given, asks_target, unasked), f"{spec.id} of the window"
+        )
+
+    def undo(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
+        """Take ended operations back, as far as each can be."""
+        plans: dict[tuple[str, Any], list[VmId]] = {}
+        for operation in operations:
+            spec = ACTIONS.get(operation.action)
+            plan = spec.undo(operation, runtime.view) if spec is not None else None
+            if isinstance(plan, Plan):
+                plans.setdefault((plan.action, plan.parameters), []).extend(s.vm for s in plan.steps)
+        for (action, parameters), ids in plans.items():
+            if ids:
+                self.run(runtime, ACTIONS[action], ids, parameters, unasked=True)
+        if not any(plans.values()):
+            self._note("Nothing here can be taken back.", (), "")
+
+    # --- one action --------------------------------------------------------------------------------
+
+    async def _run(
+        self,
+        runtime: Runtime,
+        spec: ActionSpec[Any],
+        ids: tuple[VmId, ...],
+        parameters: Any,
+        asks_target: bool,
+        unasked: bool,
+    ) -> None:
+        if spec is TAGS and not unasked:
+            parameters = await self._ask_tags(runtime, ids)
+            if parameters is None:
+                return
+        many_moves = spec is LIVE_MIGRATE and len(ids) > 1
+        plan: Plan[Any] | None
+        if spec is LIVE_MIGRATE and not unasked and (asks_target or many_moves):
+            plan = await self._ask_move(runtime, ids, parameters)
+        else:
+            plan = spec.plan(pass_view(runtime.view), ids, parameters)
+            if not plan.steps:
+                self._note(f"{spec.verb}: nothing to do. {sentence(skipped_text(plan))}", (), "")
+                return
+            if spec.destructive and not unasked:
+                plan = await self._confirm(runtime, plan)
+        if plan is None or not plan.steps:
+            return
+        asked = runtime.request(plan)
+        if not asked:
+            return
+        if spec is LIVE_MIGRATE and len(plan.steps) == 1 and not asks_target:
+            self._tell_target(runtime, plan, asked)
+        if spec is not CANCEL:
+            await self._watch(runtime, plan, asked)
+
+    async def _confirm(self, runtime: Runtime, plan: Plan[Any]) -> Plan[Any] | None:
+        """Ask; and ask again with what changed, if the world moved on in between."""
+        changed = ""
+        while True:
+            dialog = ConfirmDialog(self._parent, self._look, runtime.view.config, plan, changed)
+            if not await dialog.answer():
+                return None
+            fresh = plan.spec.plan(pass_view(runtime.view), [s.vm for s in plan.steps], plan.parameters)
+            changed = difference(plan, fresh)
+            if not changed:
+                return plan
+            plan = fresh
+            if not plan.steps:
+                self._note(f"{plan.spec.verb}: nothing was done. {changed}", (), "warning")
+                return None
+
+    async def _ask_move(
+        self, runtime: Runtime, ids: tuple[VmId, ...], parameters: MigrateParameters
+    ) -> Plan[Any] | None:
+        changed = ""
+        while True:
+            dialog = MigrateDialog(
+                self._parent, self._look, runtime.view, ids, parameters, changed
+            )
+            answered = await dialog.answer()
+            plan = dialog.plan
+            if not answered:
+                return None
+            fresh = plan.spec.plan(pass_view(runtime.view), [s.vm for s in plan.steps], plan.parameters)
+            changed = difference(plan, fresh)
+            if not changed:
+                return plan  # the targets that were shown are kept
+            parameters = plan.parameters
+
+    async def _ask_tags(self, runtime: Runtime, ids: tuple[VmId, ...]) -> TagsParameters | None:
+        view = runtime.view
+        first = view.vms[ids[0]].config if ids and ids[0] in view.vms else None
+        dialog = TagsDialog(
+            self._parent, view.config, len(ids), first.settings.tags if first is not None else ()
+        )
+        return TagsParameters(tags=dialog.tags) if await dialog.answer() else None
+
+    def _tell_target(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
+        step = plan.steps[0]
+        why = f": {step.note.text}" if step.note else ""
+
+        def change() -> None:
+            runtime.cancel(asked)
+            self.run(runtime, LIVE_MIGRATE, [step.vm], plan.parameters, asks_target=True)
+
+        self._note(
+            f"{step.name} moves to {step.target}{why}",
+            (("Change…", change), ("Cancel", lambda: runtime.cancel(asked))),
+            "",
+        )
+
+    # --- when it is over -----------------------------------------------------------------------------
+
+    async def _watch(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
+        await runtime.ended(asked)
+        children = [o for o in runtime.view.operations.values() if o.parent in asked]
+        failed = [o for o in children if o.state is OperationState.FAILED]
+        if not failed:
+            return
+        ignored = [o for o in failed if o.reason and o.reason.code is ReasonCode.SHUTDOWN_IGNORED]
+        refused = [o for o in failed if o.reason and o.reason.code is ReasonCode.PEER_LOGIN_REFUSED]
+        others = [o for o in failed if o not in ignored and o not in refused]
+        if ignored:
+            self._shut_down_ignored(runtime, plan, children, ignored)
+        if refused:
+            self._login_refused(runtime, plan, refused)
+        if others:
+            first = others[0]
+            why = sentence(why_text(first.reason)) if first.reason else ""
+            what = f"{plan.spec.verb} {units.count_text(len(children), 'VM')}: {result_text(children)}."
+            if len(children) == 1:
+                what = f"{plan.spec.verb} {first.vm_name}: failed."
+            self._note(
+                f"{what} {first.vm_name}: {why}" if len(children) > 1 else f"{what} {why}",
+                (("Show", lambda: self._show_operation(runtime, asked[0])),),
+                "error",
+            )
+
+    def _shut_down_ignored(
+        self,
+        runtime: Runtime,
+        plan: Plan[Any],
+        children: Sequence[Operation],
+        ignored: Sequence[Operation],
+    ) -> None:
+        ids = [o.vm for o in ignored if o.vm is not None]
+        done = sum(1 for o in children if o.state is OperationState.DONE)
+        names = ids and runtime.view.vms.get(ids[0])
+        who = names.name if len(ids) == 1 and names else f"{len(ids)}"
+        if plan.spec is SHUT_DOWN:
+            text = f"{done} off, {who} still running: the guest did not answer within 3 min."
+        else:
+            text = f"{done} restarted, {who} still running as before: the guest did not answer within 3 min."
+
+        def again(parameters: Any) -> Callable[[], None]:
+            return lambda: self.run(runtime, plan.spec, ids, parameters, unasked=True)
+
+        buttons: list[tuple[str, Callable[[], object]]] = [("Wait on", again(plan.parameters))]
+        if plan.spec is SHUT_DOWN:
+            buttons.append(("Ask the agent", again(ShutDownParameters(how=ShutDownHow.AGENT))))
+        buttons.append((f"Turn off {len(ids)}…", lambda: self.run(runtime, TURN_OFF, ids)))
+        self._note(text, buttons, "warning")
+
+    def _login_refused(
+        self, runtime: Runtime, plan: Plan[Any], refused: Sequence[Operation]
+    ) -> None:
+        reasons = [o.reason for o in refused if o.reason is not None]
+        ids = [o.vm for o in refused if o.vm is not None]
+        target = plan.parameters.target if isinstance(plan.parameters, MigrateParameters) else None
+        first = reasons[0]
+
+        def through() -> None:
+            route = PeerRoute.THROUGH_THIS_COMPUTER
+            self.run(
+                runtime,
+                LIVE_MIGRATE,
+                ids,
+                MigrateParameters(target=target, route=route),
+                unasked=True,
+            )
+
+        async def repair() -> None:
+            dialog = PeerLoginDialog(self._parent, runtime.view.config, reasons, len(ids))
+            if await dialog.answer():
+                through()
+
+        self._note(
+            f"{units.count_text(len(ids), 'VM')} not moved: "
+            f"{first.field('source')} cannot log in to {first.field('target')}.",
+            (
+                ("How to repair it…", lambda: self._tasks.spawn(repair(), "login help")),
+                ("Move through this computer", through),
+            ),
+            "error",
+        )
+
+
+def difference(shown: Plan[Any], fresh: Plan[Any]) -> str:
+    """What changed between the plan that was shown and the one made now; empty if nothing that matters."""
+    now = {step.vm: step for step in fresh.steps}
+    gone = [step.name for step in shown.steps if step.vm not in now]
+    moved = [
+        step.name
+        for step in shown.steps
+        if step.vm in now and (now[step.vm].node, now[step.vm].status) != (step.node, step.status)
+    ]
+    parts = []
+    if gone:
+        reasons = {s.vm: s.reason.text for s in fresh.skipped}
+        why = next((reasons[s.vm] for s in shown.steps if s.vm not in now and s.vm in reasons), "")
+        parts.append(f"{_names(gone)} no longer: {why}" if why else f"{_names(gone)} no longer")
+    if moved:
+        parts.append(f"{_names(moved)} changed")
+    return f"The cluster changed since this was shown: {'; '.join(parts)}." if parts else ""
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def undoable(runtime: Runtime, operations: Sequence[Operation]) -> list[Operation]:
+    """Those of the operations for which there is a way back that has something to do."""
+    found = []
+    for operation in operations:
+        spec = ACTIONS.get(operation.action)
+        if spec is None or operation.kind is OperationKind.BATCH:
+            continue
+        plan = spec.undo(operation, runtime.view)
+        if isinstance(plan, Plan) and plan.steps:
+            found.append(operation)
+    return found

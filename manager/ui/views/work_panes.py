@@ -1,0 +1,425 @@
+"""The panes at the bottom: live migrations with their bars, all operations with their errors, problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QApplication,
+    QHBoxLayout,
+    QPlainTextEdit,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from manager.core import units
+from manager.core.changes import ChangeSet
+from manager.core.cluster import ClusterView
+from manager.core.ids import Kind, OperationId
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.query.fields import operation_title
+from manager.core.reasons import ReasonCode
+from manager.services.ports import ViewStore
+from manager.services.runtime import Runtime
+from manager.ui.models.rows_model import RowsModel
+from manager.ui.runner import undoable
+from manager.ui.tally import Tally
+from manager.ui.theme import Look
+from manager.ui.views.parts import EmptyState, flat_button, text_label
+from manager.ui.views.table import RowsTable
+from manager.ui.wording import failure_text, repair_commands, result_text
+
+RECENT_S = 600.0
+"""How long an ended move stays in the queue."""
+
+_RANK = {
+    OperationState.CANCELLING: 0,
+    OperationState.RUNNING: 0,
+    OperationState.SETTLING: 0,
+    OperationState.CHECKING: 1,
+    OperationState.WAITING: 2,
+    OperationState.FAILED: 3,
+    OperationState.CANCELLED: 4,
+    OperationState.DONE: 4,
+}
+
+QUEUE_COLUMNS = (
+    "vm",
+    "from",
+    "to",
+    "priority",
+    "phase",
+    "percent",
+    "rate",
+    "dirty",
+    "remaining",
+    "iteration",
+    "elapsed",
+    "eta",
+    "attempt",
+    "reason",
+)
+
+
+def queue_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
+    """What moves first, then what waits in the order of its turn, then what ended, newest first."""
+    rank = _RANK[operation.state]
+    if operation.is_over:
+        return (rank, -(operation.ended_s or 0.0), 0, operation.id)
+    return (rank, -operation.priority, operation.created_s, operation.id)
+
+
+def newest_first(_: ClusterView, operation: Operation) -> tuple[float, str]:
+    """Batches: the newest at the top."""
+    return (-operation.created_s, operation.id)
+
+
+class WorkPane(QWidget):
+    """A table over operations or problems that works only while it is visible."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        look: Look,
+        views: ViewStore,
+        model: RowsModel,
+        *,
+        name: str,
+        title: str,
+        shown: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.runtime = runtime
+        self.model = model
+        model.setParent(self)
+        model.set_active(False)
+        self.table = RowsTable(model, look, name=name, views=views, title=title, shown=shown)
+        self.empty = EmptyState(self.table.viewport())
+        model.counts_changed.connect(self._counts)
+
+    def take(self, changes: ChangeSet) -> None:
+        """Follow what changed."""
+        self.model.take(changes)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up."""
+        super().showEvent(event)
+        self.model.set_active(True)
+        self._counts()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Work no more."""
+        super().hideEvent(event)
+        self.model.set_active(False)
+
+    def _counts(self) -> None:
+        if self.model.rows:
+            self.empty.hide()
+        else:
+            self.empty.say(*self.empty_text())
+
+    def empty_text(self) -> tuple[str, str]:
+        """What belongs here."""
+        raise NotImplementedError
+
+
+class QueuePane(WorkPane):
+    """Live migrations: what moves, what waits and why, what ended lately."""
+
+    cancel_wanted = Signal(object)  # tuple of operation ids
+    cancel_all_wanted = Signal()
+    back_wanted = Signal(object)  # list of operations
+
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore, tally: Tally) -> None:
+        clock = runtime.clock
+
+        def belongs(operation: Operation) -> bool:
+            if operation.kind is not OperationKind.MIGRATE:
+                return False
+            ended = operation.ended_s
+            return not operation.is_over or ended is None or clock.now_s() - ended < RECENT_S
+
+        model = RowsModel(Kind.OPERATION, runtime.view, own_order=queue_order, scope=belongs)
+        self._tally = tally
+        self._belongs = belongs
+        super().__init__(
+            runtime,
+            look,
+            views,
+            model,
+            name="table-queue",
+            title="Live migrations",
+            shown=QUEUE_COLUMNS,
+        )
+        self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
+        self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
+        self.back_button = flat_button("Move back", on_click=self._move_back)
+        self.back_button.setToolTip("Move the selected VMs back to where they came from")
+        self.summary = text_label(style="dim")
+        self.strip = _strip(self.summary, self.back_button, self.cancel_button, self.cancel_all_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        self.table.selection_settled.connect(self._buttons)
+        self._age = QTimer(self)
+        self._age.setInterval(30_000)
+        self._age.timeout.connect(lambda: model.set_scope(self._belongs))
+        self._buttons()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up; ended moves leave after a while."""
+        super().showEvent(event)
+        self.model.set_scope(self._belongs)
+        self._age.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Work no more."""
+        super().hideEvent(event)
+        self._age.stop()
+
+    def take(self, changes: ChangeSet) -> None:
+        """Follow what changed."""
+        super().take(changes)
+        if changes[Kind.OPERATION]:
+            self._buttons()
+
+    def _selected(self) -> list[Operation]:
+        found = (self.runtime.view.operations.get(OperationId(k)) for k in self.table.selected_ids)
+        return [o for o in found if o is not None]
+
+    def _buttons(self) -> None:
+        moving, waiting = self._tally.moves
+        self.summary.setText(f"{moving} moving, {waiting} waiting" if moving or waiting else "")
+        selected = self._selected()
+        self.cancel_button.setEnabled(any(not o.is_over for o in selected))
+        self.cancel_all_button.setEnabled(bool(moving or waiting))
+        self.back_button.setEnabled(bool(undoable(self.runtime, selected[:200])))
+
+    def _cancel(self) -> None:
+        ids = tuple(o.id for o in self._selected() if not o.is_over)
+        if ids:
+            self.cancel_wanted.emit(ids)
+
+    def _move_back(self) -> None:
+        self.back_wanted.emit(undoable(self.runtime, self._selected()))
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Delete cancels what is selected; it asks."""
+        if event.key() == Qt.Key.Key_Delete:
+            self._cancel()
+        else:
+            super().keyPressEvent(event)
+
+    def empty_text(self) -> tuple[str, str]:
+        """What belongs here."""
+        return (
+            "Nothing moves",
+            "Live migrations appear here with their progress: select running VMs in Roles and press Ctrl+M.",
+        )
+
+
+class OperationsPane(WorkPane):
+    """Everything asked for; of the chosen one the result per VM, and of a failure its whole story."""
+
+    undo_wanted = Signal(object)  # list of operations
+    cancel_wanted = Signal(object)  # tuple of operation ids
+    through_wanted = Signal(object)  # list of operations refused for want of a login between nodes
+
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore) -> None:
+        model = RowsModel(
+            Kind.OPERATION,
+            runtime.view,
+            own_order=newest_first,
+            scope=lambda o: o.kind is OperationKind.BATCH,
+        )
+        super().__init__(
+            runtime,
+            look,
+            views,
+            model,
+            name="table-operations",
+            title="Operations",
+            shown=("title", "state", "author", "created"),
+        )
+        self._chosen = ""
+        self.children_model = RowsModel(
+            Kind.OPERATION,
+            runtime.view,
+            own_order=queue_order,
+            scope=lambda o: o.parent == self._chosen,
+            parent=self,
+        )
+        self.children_model.set_active(False)
+        self.children_table = RowsTable(
+            self.children_model,
+            look,
+            name="table-results",
+            views=views,
+            title="Result per VM",
+            shown=("vm", "state", "reason"),
+        )
+        self.message = QPlainTextEdit()
+        self.message.setReadOnly(True)
+        self.message.setAccessibleName("What happened")
+        self.message.document().setDocumentMargin(8)
+        split = QSplitter(Qt.Orientation.Horizontal)
+        split.setChildrenCollapsible(False)
+        for widget in (self.table, self.children_table, self.message):
+            split.addWidget(widget)
+        split.setSizes([430, 430, 420])
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(split)
+        self.summary = text_label(style="dim")
+        self.copy_button = flat_button("Copy details", on_click=self._copy)
+        self.through_button = flat_button("Move through this computer", on_click=self._through)
+        self.undo_button = flat_button("Undo", on_click=self._undo)
+        self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
+        self.strip = _strip(
+            self.summary, self.copy_button, self.through_button, self.undo_button, self.cancel_button
+        )
+        self.table.selection_settled.connect(self._chose)
+        self.children_table.selection_settled.connect(self._tell)
+        self._tell()
+
+    def take(self, changes: ChangeSet) -> None:
+        """Follow what changed."""
+        super().take(changes)
+        self.children_model.take(changes)
+        if changes[Kind.OPERATION] and self.isVisible():
+            self._tell()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up; the newest is shown unless one is chosen."""
+        super().showEvent(event)
+        self.children_model.set_active(True)
+        if not self._chosen and self.model.rows:
+            self.choose(self.model.rows[0].key)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Work no more."""
+        super().hideEvent(event)
+        self.children_model.set_active(False)
+
+    def choose(self, operation: str) -> None:
+        """Show a batch, and of its children the first that failed."""
+        self.table.select_ids([operation], current=operation)
+        failed = [r.key for r in self.children_model.rows if r.item.state is OperationState.FAILED]
+        if failed:
+            self.children_table.select_ids(failed[:1], current=failed[0])
+
+    def _chose(self) -> None:
+        ids = self.table.selected_ids
+        self._chosen = ids[0] if ids else ""
+        self.children_model.set_scope(lambda o, chosen=self._chosen: bool(chosen) and o.parent == chosen)
+        self._tell()
+
+    def _children(self) -> list[Operation]:
+        return [row.item for row in self.children_model.rows]
+
+    def _picked(self) -> list[Operation]:
+        """The chosen children; all of them if none is chosen."""
+        view = self.runtime.view
+        ids = self.children_table.selected_ids
+        found = [view.operations.get(OperationId(k)) for k in ids]
+        return [o for o in found if o is not None] or self._children()
+
+    def _tell(self) -> None:
+        view = self.runtime.view
+        batch = view.operations.get(OperationId(self._chosen)) if self._chosen else None
+        children = self._children()
+        chosen = self.children_table.selected_ids
+        text = ""
+        if batch is not None:
+            text = f"{operation_title(batch)}\nAsked by {batch.author} at {units.time_text(batch.created_s)}. "
+            text += f"{result_text(children)}." if children else ""
+        if chosen:
+            operation = view.operations.get(OperationId(chosen[0]))
+            if operation is not None:
+                text = message_of(view, operation)
+        if text != self.message.toPlainText():
+            bar = self.message.verticalScrollBar()
+            at = bar.value()
+            self.message.setPlainText(text)
+            bar.setValue(at)
+        self.summary.setText(result_text(children) if children else "")
+        picked = self._picked()[:200]
+        self.copy_button.setEnabled(bool(text))
+        self.undo_button.setEnabled(bool(undoable(self.runtime, picked)))
+        self.cancel_button.setEnabled(any(not o.is_over for o in picked))
+        self.through_button.setVisible(bool(self._refused()))
+
+    def _refused(self) -> list[Operation]:
+        return [o for o in self._picked() if o.reason and o.reason.code is ReasonCode.PEER_LOGIN_REFUSED]
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self.message.toPlainText())
+
+    def _undo(self) -> None:
+        self.undo_wanted.emit(undoable(self.runtime, self._picked()))
+
+    def _through(self) -> None:
+        self.through_wanted.emit(self._refused())
+
+    def _cancel(self) -> None:
+        ids = tuple(o.id for o in self._picked() if not o.is_over)
+        if ids:
+            self.cancel_wanted.emit(ids)
+
+    def empty_text(self) -> tuple[str, str]:
+        """What belongs here."""
+        return "Nothing was asked for yet", "Every action appears here with one result per VM and its story."
+
+
+def message_of(view: ClusterView, operation: Operation) -> str:
+    """What an operation came to: a failure in full, else its state; and its story."""
+    if operation.state in (OperationState.FAILED, OperationState.CANCELLED):
+        text = failure_text(view, operation).text
+        if operation.reason is not None and operation.reason.code is ReasonCode.PEER_LOGIN_REFUSED:
+            text += "\n" + "\n".join(repair_commands(operation.reason))
+    else:
+        reason = f": {operation.reason.text}" if operation.reason else ""
+        text = f"{operation_title(operation)}\n{operation.state.value}{reason}"
+    story = view.story(operation.id)
+    lines = "\n".join(f"{units.time_text(line.at_s)}  {line.text}" for line in story)
+    return f"{text}\n\nStory\n{lines}" if lines else text
+
+
+class ProblemsPane(WorkPane):
+    """What an administrator should look at; one line per cause."""
+
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore) -> None:
+        model = RowsModel(Kind.PROBLEM, runtime.view, own_order=lambda _, p: (p.severity, -p.since_s, p.key))
+        super().__init__(
+            runtime,
+            look,
+            views,
+            model,
+            name="table-problems",
+            title="Problems",
+            shown=("subject", "since", "reason", "affected", "remedy"),
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        self.summary = text_label(style="dim")
+        self.strip = _strip(self.summary)
+
+    def empty_text(self) -> tuple[str, str]:
+        """What belongs here."""
+        return "No problems", "Nodes that cannot be reached and VMs that stopped by themselves appear here."
+
+
+def _strip(*widgets: QWidget) -> QWidget:
+    strip = QWidget()
+    strip.setObjectName("strip")
+    layout = QHBoxLayout(strip)
+    layout.setContentsMargins(0, 0, 8, 0)
+    layout.setSpacing(2)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return strip
+

@@ -1,0 +1,168 @@
+"""Sentences of the window that need more than one field: failures, confirmations, equivalent commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manager.core import units
+from manager.core.actions import LIVE_MIGRATE, MigrateParameters, Plan, PriorityParameters, TagsParameters
+from manager.core.cluster import ClusterView
+from manager.core.model import PeerRoute, Tier
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.query.fields import operation_title, status_text
+from manager.core.reasons import Reason, ReasonCode
+
+
+@dataclass(frozen=True, slots=True)
+class FailureText:
+    """A failure in the order in which people need it."""
+
+    what: str  # what did not happen
+    where: str  # where the VM is and in what state now
+    why: str
+    remedy: str  # what to do
+    detail: str  # code and the hypervisor's own words
+
+    @property
+    def text(self) -> str:
+        """All of it, to be copied."""
+        parts = [self.what, self.where, self.why]
+        if self.remedy:
+            parts.append(self.remedy)
+        if self.detail:
+            parts.append(f"Detail: {self.detail}")
+        return "\n".join(part for part in parts if part)
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop."""
+    text = text.strip()
+    if not text:
+        return ""
+    text = text[0].upper() + text[1:]
+    return text if text[-1] in ".!?”" else f"{text}."
+
+
+def why_text(reason: Reason) -> str:
+    """A reason without the place of the VM, which stands in a sentence of its own."""
+    if reason.code is ReasonCode.FAILED:
+        return str(reason.field("text") or "")
+    if reason.code is ReasonCode.PEER_LOGIN_REFUSED:
+        return (
+            f"{reason.field('source')} cannot log in to {reason.field('target')}: {reason.field('text')}"
+        )
+    return reason.text
+
+
+def failure_text(view: ClusterView, operation: Operation) -> FailureText:
+    """How an ended operation failed. The VM's place is that of now, not of then."""
+    vm = view.vms.get(operation.vm) if operation.vm else None
+    to = (
+        f" to {operation.target}" if operation.kind is OperationKind.MIGRATE and operation.target else ""
+    )
+    done = "cancelled" if operation.state is OperationState.CANCELLED else "not done"
+    where = "no node has it any more"
+    if vm is not None:
+        where = f"{vm.name} is {status_text(vm)}" + (f" on {vm.owner}" if vm.owner else "")
+    reason = operation.reason
+    detail = ""
+    if reason is not None:
+        detail = ", ".join(str(f) for name in ("kind", "detail") if (f := reason.field(name)))
+    return FailureText(
+        what=sentence(f"{operation_title(operation)}{to}: {done}"),
+        where=sentence(where),
+        why=sentence(why_text(reason)) if reason else "",
+        remedy=sentence(reason.remedy) if reason else "",
+        detail=detail,
+    )
+
+
+def repair_commands(reason: Reason) -> list[str]:
+    """The commands that give the source its login at the target, one per line."""
+    text = str(reason.field("commands") or "")
+    return [part.strip() for part in text.split("; ") if part.strip()]
+
+
+def skipped_text(plan: Plan[Any], most: int = 3) -> str:
+    """``2 skipped: already off``; several reasons with their counts."""
+    if not plan.skipped:
+        return ""
+    reasons = Counter(s.reason.text for s in plan.skipped)
+    count = len(plan.skipped)
+    if len(reasons) == 1:
+        return f"{count} skipped: {next(iter(reasons))}"
+    shown = ", ".join(f"{n} {text}" for text, n in reasons.most_common(most))
+    more = len(reasons) - most
+    return f"{count} skipped: {shown}" + (f", and {more} more reasons" if more > 0 else "")
+
+
+def plan_title(plan: Plan[Any]) -> str:
+    """``Turn off 12 VMs in PROD-A?``; of one, its name."""
+    names = plan.steps[0].name if len(plan.steps) == 1 else units.count_text(len(plan.steps), "VM")
+    return f"{plan.spec.verb} {names} in {plan.cluster}?"
+
+
+def plan_button(plan: Plan[Any]) -> str:
+    """The verb with the count: ``Turn off 12``."""
+    verb = "Move" if plan.spec is LIVE_MIGRATE else plan.spec.verb
+    if verb.endswith(" of"):
+        verb = {"Delete the saved state of": "Delete saved states:"}.get(verb, verb)
+    return f"{verb} {len(plan.steps)}"
+
+
+def cluster_option(view: ClusterView) -> str:
+    """How the command line names this cluster."""
+    if view.config.tier is Tier.DEMO:
+        return f"--demo {len(view.nodes)}x{len(view.vms)}"
+    return f"--cluster {shlex.quote(view.config.name)}"
+
+
+def names_of(view: ClusterView, ids: Iterable[str]) -> list[str]:
+    """Names as the command line takes them: the UUID where a name is not unique or looks like an option."""
+    counts = Counter(vm.name for vm in view.vms.values())
+    found = []
+    for key in ids:
+        vm = view.vms.get(key)  # type: ignore[call-overload]
+        clear = vm is not None and counts[vm.name] == 1 and not vm.name.startswith("-")
+        found.append(shlex.quote(vm.name) if clear and vm is not None else key)
+    return found
+
+
+def plan_command(view: ClusterView, plan: Plan[Any]) -> str:
+    """The plan as one line of the command line."""
+    words = ["muster", cluster_option(view), "vm", plan.spec.command]
+    words += names_of(view, (step.vm for step in plan.steps))
+    parameters = plan.parameters
+    if isinstance(parameters, MigrateParameters):
+        if parameters.target is not None:
+            words += ["--to", shlex.quote(parameters.target)]
+        if parameters.route is PeerRoute.THROUGH_THIS_COMPUTER:
+            words += ["--through-this-computer"]
+    elif isinstance(parameters, PriorityParameters):
+        words += ["--priority", parameters.priority.name.lower().replace("_", "-")]
+    elif isinstance(parameters, TagsParameters):
+        words += [word for tag in parameters.tags for word in ("--tag", shlex.quote(tag))]
+    return " ".join(words)
+
+
+def show_commands(view: ClusterView, ids: Sequence[str]) -> str:
+    """The commands that show these VMs, one a line."""
+    option = cluster_option(view)
+    return "\n".join(f"muster {option} vm show {name}" for name in names_of(view, ids))
+
+
+def result_text(children: Sequence[Operation]) -> str:
+    """How a batch ended: ``37 of 40 done, 2 failed, 1 cancelled``."""
+    states = Counter(child.state for child in children)
+    parts = [f"{states[OperationState.DONE]} of {len(children)} done"]
+    for state in (OperationState.FAILED, OperationState.CANCELLED):
+        if states[state]:
+            parts.append(f"{states[state]} {state.value.lower()}")
+    left = sum(1 for child in children if not child.is_over)
+    if left:
+        parts.append(f"{left} under way")
+    return ", ".join(parts)
