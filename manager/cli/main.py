@@ -113,6 +113,7 @@ def build(app: App) -> Group:
                 ],
             ),
             _completion(),
+            _manual(),
         ],
     )
     add_everywhere(root, words.clusters)
@@ -450,6 +451,30 @@ def _completion() -> Command:
         short_help="Print the script that completes commands in a shell.",
         callback=callback,
         params=[click.Argument(["shell"], type=click.Choice(completion.SHELLS))],
+    )
+
+
+def _manual() -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, folder: Path) -> None:
+        from manager.cli.manual import pages
+
+        root = ctx.find_root().command
+        assert isinstance(root, click.Group)
+        for name, text in pages(root).items():
+            path = folder / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written: {error.strerror}", exit_code=1) from error
+
+    return Command(
+        "manual",
+        help="Write the manual's pages and the man page into FOLDER, usually docs.",
+        hidden=True,
+        callback=callback,
+        params=[click.Argument(["folder"], type=click.Path(file_okay=False, path_type=Path))],
     )
 
 

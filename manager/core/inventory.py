@@ -335,12 +335,14 @@ class Inventory:
         if node is None or node.status is NodeStatus.INCOMPATIBLE:
             return
         self._last_event_s[event.node] = event.at_s
+        # "It shuts down" says nothing of the state that it shuts down from.
+        before = self.sighting(event.vm, event.node) if event.shutting_down else None
         self._see(
             turn,
             event.vm,
             event.node,
             event.name,
-            event.status,
+            before.status if before else event.status,
             event.cause,
             event.shutting_down,
             None,

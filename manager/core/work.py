@@ -594,6 +594,11 @@ class Work:
                 self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
             return
         goal = self._goal_reached(operation, vm)
+        if goal is not None and operation.kind is OperationKind.MIGRATE and failure is not None:
+            # Against a reported failure an event is not enough: a target that gives up shows life first.
+            target = self.nodes[operation.target] if operation.target else None
+            if target is None or (target.last_read_s or 0.0) < ended_s:
+                goal = None
         if goal is not None:
             self._end(operation, _S.DONE, goal if operation.kind is OperationKind.MIGRATE else None, turn)
             self._look = True

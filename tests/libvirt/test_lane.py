@@ -65,9 +65,11 @@ def gate() -> Iterator[threading.Event]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread does."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen within 5 s")
 
 
 def failing(error: BaseException) -> Callable[[Any], Any]:

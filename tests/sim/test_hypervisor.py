@@ -334,6 +334,18 @@ async def test_close_releases_whoever_waits_and_leaves_nothing() -> None:
         await asyncio.gather(calls[2], return_exceptions=True)
 
 
+async def test_connecting_again_gives_up_what_waits_on_the_old_connection() -> None:
+    async with small_cluster() as sim:
+        sim.faults.hang_call("n1", "sample")
+        call = sim.begin(sim.hypervisor.sample(N1))
+        await sim.clock.settle()
+        await sim.run(sim.hypervisor.connect(sim.config.nodes[0]))
+        with pytest.raises(OperationError) as caught:
+            await call
+        assert caught.value.failure.code is FailureCode.UNREACHABLE
+        assert not [event for event in sim.seen if isinstance(event, NodeLost)]
+
+
 async def test_nothing_runs_while_nothing_is_to_happen() -> None:
     async with small_cluster() as sim:
         await sim.run(sim.hypervisor.read_inventory(N1))

@@ -118,6 +118,22 @@ async def test_streams_share_the_links_at_both_ends() -> None:
         assert await _outcome(sim, alone) is None
 
 
+async def test_moves_out_of_one_host_share_its_link_wherever_they_go() -> None:
+    async with small_cluster(vm_memory_mib=8192) as sim:
+        calls = [
+            sim.begin(sim.hypervisor.migrate(sim.move(name, to=to)))
+            for name, to in (("a", "n2"), ("b", "n3"))
+        ]
+        await sim.clock.advance(1)
+        link = sim.world.nodes[N1].link_bytes_per_s
+        for name in "ab":
+            figures = await _figures(sim, name)
+            assert figures is not None
+            assert figures.rate_bytes_per_s == int(link / 2)
+        for call in calls:
+            assert await _outcome(sim, call) is None
+
+
 async def test_a_cap_holds_and_the_time_is_what_the_bytes_need() -> None:
     async with small_cluster(guest=Guest(dirty_mib_s=0, touched=0.5)) as sim:
         await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=64)))
@@ -154,6 +170,17 @@ async def test_auto_converge_and_longer_pauses_let_a_busy_guest_arrive() -> None
         assert "converge" in failure.text
         await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=100)))
         assert sim.node_of("a") == "n2"
+
+
+async def test_longer_pauses_alone_let_a_small_working_set_arrive() -> None:
+    async with small_cluster(guest=Guest(dirty_mib_s=500, working_set=0.07)) as sim:
+        short = Convergence(auto_converge=False, pause_steps_ms=(300,), time_out_s=120)
+        failure = await sim.failure(
+            sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=100, convergence=short))
+        )
+        assert "converge" in failure.text
+        longer = Convergence(auto_converge=False, time_out_s=120)
+        await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=100, convergence=longer)))
 
 
 async def test_post_copy_arrives_whatever_the_guest_does() -> None:
@@ -319,6 +346,17 @@ async def test_through_this_computer_needs_this_computer() -> None:
         assert sim.at("a", "n2") is None
         await sim.until(lambda: sim.node_of("b") == "n2")  # ... but it goes on
         assert sim.node_of("a") == "n1"
+
+
+async def test_a_caller_that_gives_up_ends_its_move_through_this_computer() -> None:
+    async with small_cluster() as sim:
+        route = PeerRoute.THROUGH_THIS_COMPUTER
+        call = sim.begin(sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=100, route=route)))
+        await sim.clock.advance(2)
+        call.cancel()
+        await sim.clock.settle()
+        assert sim.at("a", "n2") is None
+        assert not sim.world.moves.running
 
 
 # --- hosts and guests that die ---------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import libvirt
-from lxml import etree
 
 from manager.backends.libvirt import metadata
 from manager.backends.libvirt.errors import cleaned, failure_of
@@ -124,7 +123,7 @@ def write_settings(connection: libvirt.virConnect, vm: VmId, settings: VmSetting
         existing = None
     try:
         text = metadata.merged(existing, settings)
-    except (etree.XMLSyntaxError, ValueError) as error:
+    except ValueError as error:
         text = cleaned(f"its metadata cannot be changed: {error}")
         raise OperationError(Failure(code=FailureCode.CONFLICT, text=text)) from None
     flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libvirt
-from lxml import etree
 
 from manager.backends.libvirt.errors import cleaned
-from manager.backends.libvirt.metadata import parser
 from manager.backends.libvirt.translate import RawEvent
+from manager.backends.libvirt.xml_text import root_of
 from manager.core.model import NodeFacts
 from manager.services.ports import Feature, SecretStore
 
@@ -198,8 +197,8 @@ def _or(ask: Callable[[], T], otherwise: T) -> T:
 def _capabilities_of(xml: str) -> _Capabilities:
     found = _Capabilities()
     try:
-        root = etree.fromstring(xml.encode(), parser())
-    except (etree.XMLSyntaxError, ValueError):
+        root = root_of(xml)
+    except ValueError:
         return found
     found.host_uuid = cleaned(root.findtext("host/uuid") or "")
     found.cpu_model = cleaned(root.findtext("host/cpu/model") or "")

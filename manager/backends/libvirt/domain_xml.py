@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from lxml import etree
 
 from manager.backends.libvirt.errors import cleaned
-from manager.backends.libvirt.metadata import NAMESPACE, parser, settings_of
+from manager.backends.libvirt.metadata import NAMESPACE, settings_of
+from manager.backends.libvirt.xml_text import root_of
 from manager.core.model import AgentState, Disk, Interface, VmConfig
 
 MAX_XML_BYTES = 2 * 1024 * 1024
@@ -49,9 +50,9 @@ def parse(xml: str, digest: str = "") -> VmConfig:
     if len(xml) > MAX_XML_BYTES:
         return replace(config, trouble=f"it is larger than {MAX_XML_BYTES // 1024**2} MiB")
     try:
-        root = etree.fromstring(xml.encode(), parser())
-    except (etree.XMLSyntaxError, ValueError) as error:
-        return replace(config, trouble=cleaned(f"it is not well-formed XML: {error}"))
+        root = root_of(xml)
+    except ValueError as error:
+        return replace(config, trouble=cleaned(str(error)))
     if root.tag != "domain":
         return replace(config, trouble=cleaned(f"it is not a domain but <{root.tag}>"))
     return _Reader(root).config(config)
@@ -193,11 +194,12 @@ def _source(kind: str, source: etree._Element | None) -> str:
 
 
 def _interface(element: etree._Element) -> Interface:
-    source = element.find("source")
-    found = (_value(source, name) for name in ("bridge", "network", "dev", "path"))
+    source, kind = element.find("source"), _value(element, "type")
+    # A running VM's network names its bridge as well: what was configured comes first.
+    found = (_value(source, name) for name in (kind or "bridge", "bridge", "network", "dev", "path"))
     return Interface(
         mac=_value(element.find("mac"), "address"),
-        kind=_value(element, "type"),
+        kind=kind,
         source=next((value for value in found if value), ""),
         model=_value(element.find("model"), "type"),
     )

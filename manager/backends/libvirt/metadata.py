@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from lxml import etree
 
+from manager.backends.libvirt.xml_text import root_of
 from manager.core.ids import NodeId
 from manager.core.model import Priority, VmSettings
 
@@ -24,22 +25,6 @@ _PRIORITIES = {
     "no-auto-start": Priority.NO_AUTO_START,
 }
 _WORDS = {priority: word for word, priority in _PRIORITIES.items()}
-
-
-def parser(*, keep_all: bool = False) -> etree.XMLParser:
-    """A parser for what a host says: no entities, no network, no huge documents.
-
-    `keep_all` keeps comments and processing instructions, for text that is written back.
-    """
-    return etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=not keep_all,
-        remove_pis=not keep_all,
-    )
 
 
 def settings_of(element: etree._Element | None) -> VmSettings:
@@ -66,10 +51,10 @@ def merged(existing: str | None, settings: VmSettings) -> str:
     Source: libvirt virXMLInjectNamespace, virXMLExtractNamespaceXML.
 
     Raises:
-        etree.XMLSyntaxError: if the existing text is no XML; it must not be overwritten then.
-        ValueError: if a tag has a character that XML cannot carry.
+        ValueError: if the existing text is not understood (it must not be overwritten then), or if a tag has a
+            character that XML cannot carry.
     """
-    element = etree.fromstring(existing.encode(), parser(keep_all=True)) if existing else etree.Element("vm")
+    element = root_of(existing, keep_all=True) if existing else etree.Element("vm")
     for child in list(element):
         if _is_ours(child, "tag"):
             element.remove(child)

@@ -138,7 +138,6 @@ class Moves:
             status=VmStatus.PAUSED,
             cause=StatusCause.MIGRATION,
             incarnation=self._world.next_incarnation(target),
-            config=_carried(source.config),
             job=job,
             intent=None,
             here_since_s=math.inf,

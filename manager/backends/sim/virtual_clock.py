@@ -21,7 +21,7 @@ class VirtualClock:
     """The `Clock` port for tests: `sleep` waits for `advance`. Loop thread only.
 
     Sleepers wake in the order of their moments, those of one moment in the order in which they went to sleep,
-    and all that follows from one moment is over before time goes on: the same program, the same history.
+    and all that follows from one waking is over before the next: the same program, the same history.
     """
 
     def __init__(self, start_s: float = EPOCH_S) -> None:
@@ -69,8 +69,7 @@ class VirtualClock:
         await self.settle()
         while (due_s := self.next_s) <= until_s:
             self._now_s = max(self._now_s, due_s)
-            while self.next_s <= due_s:
-                heapq.heappop(self._sleepers)[2].set_result(None)
+            heapq.heappop(self._sleepers)[2].set_result(None)
             await self.settle()
         self._now_s = until_s
 

@@ -131,8 +131,6 @@ class SimWorld:
 
     def catch_up(self) -> None:
         """Let everything happen that is due by now, each at its own moment."""
-        if self._is_happening:
-            return
         now_s, self._is_happening = self.clock.monotonic_s(), True
         try:
             while (due_s := self.next_due_s) <= now_s:

@@ -1,0 +1,274 @@
+"""The manual's pages and the man page, made from the commands, the actions and the fields themselves."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+
+import click
+
+from manager.cli.completion import HOW_TO
+from manager.cli.options import DEFAULT_TIMEOUT_S, Everywhere
+from manager.core.actions import ACTIONS
+from manager.core.ids import Kind
+from manager.core.operations import OperationKind
+from manager.core.query.fields import FIELDS
+
+GENERATED = "<!-- Made by “muster manual”; do not edit. -->"
+
+_RESULTS = (
+    ("done", "it is as wanted; also when it already was so, which the reason then says"),
+    ("skipped", "refused: the action does not apply to this VM, or its node cannot be reached"),
+    ("failed", "it was tried and did not succeed; the reason says where the VM is and in what state"),
+    ("running", "the time of `--wait` ran out; nothing is undone"),
+    ("accepted", "with `--no-wait`: the host has begun it"),
+    ("planned", "with `--what-if`: this is what would be done"),
+)
+
+_EXIT_CODES = (
+    (0, "all done or accepted"),
+    (1, "something failed, was refused or still runs"),
+    (2, "wrong usage, a file that cannot be used, an unknown or ambiguous name; then nothing was done"),
+    (3, "a needed node, or the whole cluster, cannot be reached"),
+    (130, "interrupted with Ctrl-C: what waited was dropped, what ran goes on, and both were said"),
+)
+
+_ON_ACTIONS = """\
+Names are looked up first, all of them: if one is unknown or ambiguous, nothing is done. Then the plan is
+made; VMs to which the action does not apply are skipped with a reason. On a terminal, an action that
+takes something away from the guests asks once, with counts, unless `--yes` is given; without a terminal
+it does not ask. Then it is done, on many VMs at once within the cluster's limits, High first.
+
+A command waits to the end. `--wait SECONDS` bounds that: what is still under way then is reported as
+`running`, goes on on its host, and nothing is undone. VMs that had not got their turn by then remain in
+the journal; the next Muster that works on the cluster within 10 min goes on with them, and `muster vm
+cancel` drops them. `--no-wait` ends as soon as the hosts have begun everything: VMs that have to wait for
+their turn keep the command until they were begun, for nobody else would begin them, and it says so. If a
+window or another command of the same user works on the cluster, that one carries the request out, and
+neither option keeps anybody waiting.
+
+`--what-if` shows the plan and does nothing.
+"""
+
+
+def pages(root: click.Group) -> dict[str, str]:
+    """All pages by file name, below the documentation's folder."""
+    ctx = click.Context(root, info_name="muster")
+    made = {"manual/README.md": _front(root, ctx), "manual/fields.md": _fields(), "muster.1": _man(root, ctx)}
+    for name in root.list_commands(ctx):
+        command = root.get_command(ctx, name)
+        if command is not None and not command.hidden:
+            made[f"manual/{name}.md"] = _page(command, click.Context(command, parent=ctx, info_name=name))
+    return made
+
+
+# --- reading the commands --------------------------------------------------------------------------
+
+
+def _doc(command: click.Command) -> str:
+    return inspect.cleandoc(command.help or "").replace("\b\n", "")
+
+
+def _children(command: click.Command, ctx: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            below = command.get_command(ctx, name)
+            if below is not None and not below.hidden:
+                yield below, click.Context(below, parent=ctx, info_name=name)
+
+
+def _usage(command: click.Command, ctx: click.Context) -> str:
+    return " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
+
+
+def _options(command: click.Command, ctx: click.Context, *, shared: bool) -> list[tuple[str, str]]:
+    found = []
+    for param in command.get_params(ctx):
+        if isinstance(param, Everywhere) is shared and not isinstance(param, click.Argument):
+            record = param.get_help_record(ctx)
+            if record is not None and "--help" not in param.opts:
+                found.append(record)
+    return found
+
+
+# --- Markdown --------------------------------------------------------------------------------------
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _code(words: str) -> str:
+    return f"`{words}`"
+
+
+def _options_table(records: Iterable[tuple[str, str]]) -> str:
+    return _table(("Option", "Meaning"), ((_code(names), text) for names, text in records))
+
+
+def _front(root: click.Group, ctx: click.Context) -> str:
+    commands = [
+        (f"[{name}]({name}.md)", command.get_short_help_str(200))
+        for name in root.list_commands(ctx)
+        if (command := root.get_command(ctx, name)) is not None and not command.hidden
+    ]
+    how_to = "\n".join(HOW_TO.values())
+    parts = [
+        GENERATED,
+        "# The command line",
+        "```\nmuster [--cluster FILE|NAME | --demo NODESxVMS | --connect URI...] COMMAND\n```",
+        "Without a command, the window opens, on the clusters used last. Results go to standard output, "
+        "everything else to standard error.",
+        _table(("Command", ""), commands),
+        "## Options that may stand anywhere",
+        _options_table(_options(root, ctx, shared=True)),
+        "Without a cluster option, `MUSTER_CLUSTER` names the cluster; without that, it is the only "
+        "configured one. If several are configured, the command ends with exit code 2 and their names; if "
+        "none is, it is the demo, and standard error says so.",
+        f"`--timeout` bounds connecting and reading only, {DEFAULT_TIMEOUT_S:g} s by default. A node that "
+        "does not answer by then is told of and left out; time in which a password is typed does not "
+        "count.",
+        "## JSON",
+        "With `--json`, the result is one array of objects, and nothing else stands on standard output. In "
+        "lists the keys are the names of the [fields](fields.md): all of them, or those of `--columns`. "
+        "What is not known, or was not measured, is `null`. An action gives one object per VM with `uuid`, "
+        "`vm`, `result` and `reason`; with `--what-if` also `from` and `to`.",
+        _table(("Result", "Meaning"), ((_code(word), text) for word, text in _RESULTS)),
+        "## Exit codes",
+        _table(("Code", "Meaning"), ((str(code), text) for code, text in _EXIT_CODES)),
+        "## Acting on VMs",
+        _ON_ACTIONS,
+        "## Completion",
+        f"```\n{how_to}\n```",
+        "VM and node names are completed from what was last read of the cluster: completion connects to "
+        "nothing.",
+        "## Where files live",
+        "Cluster files and the window's layout in the user's configuration folder (`~/.config/muster`), "
+        "journals in the state folder (`~/.local/state/muster`). `MUSTER_HOME` names one folder for all of "
+        "it.",
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _page(command: click.Command, ctx: click.Context) -> str:
+    parts = [GENERATED, f"# {ctx.command_path}", _doc(command)]
+    below = list(_children(command, ctx))
+    if below:
+        rows = [
+            (
+                f"[{child.info_name}](#{ctx.command_path.replace(' ', '-')}-{child.info_name})",
+                each.get_short_help_str(200),
+            )
+            for each, child in below
+        ]
+        parts.append(_table(("Command", ""), rows))
+        if ctx.info_name == "vm":
+            parts.append("How actions plan, ask, wait and report: [Acting on VMs](README.md#acting-on-vms).")
+        for each, child in below:
+            parts += [f"## {child.command_path}", *_body(each, child)]
+    else:
+        parts = [*parts[:2], *_body(command, ctx)]
+    parts.append("Every command also takes the [options that may stand anywhere](README.md).")
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _body(command: click.Command, ctx: click.Context) -> list[str]:
+    parts = [f"```\n{_usage(command, ctx)}\n```", _doc(command)]
+    spec = next((s for s in ACTIONS.values() if ctx.command_path == f"muster vm {s.command}"), None)
+    if spec is not None and spec.destructive:
+        parts.append("Asks on a terminal, unless `--yes` is given.")
+    if spec is not None and spec.kind is OperationKind.MIGRATE:
+        parts.append(
+            "Before the first move between two nodes Muster finds out whether the source can log in to the "
+            "target. If not, nothing is moved, and the commands that repair it are shown."
+        )
+    records = _options(command, ctx, shared=False)
+    return [*parts, _options_table(records)] if records else parts
+
+
+def _fields() -> str:
+    parts = [
+        GENERATED,
+        "# Fields",
+        "The words for `--columns` and `--sort`, and the keys of JSON. Sizes are MiB in JSON and sorted as "
+        "such; tables show the unit in the header. Fields marked with * are measured when they are asked "
+        "for, which takes a second.",
+    ]
+    for kind, title in ((Kind.VM, "VMs"), (Kind.NODE, "Nodes"), (Kind.PROBLEM, "Problems in `cluster show`")):
+        rows = [
+            (
+                _code(field.name) + ("*" if field.sample else ""),
+                field.title + (f" ({field.unit})" if field.unit else ""),
+                field.doc,
+            )
+            for field in FIELDS[kind].values()
+        ]
+        parts += [f"## {title}", _table(("Field", "Column", "Meaning"), rows)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+# --- roff ------------------------------------------------------------------------------------------
+
+
+def _roff(text: str) -> str:
+    """A text as a man page has it: `code` in bold, no line that begins like a request."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", escaped)
+    return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in escaped.splitlines())
+
+
+def _roff_paragraphs(text: str) -> list[str]:
+    lines: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        preformatted = any(line.startswith("  ") for line in paragraph.splitlines())
+        body = paragraph if preformatted else " ".join(paragraph.split())
+        lines += [".PP", *([".nf", _roff(body), ".fi"] if preformatted else [_roff(body)])]
+    return lines
+
+
+def _roff_terms(records: Iterable[tuple[str, str]]) -> list[str]:
+    lines: list[str] = []
+    for names, text in records:
+        lines += [".TP", f".B {_roff(names)}", _roff(" ".join(text.split()))]
+    return lines
+
+
+def _man(root: click.Group, ctx: click.Context) -> str:
+    lines = [
+        '.\\" Made by "muster manual"; do not edit.',
+        '.TH MUSTER 1 "" "Muster" "User Commands"',
+        ".SH NAME",
+        "muster \\- many libvirt hosts as one cluster",
+        ".SH SYNOPSIS",
+        _roff("`muster` [`--cluster` FILE|NAME | `--demo` NODESxVMS | `--connect` URI...] COMMAND"),
+        ".SH DESCRIPTION",
+        *_roff_paragraphs(_doc(root).partition("Exit codes")[0]),
+        ".SH OPTIONS THAT MAY STAND ANYWHERE",
+        *_roff_terms(_options(root, ctx, shared=True)),
+        ".SH COMMANDS",
+    ]
+    for command, below in _children(root, ctx):
+        leaves = list(_children(command, below)) or [(command, below)]
+        for leaf, leaf_ctx in leaves:
+            lines += [f".SS {_roff(_usage(leaf, leaf_ctx))}", *_roff_paragraphs(_doc(leaf))]
+            lines += _roff_terms(_options(leaf, leaf_ctx, shared=False))
+    lines += [".SH ACTIONS", *_roff_paragraphs(_ON_ACTIONS)]
+    lines += [".SH RESULTS", *_roff_terms(_RESULTS)]
+    lines += [".SH EXIT STATUS", *_roff_terms((str(code), text) for code, text in _EXIT_CODES)]
+    lines += [
+        ".SH ENVIRONMENT",
+        *_roff_terms(
+            [
+                ("MUSTER_CLUSTER", "The cluster's name or file, where no option says it."),
+                ("MUSTER_HOME", "One folder for configuration, state and cache."),
+            ]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
