@@ -121,6 +121,7 @@ class ClusterState:
             ev.NodeLost: inventory.node_failed,
             ev.NodeInventoryRead: self._inventory_read,
             ev.NodeSampled: inventory.sampled,
+            ev.NoticeGiven: inventory.noticed,
             ev.NodeHeld: inventory.node_held,
             ev.NodeReleased: inventory.node_released,
             ev.VmStateChanged: inventory.state_changed,

@@ -17,6 +17,7 @@ from manager.core.model import (
     VmLoad,
     VmStatus,
 )
+from manager.core.reasons import Reason
 
 if TYPE_CHECKING:
     from manager.core.actions import Plan
@@ -114,6 +115,14 @@ class NodeReleased(Event):
 
     node: NodeId
     who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeGiven(Event):
+    """Something about this computer's own part that the user should know: a damaged journal, no key ring."""
+
+    key: str
+    reason: Reason
 
 
 # --- VMs -------------------------------------------------------------------------------------

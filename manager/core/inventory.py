@@ -314,6 +314,10 @@ class Inventory:
                 self.vm_loads[vm] = load
                 changed.update(vm, ("load",))
 
+    def noticed(self, event: ev.NoticeGiven, turn: Turn) -> None:
+        """A standing notice about this computer's own part."""
+        self._problem(turn, f"notice:{event.key}", event.reason)
+
     def node_held(self, event: ev.NodeHeld, turn: Turn) -> None:
         """One more reason to keep a node empty."""
         node = self.nodes.get(event.node)

@@ -101,6 +101,7 @@ class ReasonCode(StrEnum):
     DEFINITION_TROUBLE = "definition-trouble"
     FOREIGN_JOB = "foreign-job"
     SECRETS_IN_MEMORY = "secrets-in-memory"
+    JOURNAL_NOTICE = "journal-notice"
     VM_VANISHED = "vm-vanished"
     BEING_READ = "being-read"
     NOT_SAMPLED = "not-sampled"
@@ -234,6 +235,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.DEFINITION_TROUBLE: "its definition is not understood: {text}",
     ReasonCode.FOREIGN_JOB: "{what} by someone else",
     ReasonCode.SECRETS_IN_MEMORY: "there is no key ring on this computer: passwords are held in memory until Muster ends",
+    ReasonCode.JOURNAL_NOTICE: "{text}",
     ReasonCode.VM_VANISHED: "no node has a definition of it any more",
     ReasonCode.BEING_READ: "being read",
     ReasonCode.NOT_SAMPLED: "not measured yet",

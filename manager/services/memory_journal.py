@@ -11,6 +11,8 @@ from manager.core.operations import Operation
 class MemoryJournal:
     """`Journal` in memory."""
 
+    notices: Sequence[str] = ()
+
     def __init__(self) -> None:
         self._operations: dict[OperationId, Operation] = {}
 

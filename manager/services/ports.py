@@ -132,6 +132,11 @@ class Hypervisor(Protocol):
 class Journal(Protocol):
     """The write-ahead journal of one cluster's operations."""
 
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the user should know after `load`: damage found, records set aside."""
+        ...
+
     async def load(self) -> tuple[Operation, ...]:
         """All operations that had not ended, parents first; also parents of those."""
         ...

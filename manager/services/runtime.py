@@ -17,11 +17,13 @@ from manager.core.events import (
     Event,
     JournalFailed,
     NodeLost,
+    NoticeGiven,
     OperationsRestored,
 )
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation
+from manager.core.reasons import ReasonCode, because
 from manager.services.effect_runner import EffectRunner
 from manager.services.engine import Engine, Ownership
 from manager.services.event_log import EventLog
@@ -119,6 +121,11 @@ class Runtime:
         """This process owns the operations from now on: read what the last owner left."""
         left = await self.journal.load()
         self._tasks.spawn(self._commit_loop(), "journal")
+        for number, text in enumerate(self.journal.notices):
+            reason = because(ReasonCode.JOURNAL_NOTICE, text=text)
+            self.dispatch(
+                NoticeGiven(at_s=self.clock.now_s(), key=f"journal-{number}", reason=reason)
+            )
         if left:
             self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
 

@@ -1,0 +1,119 @@
+"""Starts and ends the window: application, loop, clusters, one explicit shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import qasync
+from PySide6.QtCore import QSize, QTimer
+from PySide6.QtWidgets import QApplication
+
+from manager.core.errors import UserError
+from manager.core.model import ClusterConfig
+from manager.services.event_log import EventLog
+from manager.services.tasks import Tasks
+from manager.services.workspace import Workspace
+from manager.ui.heartbeat import Heartbeat
+from manager.ui.main_window import MainWindow
+from manager.ui.options import GuiOptions
+from manager.ui.theme import Look
+from manager.ui.views.navigation import Place
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 10.0
+"""How long a screenshot waits for the nodes."""
+
+PAINT_S = 0.6
+"""How long a screenshot lets the window take in and paint what came."""
+
+
+def run(
+    workspace: Workspace,
+    open_clusters: Sequence[tuple[ClusterConfig, str | Path | None]],
+    options: GuiOptions,
+    event_log: EventLog | None,
+) -> int:
+    """Open the window on these clusters; returns the exit code when it was closed."""
+    if options.screenshot is not None and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    app = QApplication.instance()
+    if not isinstance(app, QApplication):
+        app = QApplication(sys.argv[:1])
+    app.setApplicationName("muster")
+    app.setApplicationDisplayName("Muster")
+    app.setDesktopFileName("muster")
+    app.setQuitOnLastWindowClosed(False)
+    loop = qasync.QEventLoop(app)
+    asyncio.set_event_loop(loop)
+    with loop:
+        code: int = loop.run_until_complete(_main(app, workspace, open_clusters, options, event_log))
+    return code
+
+
+async def _main(
+    app: QApplication,
+    workspace: Workspace,
+    open_clusters: Sequence[tuple[ClusterConfig, str | Path | None]],
+    options: GuiOptions,
+    event_log: EventLog | None,
+) -> int:
+    tasks = Tasks("window")
+    heartbeat = Heartbeat(event_log)
+    look = Look(app, options.theme or "system")
+    window = MainWindow(workspace, look, heartbeat, tasks, event_log)
+    if options.theme is None:
+        window.choose_theme(window.saved.theme)
+    workspace.ask_secret = window.ask_secret
+    if options.size is not None:
+        window.resize(QSize(*options.size))
+    closed = asyncio.get_running_loop().create_future()
+    window.closed.connect(lambda: closed.done() or closed.set_result(None))
+    window.show()
+    heartbeat.start()
+    QTimer.singleShot(0, window.start)
+    try:
+        for config, source in open_clusters:
+            try:
+                await workspace.open(config, Path(source) if source else None)
+            except UserError as error:
+                window.note(str(error), (), "error")
+        _go_to_page(window, options.page)
+        tasks.spawn(_freeze(workspace), "settle")
+        if options.screenshot is not None:
+            return await _screenshot(window, workspace, options.screenshot)
+        await closed
+        return 0
+    finally:
+        heartbeat.stop()
+        window.hide()
+        await tasks.close(0.2)
+        await workspace.shutdown()
+        window.deleteLater()
+
+
+def _go_to_page(window: MainWindow, page: str | None) -> None:
+    if page is not None and window.here is not None:
+        window.navigation.go(Place(window.here.cluster, page, "page" if page == "overview" else ""))
+
+
+async def _freeze(workspace: Workspace) -> None:
+    """Once all is read: take what lives for the whole run out of the garbage collector's rounds."""
+    await asyncio.gather(*(runtime.settled(60.0) for runtime in workspace.runtimes.values()))
+    gc.freeze()
+
+
+async def _screenshot(window: MainWindow, workspace: Workspace, path: Path) -> int:
+    """A picture of the window as it is once the nodes were read."""
+    await asyncio.gather(*(runtime.settled(SETTLE_S) for runtime in workspace.runtimes.values()))
+    await asyncio.sleep(PAINT_S)
+    if not window.grab().save(str(path)):
+        print(f"{path}: the picture cannot be written.", file=sys.stderr)
+        return 1
+    return 0

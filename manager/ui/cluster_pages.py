@@ -1,0 +1,99 @@
+"""All that the window shows of one cluster: its bridge, its counts, its pages and panes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QWidget
+
+from manager.core.changes import ChangeSet
+from manager.core.ids import Kind
+from manager.core.model import Vm
+from manager.services.ports import ViewStore
+from manager.services.runtime import Runtime
+from manager.ui.actions import ActionCenter
+from manager.ui.bridge import Bridge
+from manager.ui.models.rows_model import Scope
+from manager.ui.tally import Tally
+from manager.ui.theme import Look
+from manager.ui.views.list_page import ListPage
+from manager.ui.views.navigation import SCOPES, Place, node_of
+from manager.ui.views.overview import Overview
+from manager.ui.views.work_panes import OperationsPane, ProblemsPane, QueuePane
+
+
+class ClusterPages(QObject):
+    """Pages are made when they are first shown; hidden ones do no work."""
+
+    changed = Signal(object)  # ChangeSet, after all views took it in
+
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore, center: ActionCenter) -> None:
+        super().__init__()
+        self.runtime = runtime
+        self._look, self._views, self._center = look, views, center
+        self.tally = Tally(runtime.view)
+        self.bridge = Bridge(runtime, self)
+        self._pages: dict[str, QWidget] = {}
+        self.queue = QueuePane(runtime, look, views, self.tally)
+        self.operations = OperationsPane(runtime, look, views)
+        self.problems = ProblemsPane(runtime, look, views)
+        self.made: Callable[[QWidget], None] = lambda page: None
+        self.bridge.changed.connect(self._take)
+
+    @property
+    def pages(self) -> list[QWidget]:
+        """The pages made so far."""
+        return list(self._pages.values())
+
+    def page(self, place: Place) -> QWidget:
+        """The page of a place, showing its scope."""
+        page = self._pages.get(place.page)
+        if page is None:
+            page = self._pages[place.page] = self._make(place.page)
+            self.made(page)
+        if isinstance(page, ListPage) and page.kind is Kind.VM:
+            title, scope = self._scope(place.scope)
+            page.set_scope(title, scope)
+        return page
+
+    def _make(self, name: str) -> QWidget:
+        if name == "overview":
+            return Overview(self.runtime, self._look, self.tally)
+        kind, title = (Kind.NODE, "Nodes") if name == "nodes" else (Kind.VM, "Roles")
+        return ListPage(self.runtime, kind, self._look, self._views, self._center, title=title)
+
+    def _scope(self, scope: str) -> tuple[str, Scope | None]:
+        tally = self.tally
+        sets = {"attention": tally.attention, "unmovable": tally.unmovable, "moving": tally.moving}
+        if scope in sets:
+            members = sets[scope]
+
+            def in_set(vm: Vm) -> bool:
+                return vm.id in members
+
+            return SCOPES[scope], in_set
+        node = node_of(scope)
+        if node is not None:
+            return f"on {node}", lambda vm: vm.owner == node or vm.moving_to == node
+        return "", None
+
+    def _take(self, changes: ChangeSet) -> None:
+        self.tally.take(changes)
+        for page in self._pages.values():
+            if isinstance(page, ListPage | Overview):
+                page.take(changes)
+        self.queue.take(changes)
+        self.operations.take(changes)
+        self.problems.take(changes)
+        self._center.take(self.runtime.view, changes)
+        self.changed.emit(changes)
+
+    def close(self) -> None:
+        """Let go of everything of this cluster."""
+        self.bridge.close()
+        for widget in (*self._pages.values(), self.queue, self.operations, self.problems):
+            widget.hide()
+            widget.setParent(None)
+            widget.deleteLater()
+        self._pages.clear()

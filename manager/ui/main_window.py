@@ -1,0 +1,1187 @@
+"""The window: tree, pages, actions, panes; menus and keys; what it remembers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from PySide6.QtCore import QByteArray, QPoint, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QGuiApplication, QKeySequence
+from PySide6.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QFrame,
+    QLabel,
+    QMainWindow,
+    QMenu,
+    QMenuBar,
+    QSplitter,
+    QStackedWidget,
+    QTabWidget,
+    QToolBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from manager.core import units
+from manager.core.actions import CANCEL, LIVE_MIGRATE, MigrateParameters
+from manager.core.changes import ChangeSet
+from manager.core.cluster import ClusterView
+from manager.core.errors import UserError
+from manager.core.ids import ClusterId, Kind, OperationId, VmId
+from manager.core.model import ClusterConfig, PeerRoute, Tier
+from manager.core.operations import Operation, OperationKind
+from manager.services.event_log import EventLog
+from manager.services.runtime import Runtime
+from manager.services.tasks import Tasks
+from manager.services.workspace import Workspace
+from manager.ui.actions import ENTRIES, ActionCenter, Entry
+from manager.ui.cluster_pages import ClusterPages
+from manager.ui.dialogs.base import Asking, Band, demo_badge
+from manager.ui.dialogs.connect import ConnectDialog
+from manager.ui.dialogs.palette import CommandPalette, Found
+from manager.ui.dialogs.small import (
+    AboutDialog,
+    KeysDialog,
+    MessageDialog,
+    SecretDialog,
+    WhyGreyDialog,
+    WorkLeftDialog,
+)
+from manager.ui.heartbeat import Heartbeat
+from manager.ui.icons import icon
+from manager.ui.runner import Buttons, Runner
+from manager.ui.theme import Look
+from manager.ui.views.actions_pane import ActionsPane
+from manager.ui.views.list_page import ListPage
+from manager.ui.views.navigation import SCOPES, Navigation, Place, node_of, tier_text
+from manager.ui.views.overview import Overview
+from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label
+from manager.ui.views.table import RowsTable
+from manager.ui.wording import cluster_option, show_commands
+
+PAGES = ("overview", "roles", "nodes")
+PANES = ("migrations", "operations", "problems")
+DENSITIES = ("compact", "usual", "roomy")
+
+_NOTES = 3
+"""Lines above the list at once; older ones make room."""
+
+
+class SavedWindow(msgspec.Struct, frozen=True):
+    """The window's layout as it is remembered."""
+
+    geometry: str = ""
+    across: list[int] = []
+    down: list[int] = []
+    details: list[int] = []
+    theme: str = "system"
+    density: str = "usual"
+    tree: bool = True
+    actions: bool = True
+    panes: bool = True
+    page: str = "roles"
+
+
+class MainWindow(QMainWindow):
+    """Everything the administrator sees. Loop thread only."""
+
+    closed = Signal()
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        look: Look,
+        heartbeat: Heartbeat,
+        tasks: Tasks,
+        event_log: EventLog | None = None,
+    ) -> None:
+        super().__init__()
+        self.workspace = workspace
+        self.look = look
+        self.heartbeat = heartbeat
+        self._event_log = event_log
+        self._tasks = tasks
+        self._views = workspace.adapters.views
+        self.clusters: dict[ClusterId, ClusterPages] = {}
+        self._here: Place | None = None
+        self._past: list[Place] = []
+        self._future: list[Place] = []
+        self._travelling = False
+        self._closing = False
+        self._notes: list[NoteBar] = []
+        self.saved = self._read_layout()
+        self.setMinimumSize(720, 460)
+        self.setAccessibleName("Muster")
+
+        self.center = ActionCenter(look, self)
+        self.runner = Runner(self, look, tasks, self.note, self.show_operation)
+        self.navigation = Navigation(look)
+        self.pages = QStackedWidget()
+        self.actions_pane = ActionsPane(self.center, look)
+        self.panes = QTabWidget()
+        self.panes.setDocumentMode(True)
+        self.panes.tabBar().setExpanding(False)
+        self._stacks: dict[str, QStackedWidget] = {}
+        self._strips = QStackedWidget()
+        self._build_actions()
+        self._build_frame()
+        self._build_menus()
+        self._build_toolbar()
+        self._build_status()
+        self._welcome = self._build_welcome()
+        self.pages.addWidget(self._welcome)
+
+        self.navigation.went.connect(self.go)
+        self.center.wanted.connect(self._act)
+        self.center.counted.connect(self._tell_selection)
+        look.changed.connect(self._dress)
+        self._tree_timer = QTimer(self)
+        self._tree_timer.setSingleShot(True)
+        self._tree_timer.setInterval(250)
+        self._tree_timer.timeout.connect(self._show_counts)
+        self._clock = QTimer(self)
+        self._clock.setInterval(1000)
+        self._clock.timeout.connect(self._tick)
+        self._unsubscribe = workspace.subscribe(self.sync_clusters)
+        self._restore_layout()
+        self.sync_clusters()
+
+    # --- building ----------------------------------------------------------------------------------
+
+    def _action(
+        self, title: str, act: Callable[[], object], *keys: str, tip: str = "", glyph: str = ""
+    ) -> QAction:
+        action = QAction(title, self)
+        action.setShortcuts([QKeySequence(key) for key in keys])
+        action.setToolTip(tip or title.replace("…", ""))
+        action.triggered.connect(lambda *_: act())
+        action.setData(glyph)
+        self.addAction(action)
+        return action
+
+    def _build_actions(self) -> None:
+        a = self._action
+        self.back_action = a("Back", self.go_back, "Alt+Left", glyph="back")
+        self.forward_action = a("Forward", self.go_forward, "Alt+Right", glyph="forward")
+        self.refresh_action = a(
+            "Read again", self.refresh, "F5", tip="Read the hosts again, and try lost ones now", glyph="refresh"
+        )
+        self.connect_action = a("Connect to a cluster…", self.connect_cluster, "Ctrl+N", glyph="connect")
+        self.open_file_action = a("Open a cluster file…", self.open_file, "Ctrl+O")
+        self.demo_action = a("Open the demo cluster", self.open_demo)
+        self.close_cluster_action = a("Close this cluster", self.close_cluster, "Ctrl+W")
+        self.quit_action = a("Quit", self.close, "Ctrl+Q")
+        self.search_action = a("Search", self.focus_search, "Ctrl+F", "/", glyph="search")
+        self.export_action = a("Export…", self.export, "Ctrl+E", glyph="export")
+        self.copy_action = a("Copy", self.copy_cells, "Ctrl+C", glyph="copy")
+        self.copy_command_action = a("Copy as muster command", self.copy_command, "Ctrl+Shift+C")
+        self.invert_action = a("Invert the selection", self.invert_selection, "Ctrl+I")
+        self.palette_action = a("Go to anything…", self.open_palette, "Ctrl+K")
+        self.next_pane_action = a("Next pane", partial(self._next_pane, 1), "F6")
+        self.previous_pane_action = a("Previous pane", partial(self._next_pane, -1), "Shift+F6")
+        self.next_cluster_action = a("Next cluster", self.next_cluster, "Ctrl+Tab")
+        self.queue_action = a("Live migrations", partial(self.show_pane, "migrations"), "Ctrl+J")
+        self.why_action = a("Why is this grey?…", self.explain_grey, "Shift+F1")
+        self.properties_action = a("Details", self.show_details, "Alt+Return", glyph="details")
+        self.keys_action = a("Keys", lambda: self._open(KeysDialog(self, self.look)), "F1")
+        self.about_action = a("About Muster", lambda: self._open(AboutDialog(self)))
+        self.page_actions = [
+            a(page.title(), partial(self.go_page, page), f"Ctrl+{place + 1}")
+            for place, page in enumerate(PAGES)
+        ]
+        self.tree_action = self._toggle("Navigation tree", self.navigation)
+        self.actions_action = self._toggle("Actions pane", self.actions_pane)
+        self.panes_action = self._toggle("Work and problems", self.panes)
+        self.window_actions = [self.copy_action, self.copy_command_action]
+
+    def _toggle(self, title: str, widget: QWidget) -> QAction:
+        action = QAction(title, self)
+        action.setCheckable(True)
+        action.setChecked(True)
+        action.toggled.connect(widget.setVisible)
+        return action
+
+    def _build_frame(self) -> None:
+        self._band = Band(self.look.sizes.band_px)
+        top = QWidget()
+        column = QVBoxLayout(top)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self._band)
+        self._menu_bar = QMenuBar()
+        column.addWidget(self._menu_bar)
+        self.setMenuWidget(top)
+        middle = QWidget()
+        self._middle = QVBoxLayout(middle)
+        self._middle.setContentsMargins(0, 0, 0, 0)
+        self._middle.setSpacing(0)
+        self._middle.addWidget(self.pages, 1)
+        self._across = QSplitter(Qt.Orientation.Horizontal)
+        self._across.setChildrenCollapsible(False)
+        for widget in (self.navigation, middle, self.actions_pane):
+            self._across.addWidget(widget)
+        self._across.setStretchFactor(1, 1)
+        self._across.setSizes([188, 1000, 212])
+        for place, name in enumerate(PANES):
+            stack = QStackedWidget()
+            self._stacks[name] = stack
+            self.panes.addTab(stack, ("Live migrations", "Operations", "Problems")[place])
+        self.panes.setCornerWidget(self._strips, Qt.Corner.TopRightCorner)
+        self.panes.currentChanged.connect(lambda *_: self._show_strip())
+        self.panes.setAccessibleName("Work and problems")
+        self._down = QSplitter(Qt.Orientation.Vertical)
+        self._down.setChildrenCollapsible(False)
+        self._down.addWidget(self._across)
+        self._down.addWidget(self.panes)
+        self._down.setStretchFactor(0, 1)
+        self._down.setSizes([640, 208])
+        self.setCentralWidget(self._down)
+
+    def _build_menus(self) -> None:
+        bar = self._menu_bar
+        file_menu = bar.addMenu("&File")
+        file_menu.addAction(self.connect_action)
+        file_menu.addAction(self.open_file_action)
+        self._configured_menu = file_menu.addMenu("Open a cluster")
+        self._configured_menu.aboutToShow.connect(self._fill_configured)
+        file_menu.addAction(self.demo_action)
+        file_menu.addSeparator()
+        file_menu.addAction(self.export_action)
+        file_menu.addSeparator()
+        file_menu.addAction(self.close_cluster_action)
+        file_menu.addAction(self.quit_action)
+        action_menu = bar.addMenu("&Action")
+        self.center.fill(action_menu)
+        action_menu.addSeparator()
+        for action in (self.copy_action, self.copy_command_action, self.invert_action):
+            action_menu.addAction(action)
+        action_menu.addSeparator()
+        action_menu.addAction(self.properties_action)
+        action_menu.addAction(self.why_action)
+        view_menu = bar.addMenu("&View")
+        for action in (*self.page_actions, self.queue_action):
+            view_menu.addAction(action)
+        view_menu.addSeparator()
+        for action in (self.back_action, self.forward_action, self.refresh_action, self.search_action):
+            view_menu.addAction(action)
+        view_menu.addSeparator()
+        for action in (self.tree_action, self.actions_action, self.panes_action):
+            view_menu.addAction(action)
+        self._theme_group = self._choices(
+            view_menu, "Theme", (("system", "As the system"), ("light", "Light"), ("dark", "Dark")), self.choose_theme
+        )
+        self._density_group = self._choices(
+            view_menu, "Rows", tuple((d, d.title()) for d in DENSITIES), self.choose_density
+        )
+        window_menu = bar.addMenu("&Window")
+        for action in (
+            self.palette_action,
+            self.next_pane_action,
+            self.previous_pane_action,
+            self.next_cluster_action,
+        ):
+            window_menu.addAction(action)
+        help_menu = bar.addMenu("&Help")
+        for action in (self.keys_action, self.why_action, self.about_action):
+            help_menu.addAction(action)
+
+    def _choices(
+        self,
+        menu: QMenu,
+        title: str,
+        choices: Sequence[tuple[str, str]],
+        choose: Callable[[str], object],
+    ) -> QActionGroup:
+        sub = menu.addMenu(title)
+        group = QActionGroup(self)
+        for key, name in choices:
+            action = QAction(name, self)
+            action.setCheckable(True)
+            action.setData(key)
+            action.triggered.connect(lambda *_, k=key: choose(k))
+            group.addAction(action)
+            sub.addAction(action)
+        return group
+
+    def _build_toolbar(self) -> None:
+        bar = QToolBar("Main")
+        bar.setObjectName("main")
+        bar.setMovable(False)
+        bar.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
+        bar.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        bar.addAction(self.back_action)
+        bar.addAction(self.forward_action)
+        bar.addAction(self.refresh_action)
+        for action in (self.back_action, self.forward_action, self.refresh_action):
+            action.setPriority(QAction.Priority.LowPriority)  # an icon alone
+        bar.addSeparator()
+        for key in ("vm.start", "vm.shut_down", "vm.turn_off"):
+            bar.addAction(self.center.actions[key])
+        bar.addSeparator()
+        # The toolbar has no room for the submenu's title: an action of its own that follows the other.
+        source = self.center.actions["vm.live_migrate.select"]
+        self._migrate_action = QAction("Live migrate…", self)
+        self._migrate_action.triggered.connect(lambda *_: source.trigger())
+
+        def follow() -> None:
+            self._migrate_action.setEnabled(source.isEnabled())
+            self._migrate_action.setToolTip(source.toolTip())
+            self._migrate_action.setIcon(source.icon())
+
+        source.changed.connect(follow)
+        follow()
+        bar.addAction(self._migrate_action)
+        bar.addAction(self.center.actions["vm.cancel"])
+        spacer = QWidget()
+        spacer.setSizePolicy(spacer.sizePolicy().Policy.Expanding, spacer.sizePolicy().Policy.Preferred)
+        bar.addWidget(spacer)
+        self._problems_link = link_button("", partial(self.show_pane, "problems"))
+        self._moves_link = link_button("", partial(self.show_pane, "migrations"))
+        self._demo = demo_badge()
+        self._read_only = text_label("READ-ONLY", "demo")
+        bar.addWidget(self._problems_link)
+        bar.addWidget(self._moves_link)
+        self._read_only_action = bar.addWidget(self._read_only)
+        self._demo_action = bar.addWidget(self._demo)
+        self.addToolBar(bar)
+        self._toolbar = bar
+
+    def _build_status(self) -> None:
+        bar = self.statusBar()
+        bar.setSizeGripEnabled(False)
+        self._tier: QLabel = text_label(style="dim")
+        self._selection = ElidedLabel(style="dim")
+        self._live: QLabel = text_label(style="dim")
+        self._gap: QLabel = text_label(style="dim")
+        self._gap.setToolTip("The longest time for which the window did not react since it opened")
+        bar.setContentsMargins(8, 0, 8, 0)
+        bar.addWidget(self._tier)
+        bar.addWidget(self._selection, 1)
+        bar.addPermanentWidget(self._gap)
+        bar.addPermanentWidget(self._live)
+
+    def _build_welcome(self) -> QWidget:
+        page = QFrame()
+        page.setObjectName("panel")
+        layout = QVBoxLayout(page)
+        layout.setSpacing(8)
+        layout.addStretch(2)
+        for text, style in (
+            ("No cluster is open", "heading"),
+            ("A cluster is a set of libvirt hosts. Connect to yours, or try things out on a simulated one.", "dim"),
+        ):
+            label = text_label(text, style)
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            layout.addWidget(label)
+        for title, act in (
+            ("Connect to a cluster…", self.connect_cluster),
+            ("Open the demo cluster", self.open_demo),
+        ):
+            button = link_button(title, act)
+            layout.addWidget(button, alignment=Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(3)
+        return page
+
+    def _dress(self) -> None:
+        t = self.look.tokens
+        self.center.dress()
+        for action in self.actions():
+            glyph = action.data()
+            if isinstance(glyph, str) and glyph:
+                action.setIcon(icon(glyph, t.dim, t.faint))
+
+    # --- clusters ------------------------------------------------------------------------------------
+
+    def sync_clusters(self) -> None:
+        """Follow which clusters are open."""
+        runtimes = self.workspace.runtimes
+        for cluster in [c for c in self.clusters if c not in runtimes]:
+            self._remove_cluster(cluster)
+        for cluster, runtime in runtimes.items():
+            if cluster not in self.clusters:
+                self._add_cluster(runtime)
+        self._show_here()
+
+    def _add_cluster(self, runtime: Runtime) -> None:
+        pages = ClusterPages(runtime, self.look, self._views, self.center)
+        pages.made = self._page_made
+        self.clusters[runtime.id] = pages
+        for name, pane in zip(PANES, (pages.queue, pages.operations, pages.problems), strict=True):
+            self._stacks[name].addWidget(pane)
+            self._strips.addWidget(pane.strip)
+            pane.table.set_row_height(self._row_px())
+        pages.changed.connect(partial(self._changed, runtime.id))
+        pages.queue.cancel_wanted.connect(partial(self._cancel_operations, runtime))
+        pages.queue.cancel_all_wanted.connect(partial(self._cancel_all, runtime))
+        pages.queue.back_wanted.connect(partial(self.runner.undo, runtime))
+        pages.operations.cancel_wanted.connect(partial(self._cancel_operations, runtime))
+        pages.operations.undo_wanted.connect(partial(self.runner.undo, runtime))
+        pages.operations.through_wanted.connect(partial(self._move_through, runtime))
+        for table in (pages.queue.table, pages.operations.table, pages.operations.children_table):
+            table.opened.connect(partial(self._operation_opened, runtime))
+        pages.problems.table.opened.connect(partial(self._problem_opened, runtime))
+        self.navigation.add_cluster(runtime)
+        self.navigation.show_counts(runtime, pages.tally)
+        if self._here is None:
+            page = self.saved.page if self.saved.page in PAGES else "roles"
+            self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
+        if runtime.view.config.tier is not Tier.DEMO and not self.workspace.adapters.secrets.is_persistent:
+            self.note("There is no key ring on this computer: passwords are held in memory until Muster ends.", (), "")
+
+    def _remove_cluster(self, cluster: ClusterId) -> None:
+        pages = self.clusters.pop(cluster)
+        if self.center.view is pages.runtime.view:
+            self.center.aim(None, ())
+        self.navigation.remove_cluster(cluster)
+        self._past = [p for p in self._past if p.cluster != cluster]
+        self._future = [p for p in self._future if p.cluster != cluster]
+        for pane in (pages.queue, pages.operations, pages.problems):
+            self._strips.removeWidget(pane.strip)
+            pane.strip.deleteLater()
+        pages.close()
+        if self._here is not None and self._here.cluster == cluster:
+            self._here = None
+            place = self.navigation.place
+            if place is not None and place.cluster in self.clusters:
+                self.go(place)
+
+    @property
+    def here(self) -> Place | None:
+        """Where the window is."""
+        return self._here
+
+    @property
+    def current(self) -> ClusterPages | None:
+        """The cluster that is shown."""
+        return self.clusters.get(self._here.cluster) if self._here is not None else None
+
+    @property
+    def list_page(self) -> ListPage | None:
+        """The list that is shown, if the page is one."""
+        page = self.pages.currentWidget()
+        return page if isinstance(page, ListPage) else None
+
+    def _page_made(self, page: QWidget) -> None:
+        self.pages.addWidget(page)
+        if isinstance(page, ListPage):
+            page.table.set_row_height(self._row_px())
+            if len(self.saved.details) == 2:
+                page.splitter.setSizes(self.saved.details)
+            page.selection_settled.connect(self._aim)
+            page.menu_wanted.connect(self._context_menu)
+            page.export_wanted.connect(self.export)
+            page.empty_text = partial(self._empty_text, page)
+        elif isinstance(page, Overview):
+            page.roles_wanted.connect(self._roles_wanted)
+            page.pane_wanted.connect(self.show_pane)
+            page.node_wanted.connect(self.show_node)
+            page.nodes_wanted.connect(partial(self.go_page, "nodes"))
+
+    def _empty_text(self, page: ListPage) -> tuple[str, str, str, Callable[[], object] | None]:
+        view = page.runtime.view
+        if page.kind is Kind.NODE:
+            return (
+                "This cluster has no nodes",
+                "Nodes are the libvirt hosts that its cluster file names.",
+                "Connect to a cluster…",
+                self.connect_cluster,
+            )
+        if page.scope_title and view.vms:
+            return f"No VM: {page.scope_title.lower()}", "That is as it should be.", "Show all roles", self._all_roles
+        if any(not node.is_up for node in view.nodes.values()):
+            waiting = sum(1 for node in view.nodes.values() if not node.is_up)
+            return (
+                "No VM is known yet",
+                f"{waiting} of {units.count_text(len(view.nodes), 'node')} cannot be read: the reasons are under Nodes.",
+                "Show the nodes",
+                partial(self.go_page, "nodes"),
+            )
+        return (
+            "No VM is defined on these nodes",
+            "Every VM of the hosts is a role here. Define one on a host, for instance with virt-install, and it shows up at once.",
+            "Read again",
+            self.refresh,
+        )
+
+    def _all_roles(self) -> None:
+        if self._here is not None:
+            self.navigation.go(Place(self._here.cluster, "roles"))
+
+    # --- going about -----------------------------------------------------------------------------------
+
+    def go(self, place: Place) -> None:
+        """Show a place."""
+        pages = self.clusters.get(place.cluster)
+        if pages is None:
+            return
+        if self._here is not None and self._here != place and not self._travelling:
+            self._past.append(self._here)
+            del self._past[:-50]
+            self._future.clear()
+        self._here = place
+        self.pages.setCurrentWidget(pages.page(place))
+        for name, pane in zip(PANES, (pages.queue, pages.operations, pages.problems), strict=True):
+            self._stacks[name].setCurrentWidget(pane)
+        self._show_strip()
+        self._show_here()
+        self._aim()
+
+    def go_back(self) -> None:
+        """Where the window was before."""
+        self._travel(self._past, self._future)
+
+    def go_forward(self) -> None:
+        """Where Back came from."""
+        self._travel(self._future, self._past)
+
+    def _travel(self, source: list[Place], other: list[Place]) -> None:
+        if not source:
+            return
+        place = source.pop()
+        if self._here is not None:
+            other.append(self._here)
+        self._travelling = True
+        self.navigation.go(place)
+        self._travelling = False
+        self._show_here()
+
+    def go_page(self, page: str) -> None:
+        """Overview, roles or nodes of this cluster."""
+        if self._here is not None:
+            self.navigation.go(Place(self._here.cluster, page, "page" if page == "overview" else ""))
+
+    def next_cluster(self) -> None:
+        """The same page of the next cluster."""
+        names = list(self.clusters)
+        if self._here is not None and len(names) > 1:
+            following = names[(names.index(self._here.cluster) + 1) % len(names)]
+            self.navigation.go(
+                Place(following, self._here.page, self._here.scope if not node_of(self._here.scope) else "")
+            )
+
+    def show_pane(self, name: str) -> None:
+        """Open the lower pane at a tab."""
+        self.panes_action.setChecked(True)
+        self.panes.setCurrentIndex(PANES.index(name))
+        stack = self._stacks[name]
+        pane = stack.currentWidget()
+        if pane is not None:
+            pane.setFocus()
+
+    def show_operation(self, runtime: Runtime, operation: OperationId) -> None:
+        """Show a batch and its results."""
+        pages = self.clusters.get(runtime.id)
+        if pages is not None:
+            self._go_cluster(runtime.id)
+            self.show_pane("operations")
+            pages.operations.choose(operation)
+
+    def show_vm(self, cluster: ClusterId, vm: str) -> None:
+        """Show a VM in Roles, selected."""
+        self.navigation.go(Place(cluster, "roles"))
+        page = self.list_page
+        if page is not None:
+            page.select([vm])
+            page.table.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def show_node(self, node: str) -> None:
+        """Show a node in Nodes, selected."""
+        if self._here is None:
+            return
+        self.navigation.go(Place(self._here.cluster, "nodes"))
+        page = self.list_page
+        if page is not None:
+            page.select([node])
+            page.table.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _go_cluster(self, cluster: ClusterId) -> None:
+        if self._here is None or self._here.cluster != cluster:
+            self.navigation.go(Place(cluster, "roles"))
+
+    def _roles_wanted(self, scope: str, search: str) -> None:
+        if self._here is None:
+            return
+        self.navigation.go(Place(self._here.cluster, "roles", scope))
+        page = self.list_page
+        if page is not None:
+            page.search.setText(search)
+
+    def _operation_opened(self, runtime: Runtime, key: str) -> None:
+        operation = runtime.view.operations.get(OperationId(key))
+        if operation is None:
+            return
+        if operation.kind is OperationKind.BATCH or operation.parent is None:
+            self.show_operation(runtime, operation.id)
+        elif operation.vm is not None and operation.vm in runtime.view.vms:
+            self.show_vm(runtime.id, operation.vm)
+
+    def _problem_opened(self, runtime: Runtime, key: str) -> None:
+        problem = runtime.view.problems.get(key)
+        if problem is None:
+            return
+        self._go_cluster(runtime.id)
+        if problem.key.startswith("vm:") and problem.vms:
+            self.show_vm(runtime.id, problem.vms[0])
+        elif problem.node is not None:
+            self.show_node(problem.node)
+
+    def _show_here(self) -> None:
+        pages = self.current
+        if pages is None:
+            self.setWindowTitle("Muster")
+            self._band.show_colour("transparent")
+            self.pages.setCurrentWidget(self._welcome)
+            self._tier.setText("")
+        else:
+            config = pages.runtime.view.config
+            demo = " — DEMO" if config.tier is Tier.DEMO else ""
+            only = " — read-only" if config.read_only else ""
+            self.setWindowTitle(f"{config.name} — Muster{demo}{only}")
+            self._band.show_colour(config.colour)
+            tier = tier_text(pages.runtime)
+            self._tier.setText(f"DEMO: {tier.removeprefix('a demo: ')}" if demo else tier)
+        config_shown = pages.runtime.view.config if pages is not None else None
+        self._demo_action.setVisible(config_shown is not None and config_shown.tier is Tier.DEMO)
+        self._read_only_action.setVisible(config_shown is not None and config_shown.read_only)
+        self.back_action.setEnabled(bool(self._past))
+        self.forward_action.setEnabled(bool(self._future))
+        self.close_cluster_action.setEnabled(pages is not None)
+        self.refresh_action.setEnabled(pages is not None)
+        self._show_counts()
+        self._tick()
+
+    def _show_strip(self) -> None:
+        pages = self.current
+        if pages is not None:
+            panes = (pages.queue, pages.operations, pages.problems)
+            self._strips.setCurrentWidget(panes[max(0, self.panes.currentIndex())].strip)
+        self._strips.setVisible(pages is not None)
+
+    # --- what changes ------------------------------------------------------------------------------------
+
+    def _changed(self, cluster: ClusterId, changes: ChangeSet) -> None:
+        if not self._tree_timer.isActive():
+            self._tree_timer.start()
+
+    def _show_counts(self) -> None:
+        for pages in self.clusters.values():
+            self.navigation.show_counts(pages.runtime, pages.tally)
+        here = self.current
+        if here is None:
+            for place, title in enumerate(("Live migrations", "Operations", "Problems")):
+                self.panes.setTabText(place, title)
+            self._problems_link.setText("")
+            self._moves_link.setText("")
+            return
+        moving, waiting = here.tally.moves
+        problems = len(here.runtime.view.problems)
+        failed = here.tally.failed
+        self._tab(0, "Live migrations", f"{moving} + {waiting}" if moving or waiting else "")
+        self._tab(1, "Operations", f"{failed} failed" if failed else "")
+        self._tab(2, "Problems", str(problems) if problems else "")
+        self._problems_link.setText(units.count_text(problems, "problem") if problems else "")
+        self._moves_link.setText(f"{moving} moving, {waiting} waiting" if moving or waiting else "")
+
+    def _tab(self, place: int, title: str, count: str) -> None:
+        text = f"{title}  {count}" if count else title
+        if self.panes.tabText(place) != text:
+            self.panes.setTabText(place, text)
+
+    def _tick(self) -> None:
+        pages = self.current
+        if pages is None:
+            self._live.setText("")
+            return
+        runtime = pages.runtime
+        nodes = runtime.view.nodes
+        up = sum(1 for node in nodes.values() if node.is_up)
+        state = "live" if up == len(nodes) else f"{up} of {len(nodes)} nodes live"
+        text = f"{'●' if up else '○'} {state}, {units.time_text(runtime.clock.now_s())}"
+        if self._live.text() != text:
+            self._live.setText(text)
+        gap = f"longest pause {self.heartbeat.longest_gap_ms:.0f} ms"
+        if self._gap.text() != gap:
+            self._gap.setText(gap)
+
+    # --- actions -------------------------------------------------------------------------------------------
+
+    def _aim(self) -> None:
+        pages, page = self.current, self.list_page
+        if pages is None or page is None or page.kind is not Kind.VM:
+            self.center.aim(pages.runtime.view if pages else None, ())
+        else:
+            self.center.aim(pages.runtime.view, page.selected_ids)
+        self._tell_selection()
+
+    def _tell_selection(self) -> None:
+        pages, page = self.current, self.list_page
+        if pages is None or page is None:
+            self.actions_pane.say("Nothing selected", "Select VMs in Roles to act on them")
+            self._selection.set_text("")
+            return
+        count = page.table.selected_count
+        what = "VM" if page.kind is Kind.VM else "node"
+        hidden = page.table.hidden_selected
+        text = f"{count:,} selected" if count else ""
+        if hidden:
+            text += f"{', ' if text else ''}{hidden} more hidden by the filter"
+        self._selection.set_text(text)
+        view = pages.runtime.view
+        if page.kind is Kind.VM and count == 1:
+            vm = view.vms.get(VmId(page.selected_ids[0]))
+            if vm is not None:
+                self.actions_pane.say(vm.name, sizes_text(view, [vm.id]))
+                return
+        if count and page.kind is Kind.VM:
+            self.actions_pane.say(f"{count:,} VMs selected", sizes_text(view, page.selected_ids))
+        elif count:
+            self.actions_pane.say(
+                page.selected_ids[0] if count == 1 else f"{count} nodes selected", "Actions are on VMs"
+            )
+        else:
+            self.actions_pane.say("Nothing selected", f"Select {what}s to act on them")
+
+    def _act(self, entry: Entry) -> None:
+        pages = self.current
+        if pages is not None and self.center.ids:
+            self.runner.start(pages.runtime, entry, self.center.ids)
+
+    def _context_menu(self, at: QPoint) -> None:
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        page = self.list_page
+        if page is not None and page.kind is Kind.VM:
+            self.center.fill(menu)
+        elif page is not None:
+            menu.addAction(self.refresh_action)
+            ids = page.selected_ids
+            if len(ids) == 1 and self._here is not None:
+                place = Place(self._here.cluster, "roles", f"node:{ids[0]}")
+                menu.addAction("Show its VMs", lambda: self.navigation.go(place))
+        menu.addSeparator()
+        menu.addAction(self.copy_action)
+        menu.addAction(self.copy_command_action)
+        menu.addSeparator()
+        menu.addAction(self.properties_action)
+        menu.addAction(self.why_action)
+        menu.popup(at)
+
+    def _cancel_operations(self, runtime: Runtime, ids: Sequence[OperationId]) -> None:
+        vms = [o.vm for key in ids if (o := runtime.view.operations.get(key)) and o.vm]
+        self._tasks.spawn(self._ask_cancel(runtime, tuple(ids), len(vms)), "cancel")
+
+    def _cancel_all(self, runtime: Runtime) -> None:
+        ids = tuple(
+            o.id
+            for o in runtime.view.operations.values()
+            if o.kind is OperationKind.MIGRATE and not o.is_over
+        )
+        self._tasks.spawn(self._ask_cancel(runtime, ids, len(ids)), "cancel all")
+
+    async def _ask_cancel(self, runtime: Runtime, ids: tuple[OperationId, ...], count: int) -> None:
+        dialog = Asking(
+            self, f"{CANCEL.title} {units.count_text(count, 'operation')} in {runtime.id}?", runtime.view.config
+        )
+        dialog.setMinimumWidth(420)
+        text = "What waits is dropped. A VM that is being moved stays where it is and goes on running."
+        dialog.body.addWidget(text_label(text, wrap=True))
+        dialog.add_buttons()
+        dialog.button("Keep going", dialog.reject, default=True)
+        dialog.button(f"Cancel {count}", dialog.accept, style="danger")
+        if await dialog.answer():
+            runtime.cancel(ids)
+
+    def _move_through(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
+        for target in {o.target if o.target_given else None for o in operations}:
+            ids = [o.vm for o in operations if o.vm and (o.target if o.target_given else None) == target]
+            route = PeerRoute.THROUGH_THIS_COMPUTER
+            self.runner.run(
+                runtime, LIVE_MIGRATE, ids, MigrateParameters(target=target, route=route), unasked=True
+            )
+
+    def explain_grey(self) -> None:
+        """Why actions do not apply to what is selected."""
+        self._open(WhyGreyDialog(self, self.look, self.center.why_not()))
+
+    # --- window actions --------------------------------------------------------------------------------------
+
+    def note(self, text: str, buttons: Buttons, severity: str) -> NoteBar:
+        """Say something in a line above the list; it blocks nothing."""
+        bar = NoteBar(text, buttons, severity=severity)
+        bar.destroyed.connect(lambda *_: self._forget_note(bar))
+        self._notes.append(bar)
+        self._middle.insertWidget(0, bar)
+        while len(self._notes) > _NOTES:
+            self._notes.pop(0).dismiss()
+        if not severity:
+            QTimer.singleShot(12_000, bar, bar.dismiss)
+        if self._event_log is not None:
+            self._event_log.record("Note", text=text, severity=severity)
+        return bar
+
+    def _forget_note(self, bar: NoteBar) -> None:
+        if bar in self._notes:
+            self._notes.remove(bar)
+
+    @property
+    def notes(self) -> list[NoteBar]:
+        """The lines that are shown."""
+        return list(self._notes)
+
+    def refresh(self) -> None:
+        """Read the hosts again; of selected nodes only those."""
+        pages, page = self.current, self.list_page
+        if pages is None:
+            return
+        if page is not None and page.kind is Kind.NODE and page.selected_ids:
+            for node in page.selected_ids:
+                pages.runtime.read_again(pages.runtime.view.nodes[node].id)  # type: ignore[index]
+        else:
+            pages.runtime.read_again()
+
+    def focus_search(self) -> None:
+        """Go to the search box of this page."""
+        if self.list_page is not None:
+            self.list_page.focus_search()
+
+    def _table(self) -> RowsTable | None:
+        focus = QApplication.focusWidget()
+        if isinstance(focus, RowsTable):
+            return focus
+        return self.list_page.table if self.list_page is not None else None
+
+    def copy_cells(self) -> None:
+        """The selected rows as shown."""
+        table = self._table()
+        if table is not None and table.selected_count:
+            table.copy_cells()
+
+    def copy_command(self) -> None:
+        """The selected VMs as commands."""
+        pages, page = self.current, self.list_page
+        if pages is None or page is None or not page.selected_ids:
+            return
+        view = pages.runtime.view
+        if page.kind is Kind.VM:
+            text = show_commands(view, page.selected_ids)
+        else:
+            text = f"muster {cluster_option(view)} node list"
+        QGuiApplication.clipboard().setText(text)
+
+    def invert_selection(self) -> None:
+        """Select what is not selected."""
+        table = self._table()
+        if table is not None:
+            table.invert_selection()
+
+    def show_details(self) -> None:
+        """Go to the details of the current row."""
+        page = self.list_page
+        if page is not None and page.table.current_id is not None:
+            page.table.opened.emit(page.table.current_id)
+
+    def export(self) -> None:
+        """Store exactly what is shown as CSV or JSON."""
+        page = self.list_page
+        if page is None:
+            return
+        dialog = QFileDialog(self, "Export what is shown")
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setNameFilters(["CSV (*.csv)", "JSON (*.json)"])
+        dialog.setDefaultSuffix("csv")
+        dialog.selectFile(f"{page.runtime.id}-{page.model.kind.value}s.csv")
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda path: self.export_to(Path(path)))
+        dialog.open()
+
+    def export_to(self, path: Path) -> None:
+        """Write what is shown to a file; JSON if it is called so."""
+        page = self.list_page
+        if page is None:
+            return
+        text = page.table.as_json() if path.suffix.lower() == ".json" else page.table.as_csv()
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.note(f"{path} was not written: {error.strerror or error}.", (), "error")
+            return
+        self.note(f"{units.count_text(len(page.model.rows), 'row')} written to {path}", (), "")
+
+    def open_palette(self) -> None:
+        """Everything by name."""
+        found: list[Found] = []
+        for entry in ENTRIES:
+            action = self.center.actions[entry.id]
+            title = f"{entry.submenu}: {entry.title}" if entry.submenu else entry.title
+            found.append(Found(title, "action", action.trigger, action.isEnabled()))
+        for action in self.actions():
+            if action.text() and action not in self.center.actions.values():
+                found.append(Found(action.text(), "window", action.trigger, action.isEnabled()))
+        for cluster, pages in self.clusters.items():
+            for page in PAGES:
+                place = Place(cluster, page, "page" if page == "overview" else "")
+                found.append(Found(f"{page.title()}", f"page of {cluster}", partial(self.navigation.go, place)))
+            for scope, title in SCOPES.items():
+                found.append(
+                    Found(title, f"list of {cluster}", partial(self.navigation.go, Place(cluster, "roles", scope)))
+                )
+            for name in pages.runtime.view.nodes:
+                found.append(
+                    Found(
+                        name,
+                        f"node of {cluster}",
+                        partial(self.navigation.go, Place(cluster, "roles", f"node:{name}")),
+                    )
+                )
+            for vm in pages.runtime.view.vms.values():
+                found.append(Found(vm.name, f"VM of {cluster}", partial(self.show_vm, cluster, vm.id)))
+        palette = CommandPalette(self, found)
+        palette.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        palette.move(self.mapToGlobal(QPoint((self.width() - palette.width()) // 2, 80)))
+        palette.show()
+
+    def choose_theme(self, choice: str) -> None:
+        """Light, dark, or as the system."""
+        self.look.choose(choice)
+        self._mark_choices()
+
+    def choose_density(self, density: str) -> None:
+        """Compact, usual or roomy rows."""
+        self.saved = msgspec.structs.replace(self.saved, density=density)
+        for pages in self.clusters.values():
+            tables = [page.table for page in pages.pages if isinstance(page, ListPage)]
+            tables += [pages.queue.table, pages.operations.table]
+            tables += [pages.operations.children_table, pages.problems.table]
+            for table in tables:
+                table.set_row_height(self._row_px())
+        self._mark_choices()
+
+    def _row_px(self) -> int:
+        s = self.look.sizes
+        return {"compact": s.row_compact_px, "roomy": s.row_roomy_px}.get(self.saved.density, s.row_px)
+
+    def _mark_choices(self) -> None:
+        for group, value in (
+            (self._theme_group, self.look.choice),
+            (self._density_group, self.saved.density),
+        ):
+            for action in group.actions():
+                action.setChecked(action.data() == value)
+
+    def _next_pane(self, step: int) -> None:
+        page = self.list_page
+        stops: list[QWidget] = [self.navigation]
+        if page is not None:
+            stops += [page.table, page.details.tabs]
+        elif self.pages.currentWidget() is not None:
+            stops.append(self.pages.currentWidget())
+        lines = [line for line in self.actions_pane.lines.values() if line.isEnabled()]
+        if self.actions_pane.isVisible() and lines:
+            stops.append(lines[0])
+        if self.panes.isVisible():
+            pane = self._stacks[PANES[self.panes.currentIndex()]].currentWidget()
+            table = getattr(pane, "table", None)
+            stops.append(table if isinstance(table, QWidget) else self.panes)
+        focus = QApplication.focusWidget()
+        at = -1
+        for place, stop in enumerate(stops):
+            inside = focus is not None and (stop is focus or stop.isAncestorOf(focus))
+            same_pane = focus is not None and stop in lines and self.actions_pane.isAncestorOf(focus)
+            if inside or same_pane:
+                at = place
+        stops[(at + step) % len(stops)].setFocus(Qt.FocusReason.TabFocusReason)
+
+    # --- clusters: opening and closing ---------------------------------------------------------------------
+
+    def connect_cluster(self) -> None:
+        """Ask for a new cluster."""
+        self._tasks.spawn(self._connect(), "connect")
+
+    async def _connect(self) -> None:
+        dialog = ConnectDialog(self, self.look, self.workspace, self._tasks)
+        if await dialog.answer() and dialog.config is not None:
+            await self.open_cluster(dialog.config, self.workspace.adapters.files.find(dialog.config.name))
+
+    async def open_cluster(self, config: ClusterConfig, source: Path | None) -> None:
+        """Open a cluster and go to it; trouble is said in one message."""
+        try:
+            runtime = await self.workspace.open(config, source)
+        except UserError as error:
+            self._open(MessageDialog(self, "Not opened", str(error)))
+            return
+        self.navigation.go(Place(runtime.id, "roles"))
+
+    def open_file(self) -> None:
+        """Open any cluster file."""
+        dialog = QFileDialog(self, "Open a cluster file")
+        dialog.setNameFilters(["Cluster files (*.toml)", "All files (*)"])
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(self.open_named)
+        dialog.open()
+
+    def open_named(self, name_or_file: str) -> None:
+        """Open a cluster by its name or file."""
+        try:
+            path = self.workspace.adapters.files.find(name_or_file)
+            config = self.workspace.adapters.files.load(name_or_file)
+        except UserError as error:
+            self._open(MessageDialog(self, "Not opened", str(error)))
+            return
+        self._tasks.spawn(self.open_cluster(config, path), "open")
+
+    def open_demo(self) -> None:
+        """Open the simulated cluster."""
+        try:
+            config = self.workspace.adapters.demo("4x40")
+        except UserError as error:
+            self._open(MessageDialog(self, "Not opened", str(error)))
+            return
+        if ClusterId(config.name) in self.clusters:
+            self.navigation.go(Place(ClusterId(config.name), "roles"))
+            return
+        self._tasks.spawn(self.open_cluster(config, None), "open the demo")
+
+    def _fill_configured(self) -> None:
+        menu = self._configured_menu
+        menu.clear()
+        try:
+            found = self.workspace.adapters.files.configured()
+        except UserError as error:
+            found = ()
+            menu.addAction(str(error)).setEnabled(False)
+        for cluster in found:
+            action = menu.addAction(cluster.name, partial(self.open_named, str(cluster.path)))
+            action.setToolTip(cluster.trouble)
+            action.setEnabled(ClusterId(cluster.name) not in self.clusters)
+        if not found and not menu.actions():
+            menu.addAction("None is configured yet").setEnabled(False)
+
+    def close_cluster(self) -> None:
+        """Close the cluster that is shown; its hosts go on with what they do."""
+        if self._here is not None:
+            self._tasks.spawn(self.workspace.close(self._here.cluster), "close a cluster")
+
+    async def ask_secret(self, node: str, user: str, prompt: str) -> str | None:
+        """Ask for a password; None if it was given up."""
+        kept = self.workspace.adapters.secrets.is_persistent
+        dialog = SecretDialog(self, node, user, prompt, kept=kept)
+        try:
+            return dialog.field.text() if await dialog.answer() else None
+        finally:
+            dialog.field.clear()
+
+    def _open(self, dialog: Asking) -> None:
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    # --- closing -----------------------------------------------------------------------------------------------
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Close at once, or ask first if work is left."""
+        if not self._closing:
+            running, waiting, demo = self._work_left()
+            if running or waiting:
+                event.ignore()
+                self._tasks.spawn(self._ask_close(running, waiting, demo), "ask before closing")
+                return
+        self._closing = True
+        self.save_layout()
+        self._clock.stop()
+        event.accept()
+        self.closed.emit()
+
+    def _work_left(self) -> tuple[int, int, bool]:
+        running = waiting = 0
+        demo = True
+        for pages in self.clusters.values():
+            view = pages.runtime.view
+            for key in view.claims.values():
+                if view.operations[key].state.value == "Waiting":
+                    waiting += 1
+                else:
+                    running += 1
+                demo = demo and view.config.tier is Tier.DEMO
+        return running, waiting, demo
+
+    async def _ask_close(self, running: int, waiting: int, demo: bool) -> None:
+        dialog = WorkLeftDialog(self, running, waiting, demo=demo)
+        if not await dialog.answer():
+            return
+        if dialog.choice == WorkLeftDialog.FINISH:
+            self.note("Closing when what runs has ended.", (), "")
+            await self._finish_work()
+        self._closing = True
+        self.close()
+
+    async def _finish_work(self) -> None:
+        for pages in self.clusters.values():
+            view = pages.runtime.view
+            claimed = [view.operations[key] for key in view.claims.values()]
+            pages.runtime.cancel(tuple(o.id for o in claimed if o.state.value == "Waiting"))
+            left = tuple(view.claims.values())
+            if left:
+                await pages.runtime.ended(left)
+
+    # --- layout ------------------------------------------------------------------------------------------------
+
+    def _read_layout(self) -> SavedWindow:
+        data = self._views.read("window")
+        if data is None:
+            return SavedWindow()
+        try:
+            return msgspec.json.decode(data, type=SavedWindow)
+        except msgspec.MsgspecError:
+            return SavedWindow()
+
+    def _restore_layout(self) -> None:
+        saved = self.saved
+        self.resize(1400, 860)
+        if saved.geometry:
+            self.restoreGeometry(QByteArray.fromBase64(saved.geometry.encode()))
+        if len(saved.across) == 3:
+            self._across.setSizes(saved.across)
+        if len(saved.down) == 2:
+            self._down.setSizes(saved.down)
+        self.tree_action.setChecked(saved.tree)
+        self.actions_action.setChecked(saved.actions)
+        self.panes_action.setChecked(saved.panes)
+        self._mark_choices()
+
+    def save_layout(self) -> None:
+        """Keep the window's layout for the next time."""
+        page = next(
+            (p for c in self.clusters.values() for p in c.pages if isinstance(p, ListPage)), None
+        )
+        details = page.splitter.sizes() if page is not None else self.saved.details
+        self.saved = SavedWindow(
+            geometry=base64.b64encode(bytes(self.saveGeometry().data())).decode(),
+            across=self._across.sizes(),
+            down=self._down.sizes(),
+            details=details,
+            theme=self.look.choice,
+            density=self.saved.density,
+            tree=self.tree_action.isChecked(),
+            actions=self.actions_action.isChecked(),
+            panes=self.panes_action.isChecked(),
+            page=self._here.page if self._here is not None else self.saved.page,
+        )
+        self._views.write("window", msgspec.json.encode(self.saved))
+
+    def start(self) -> None:
+        """After the first picture: what need not be in it."""
+        self._dress()
+        self._clock.start()
+        self._tick()
+
+
+def sizes_text(view: ClusterView, ids: Sequence[str]) -> str:
+    """``118 GiB, 96 vCPUs``."""
+    configs = [vm.config for key in ids if (vm := view.vms.get(VmId(key))) and vm.config]
+    memory = sum(config.memory_mib for config in configs)
+    vcpus = sum(config.vcpus for config in configs)
+    return f"{units.mib_text(memory)}, {units.count_text(vcpus, 'vCPU')}"
