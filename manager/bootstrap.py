@@ -25,6 +25,7 @@ from manager.services.workspace import Adapters, Workspace
 if TYPE_CHECKING:
     import click
 
+    from manager.backends.sim.world import SimWorld
     from manager.cli.app import WindowOptions
     from manager.store.lock import OwnershipLock
     from manager.store.paths import Paths
@@ -75,24 +76,25 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
     )
 
 
-_demo_worlds: dict[str, Hypervisor] = {}
+_demo_worlds: dict[str, SimWorld] = {}
+"""The simulated hosts of this process; a cluster that is closed and opened again finds them as it left them."""
 
 
 def _demo_config(size: str) -> ClusterConfig:
     """The demo cluster of a size like ``4x40``; its simulated hosts start to exist with it."""
     from manager.backends.sim.demo import demo_cluster, parse_size
-    from manager.backends.sim.hypervisor import SimHypervisor
     from manager.services.clock import RealClock
 
     nodes, vms = parse_size(size)
-    clock = RealClock()
-    config, world = demo_cluster(nodes, vms, clock=clock)
-    _demo_worlds[config.name] = SimHypervisor(world)
+    config, world = demo_cluster(nodes, vms, clock=RealClock())
+    _demo_worlds[config.name] = world
     return config
 
 
 def _demo_hypervisor(config: ClusterConfig) -> Hypervisor:
-    return _demo_worlds[config.name]
+    from manager.backends.sim.hypervisor import SimHypervisor
+
+    return SimHypervisor(_demo_worlds[config.name], read_only=config.read_only)
 
 
 def _runtime(

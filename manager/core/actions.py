@@ -11,6 +11,7 @@ from manager.core import events as ev
 from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
 from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
+from manager.core.inventory import is_incoming
 from manager.core.model import (
     Authority,
     NodeStatus,
@@ -460,7 +461,9 @@ def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
         VmChange.SHUT_DOWN_AGENT,
         VmChange.RESTART,
     )
-    if waits or asks or (held.state is OperationState.RUNNING and can_abort(held)):
+    incoming = view.sightings(vm.id).get(held.target) if held.target else None
+    alone = held.state is OperationState.SETTLING and incoming is not None and is_incoming(incoming)
+    if waits or asks or ((alone or held.state is OperationState.RUNNING) and can_abort(held)):
         return Allowed(target=vm.owner)
     return Denied(reason=because(ReasonCode.STATE_FORBIDS, status=vm.activity.value.lower()))
 

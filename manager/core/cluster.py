@@ -291,9 +291,7 @@ class ClusterState:
 
     def story(self, key: str) -> tuple[LogEntry, ...]:
         """An object's story; a VM's has its operations' lines in it."""
-        keys = [key]
-        keys += [o.id for o in self._work.operations.values() if o.vm == key or o.parent == key]
-        return self._story.of(*keys)
+        return self._story.of(key, *self._work.about(key))
 
     def last_failure(self, vm: VmId) -> Reason | None:
         """Why the last operation on a VM failed, until the next one is asked for."""

@@ -684,9 +684,14 @@ class Inventory:
 
     def _own(self, vm: VmId, before: Vm | None, row: Vm | None, turn: Turn) -> None:
         """Keep what is counted per node in step with a row."""
-        if before and row and (before.owner, before.status) == (row.owner, row.status):
-            if before.config is row.config:
-                return
+        if (
+            before is not None
+            and row is not None
+            and before.status is row.status
+            and before.owner == row.owner
+            and before.config is row.config
+        ):
+            return
         nodes = turn.changes[Kind.NODE]
         running: dict[NodeId, int] = {}
         total: dict[NodeId, int] = {}

@@ -203,7 +203,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CANCELLED_BY: "cancelled by {who}; {place}",
     ReasonCode.STILL_RUNNING_WAIT_OVER: "still under way after {seconds} s; nothing was undone",
     ReasonCode.ACCEPTED: "accepted; not waited for",
-    ReasonCode.SHUTDOWN_IGNORED: "the guest did not shut down within {span:duration}; it still runs on {node}",
+    ReasonCode.SHUTDOWN_IGNORED: "the guest did not {asked} within {span:duration}; {place}",
     ReasonCode.INTERRUPTED: "the program ended in the middle; {place}",
     ReasonCode.INTERRUPTED_WAITING: "the program ended before this was started; nothing was done",
     ReasonCode.JOURNAL_FAILED: "not started: the journal cannot be written ({text})",

@@ -62,10 +62,16 @@ def count_text(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
+LONG_LINE = 100
+"""From here on a place in a queue is not counted."""
+
+
 def line_text(ahead: int) -> str:
     """A place in a queue: ``next in line``, ``2nd in line``; `ahead` are before it."""
     if ahead <= 0:
         return "next in line"
+    if ahead >= LONG_LINE:
+        return f"over {LONG_LINE} before it in line"
     place = ahead + 1
     last = place % 10 if place % 100 not in (11, 12, 13) else 0
     return f"{place}{({1: 'st', 2: 'nd', 3: 'rd'}).get(last, 'th')} in line"

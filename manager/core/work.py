@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import insort
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 
 from manager.core import events as ev
@@ -45,6 +46,11 @@ CONTINUE_AFTER_S = 600.0
 """Waiting work of a program that ended is continued unasked for this long."""
 
 _S = OperationState
+_INTERRUPTED = Failure(code=FailureCode.INTERRUPTED, text="the program ended in the middle")
+_NO_ROOM = frozenset({ReasonCode.NO_MEMORY_ON_NODE, ReasonCode.NO_NODE_FITS})
+_UNCERTAIN = frozenset({FailureCode.INTERRUPTED, FailureCode.TIMEOUT, FailureCode.UNREACHABLE})
+"""Ends of calls that say nothing about what the host does meanwhile."""
+
 _ASKS_GUEST = frozenset({VmChange.SHUT_DOWN, VmChange.SHUT_DOWN_AGENT, VmChange.RESTART})
 
 _GOALS: Mapping[VmChange, frozenset[VmStatus]] = {
@@ -75,6 +81,11 @@ class Work:
         self._story = story
         self._live: dict[OperationId, Operation] = {}  # children that are not over
         self._open_children: dict[OperationId, int] = {}
+        self._children: dict[OperationId, list[OperationId]] = {}
+        self._of_vm: dict[VmId, list[OperationId]] = {}
+        self._queue: list[tuple[int, float, int, str]] = []  # `order` of what waits, sorted
+        self._unlooked: set[OperationId] = set()  # waits, and its VM is new to it or changed
+        self._reserved_mib: dict[NodeId, int] = {}
         self._ended_calls: dict[OperationId, tuple[float, Failure | None]] = {}
         self._restarted: set[OperationId] = set()  # whose guest was seen to restart
         self._look = False  # admission is due in this turn
@@ -99,11 +110,11 @@ class Work:
 
     def moving_in_mib(self, node: NodeId) -> int:
         """Memory reserved on a node for moves under way, in MiB."""
-        return sum(
-            o.memory_mib + planner.overhead_mib(o.memory_mib)
-            for o in self._live.values()
-            if o.kind is OperationKind.MIGRATE and o.target == node and o.state is not _S.WAITING
-        )
+        return self._reserved_mib.get(node, 0)
+
+    def about(self, key: str) -> Iterable[OperationId]:
+        """The operations on a VM, or the children of an operation."""
+        return self._of_vm.get(VmId(key), []) or self._children.get(OperationId(key), [])
 
     # --- requests --------------------------------------------------------------------------
 
@@ -116,19 +127,15 @@ class Work:
             assert child.vm is not None
             self._inventory.last_failures.pop(child.vm, None)
             holder = self.claims.get(child.vm)
-            if holder is not None and child.kind is OperationKind.SETTINGS:
-                self._live[child.id] = child  # it can wait: it is admitted when the VM is free
-                continue
-            if holder is not None:
-                busy = because(
-                    ReasonCode.VM_BUSY, activity=self.operations[holder].action.partition(".")[2]
-                )
-                self._live[child.id] = child
+            if holder is None:
+                self._hold(child, turn)
+            elif child.kind is OperationKind.SETTINGS:
+                self._keep(child, turn)  # it can wait: it is admitted when the VM is free
+            else:
+                busy = because(ReasonCode.VM_BUSY, activity=_words(self.operations[holder]))
                 self._end(child, _S.FAILED, busy, turn)
-                continue
-            self._hold(child, turn)
         if not children:
-            self._put(moved_to(moved_to(batch, _S.RUNNING, at_s=turn.at_s), _S.DONE, at_s=turn.at_s), turn)
+            self._close_parent(batch.id, turn)
         self._look = True
 
     def cancel(self, ids: tuple[OperationId, ...], author: str, turn: Turn) -> None:
@@ -141,36 +148,36 @@ class Work:
     def restore(self, operations: tuple[Operation, ...], turn: Turn) -> None:
         """Take over what an earlier run of the program left in the journal."""
         rank = {OperationKind.BATCH: 0, OperationKind.SETTINGS: 2}
-        for operation in sorted(operations, key=lambda o: rank.get(o.kind, 1)):
-            self.operations[operation.id] = operation
+        # The program lived at least until the last thing that its journal tells of.
+        alive_s = max((max(o.created_s, o.started_s or 0, o.ended_s or 0) for o in operations), default=0)
+        for operation in sorted(operations, key=lambda o: (rank.get(o.kind, 1), order(o))):
+            self._know(operation)
             turn.changes[Kind.OPERATION].add(operation.id)
-            if operation.kind is OperationKind.BATCH or operation.is_over:
+            if operation.is_over:
+                continue
+            if operation.kind is OperationKind.BATCH:
+                self._open_children.setdefault(operation.id, 0)
                 continue
             if operation.parent:
                 self._open_children[operation.parent] = self._open_children.get(operation.parent, 0) + 1
             if operation.vm in self.claims:
-                self._live[operation.id] = operation
+                self._keep(operation, turn)
             else:
                 self._hold(operation, turn)
         for operation in list(self._live.values()):
-            if operation.state in (_S.WAITING, _S.CHECKING):
-                if turn.at_s - operation.created_s > CONTINUE_AFTER_S:
-                    self._end(
-                        operation, _S.CANCELLED, because(ReasonCode.INTERRUPTED_WAITING), turn
-                    )
+            stranger = next((n for n in _nodes(operation) if n not in self.nodes), None)
+            if stranger is not None:
+                self._end(operation, _S.FAILED, because(ReasonCode.NO_SUCH_NODE, node=stranger), turn)
+            elif operation.state in (_S.WAITING, _S.CHECKING):
+                if turn.at_s - alive_s > CONTINUE_AFTER_S:
+                    self._end(operation, _S.CANCELLED, because(ReasonCode.INTERRUPTED_WAITING), turn)
                 elif operation.state is _S.CHECKING:
                     self._move(operation, _S.WAITING, turn)
-            elif operation.state is not _S.SETTLING:
-                self._settle(
-                    operation,
-                    Failure(code=FailureCode.INTERRUPTED, text="the program ended in the middle"),
-                    turn,
-                )
             else:
-                self._ended_calls[operation.id] = (
-                    turn.at_s,
-                    Failure(code=FailureCode.INTERRUPTED, text="the program ended in the middle"),
-                )
+                asked = operation.state is _S.SETTLING and operation.change in _ASKS_GUEST
+                self._settle(operation, None if asked else _INTERRUPTED, turn)
+                if operation.state is _S.CANCELLING:
+                    self._send_abort(operation, turn)
         for parent, open_children in list(self._open_children.items()):
             if not open_children:
                 self._close_parent(parent, turn)
@@ -181,12 +188,11 @@ class Work:
         operations = event.operations
         self.progress.update(event.progress)
         for operation in operations:
-            known = operation.id in self.operations
-            self.operations[operation.id] = operation
-            if known:
+            if operation.id in self.operations:
                 turn.changes[Kind.OPERATION].update(operation.id, ("*",))
             else:
                 turn.changes[Kind.OPERATION].add(operation.id)
+            self._know(operation)
             if operation.vm is None:
                 continue
             if not operation.is_over:
@@ -243,7 +249,9 @@ class Work:
     def abort_failed(self, event: ev.AbortFailed, turn: Turn) -> None:
         """The cancel could not be delivered: tried again while the move still runs."""
         operation = self._live.get(event.operation)
-        if operation is not None and operation.state is _S.CANCELLING:
+        if operation is None or operation.attempt != event.attempt:
+            return
+        if operation.state is _S.CANCELLING:
             turn.effects.append(
                 SetTimer(trace=turn.trace, key=f"abort:{operation.id}", at_s=turn.at_s + LOOK_AGAIN_S)
             )
@@ -263,13 +271,13 @@ class Work:
         if kind == "abort" and operation.state is _S.CANCELLING:
             self._send_abort(operation, turn)
         elif kind == "patience" and operation.state is _S.SETTLING:
-            node = str(self._owner(operation) or "?")
-            self._end(
-                operation,
-                _S.FAILED,
-                because(ReasonCode.SHUTDOWN_IGNORED, span=SHUTDOWN_PATIENCE_S, node=node),
-                turn,
+            ignored = because(
+                ReasonCode.SHUTDOWN_IGNORED,
+                asked="restart" if operation.change is VmChange.RESTART else "shut down",
+                span=SHUTDOWN_PATIENCE_S,
+                place=self.place(operation.vm),
             )
+            self._end(operation, _S.FAILED, ignored, turn)
         elif kind == "settle" and operation.state in (_S.SETTLING, _S.CANCELLING):
             self._judge_late(operation, turn)
         elif kind == "look" and operation.state in (_S.SETTLING, _S.CANCELLING):
@@ -282,10 +290,13 @@ class Work:
             if operation is None:
                 continue
             reason = because(ReasonCode.JOURNAL_FAILED, text=event.text)
-            if operation.state in (_S.WAITING, _S.CHECKING) or (
-                operation.state is _S.RUNNING and operation.id not in self._ended_calls
-            ):
+            if operation.state in (_S.WAITING, _S.CHECKING, _S.RUNNING):
                 self._end(operation, _S.FAILED, reason, turn)
+            elif operation.id in self._ended_calls:
+                self._watch(operation, turn)  # what was to watch it did not start either
+            else:  # perhaps cancelled before its start was stored: the hosts know
+                self._settle(operation, _INTERRUPTED, turn)
+                self._send_abort(operation, turn)
         self._look = True
 
     def look(self) -> None:
@@ -294,7 +305,14 @@ class Work:
 
     def vm_changed(self, vm: VmId, turn: Turn) -> None:
         """A VM's row changed: an operation may have reached its goal."""
-        if vm in self.claims:
+        key = self.claims.get(vm)
+        operation = self._live.get(key) if key is not None else None
+        if operation is None:
+            return
+        if operation.state is _S.WAITING:
+            self._unlooked.add(operation.id)
+            self._look = True
+        else:
             self.judge(vm, turn)
 
     def node_read(self, node: NodeId, turn: Turn) -> None:
@@ -308,36 +326,67 @@ class Work:
 
     def admit(self, turn: Turn) -> None:
         """Start what may start, in order; tell the rest why it waits. Runs inside the same turn."""
-        if not self._look:
+        while self._look:
+            self._look = False  # an end sets it again: what waited for that one may start too
+            self._admit(turn)
+
+    def _admit(self, turn: Turn) -> None:
+        if not self._queue:
             return
-        self._look = False
-        waiting = sorted((o for o in self._live.values() if o.state is _S.WAITING), key=order)
-        if not waiting:
-            return
-        foreign = [
-            node for node, _, migration in self._inventory.foreign_jobs.values() if migration
-        ]
         slots = Slots.in_use(
             self._inventory.config,
             (o for o in self._live.values() if o.state is not _S.WAITING),
-            foreign,
+            self._inventory.foreign_moves(),
         )
-        for operation in waiting:
-            reason = self._try_start(operation, slots, turn)
-            if reason is not None and reason != operation.reason:
+        unfit: dict[NodeId, int] = {}
+        left = []
+        for place in self._queue:
+            operation = self._live.get(OperationId(place[-1]))
+            if operation is None or operation.state is not _S.WAITING:
+                continue
+            reason = self._still_waits(operation, slots, unfit)
+            if reason is None:
+                reason = self._try_start(operation, slots, unfit, turn)
+            if reason is None:
+                continue
+            left.append(place)
+            if reason != operation.reason:
                 # A new reason of the same wait is not journaled: it is derived.
-                self.operations[operation.id] = self._live[operation.id] = replace(
-                    operation, reason=reason
-                )
-                turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
+                self._say(operation, reason, turn)
                 assert operation.vm is not None
                 self._inventory.refresh(operation.vm, turn)
+        self._queue = left
+        self._unlooked.clear()
 
-    def _try_start(self, operation: Operation, slots: Slots, turn: Turn) -> Reason | None:
+    def _still_waits(
+        self, operation: Operation, slots: Slots, unfit: Mapping[NodeId, int]
+    ) -> Reason | None:
+        """Why it still waits, where that can be said without another look at its VM."""
+        if operation.id in self._unlooked or operation.reason is None or operation.source is None:
+            return None
+        blocked = slots.obstacle(operation, self._firm_target(operation))
+        if blocked is not None:
+            return blocked
+        smallest = unfit.get(operation.source)
+        if smallest is not None and operation.memory_mib >= smallest and operation.reason.code in _NO_ROOM:
+            return operation.reason  # no node has room for a smaller one
+        return None
+
+    def _firm_target(self, operation: Operation) -> NodeId | None:
+        """The node a move goes to, unless it may still be replaced by another and must be."""
+        target = operation.target
+        if target is None or operation.target_given or planner.node_takes_work(self.nodes[target]) is None:
+            return target
+        return None
+
+    def _try_start(
+        self, operation: Operation, slots: Slots, unfit: dict[NodeId, int], turn: Turn
+    ) -> Reason | None:
+        """Start it, end it, or say why it waits."""
         assert operation.vm is not None
         vm = self._inventory.vms.get(operation.vm)
         if vm is None:
-            unread = self._unread(operation)
+            unread = self._unread(operation) or self._connecting()
             if unread is not None:  # after a restart: not seen is not gone
                 return because(ReasonCode.WAITS_INVENTORY, node=unread)
             self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
@@ -348,22 +397,27 @@ class Work:
         if others is not None:
             return others
         goal = self._goal_reached(operation, vm)
-        if goal is not None and not (operation.change in (VmChange.RESTART, VmChange.RESET)):
+        if goal is not None:
             self._end(operation, _S.DONE, goal, turn)
+            return None
+        harmless = operation.kind is OperationKind.SETTINGS or operation.change is VmChange.TURN_OFF
+        if vm.alarm and not harmless:
+            nodes = ", ".join(sorted({vm.owner, *vm.other_nodes}))
+            self._end(operation, _S.FAILED, because(ReasonCode.RUNS_TWICE, nodes=nodes), turn)
             return None
         if vm.owner != operation.source:
             operation = replace(operation, source=vm.owner)  # it moved while this waited
-        if operation.kind is OperationKind.MIGRATE:
-            return self._try_move(operation, vm, slots, turn)
-        blocked = slots.obstacle(operation)
+        blocked = slots.obstacle(operation, self._firm_target(operation))
         if blocked is not None:
             return blocked
+        if operation.kind is OperationKind.MIGRATE:
+            return self._try_move(operation, vm, slots, unfit, turn)
         slots.take(operation)
         self._begin(operation, turn)
         return None
 
     def _work_of_others(self, operation: Operation, vm: Vm) -> Reason | None:
-        """Why a write of settings waits for other work on its VM; takes the claim when there is none."""
+        """Why it waits for other work on its VM; takes the claim when there is none."""
         holder = self.claims.get(vm.id)
         if holder is None:
             self.claims[vm.id] = operation.id
@@ -371,72 +425,60 @@ class Work:
             held = self.operations[holder]
             if held.kind is OperationKind.MIGRATE:
                 return because(ReasonCode.WAITS_MOVE_ENDS, node=held.target or "another node")
-            return because(ReasonCode.WAITS_WORK_ENDS, work=held.action.partition(".")[2].replace("_", " "))
-        if operation.kind is OperationKind.SETTINGS and self._inventory.has_foreign_work(vm.id):
+            return because(ReasonCode.WAITS_WORK_ENDS, work=_words(held))
+        if self._inventory.has_foreign_work(vm.id):
             return because(ReasonCode.WAITS_WORK_ENDS, work="a job that is not Muster's")
         return None
 
     def _try_move(
-        self, operation: Operation, vm: Vm, slots: Slots, turn: Turn
+        self, operation: Operation, vm: Vm, slots: Slots, unfit: dict[NodeId, int], turn: Turn
     ) -> Reason | None:
         if vm.status not in (VmStatus.RUNNING, VmStatus.PAUSED):
             reason = because(ReasonCode.NOT_RUNNING, status=vm.status.value)
             self._end(operation, _S.FAILED, reason, turn)
             return None
-        if operation.target_given and operation.target is not None:
-            verdict = planner.verdict(
-                self, vm, self._inventory.nodes[operation.target], chosen=True
-            )
-            if not verdict.fits:
-                if self.nodes[operation.target].status is NodeStatus.CONNECTING:
-                    return because(ReasonCode.WAITS_INVENTORY, node=operation.target)
-                if verdict.reason.code is ReasonCode.NO_MEMORY_ON_NODE and slots.incoming[operation.target]:
-                    return verdict.reason
-                self._end(operation, _S.FAILED, verdict.reason, turn)
-                return None
+        planned = operation.target
+        if planned is not None and operation.target_given:
+            found = planner.verdict(self, vm, self.nodes[planned], chosen=True)
         else:
-            found = self._choose_target(operation, vm, slots, turn)
-            if found is None or isinstance(found, Reason):
-                return found
-            operation = found
-        blocked = slots.obstacle(operation)
-        if blocked is not None:
-            return blocked
+            found = self._choose_target(vm, planned, slots)
+        if not found.fits:
+            unread = None if operation.target_given else self._connecting()
+            if planned is not None and self.nodes[planned].status is NodeStatus.CONNECTING:
+                unread = planned
+            if unread is not None:  # after a restart: it may be the one with room
+                return because(ReasonCode.WAITS_INVENTORY, node=unread)
+            if found.reason.code in _NO_ROOM and slots.makes_room(
+                planned if operation.target_given else None
+            ):
+                if not operation.target_given and operation.source is not None:
+                    unfit[operation.source] = operation.memory_mib
+                return found.reason
+            self._end(operation, _S.FAILED, found.reason, turn)
+            return None
+        if found.node != planned:
+            operation = replace(operation, target=found.node)
+            blocked = slots.obstacle(operation, found.node)
+            if blocked is not None:
+                return blocked
+            text = f"chose {found.node}: {found.reason.text}"
+            self._story.tell(operation.id, turn.at_s, text)
         slots.take(operation)
         self._begin(operation, turn)
         return None
 
-    def _choose_target(
-        self, operation: Operation, vm: Vm, slots: Slots, turn: Turn
-    ) -> Operation | Reason | None:
-        """The operation with its node; a reason to wait; or None when it ended for want of a node.
-
-        The node of the plan that was shown is kept while it fits.
-        """
-        unplaced = replace(operation, target=None)
-        blocked = slots.obstacle(unplaced)
-        if blocked is not None:
-            return blocked
-        ranked = [v for v in planner.rank(self, vm) if v.fits]
-        if not ranked:
-            found = planner.best(self, vm)
-            assert isinstance(found, Reason)
-            connecting = next(
-                (n.id for n in self.nodes.values() if n.status is NodeStatus.CONNECTING), None
+    def _choose_target(self, vm: Vm, planned: NodeId | None, slots: Slots) -> planner.NodeVerdict:
+        """The node of the plan that was shown while it fits, else the best one that takes moves now."""
+        ranked = planner.rank(self, vm)
+        fitting = [v for v in ranked if v.fits]
+        if not fitting:
+            return planner.NodeVerdict(
+                node=planned or NodeId(""), fits=False, reason=planner.none_fits(ranked)
             )
-            if connecting is not None:  # after a restart: it may be the one with room
-                return because(ReasonCode.WAITS_INVENTORY, node=connecting)
-            if slots.moves:
-                return found  # a move under way may make room
-            self._end(operation, _S.FAILED, found, turn)
-            return None
-        if operation.target in {v.node for v in ranked}:
-            return operation
-        free = [v for v in ranked if not slots.incoming_is_full(v.node)]
-        chosen = (free or ranked)[0]
-        text = f"chose {chosen.node}: {chosen.reason.text}"
-        self._story.tell(operation.id, turn.at_s, text)
-        return replace(operation, target=chosen.node)
+        for verdict in fitting:
+            if verdict.node == planned:
+                return verdict
+        return next((v for v in fitting if not slots.incoming_is_full(v.node)), fitting[0])
 
     # Placement reads the cluster through this object: the inventory plus what moves reserve.
 
@@ -528,11 +570,15 @@ class Work:
         if operation.state in (_S.WAITING, _S.CHECKING):
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
             self._look = True
-        elif operation.state is _S.RUNNING and can_abort(operation):
+        elif can_abort(operation) and (operation.state is _S.RUNNING or self._goes_on_alone(operation)):
             operation = self._move(operation, _S.CANCELLING, turn)
             self._send_abort(operation, turn)
         elif operation.state is _S.SETTLING and operation.change in _ASKS_GUEST:
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
+
+    def _goes_on_alone(self, operation: Operation) -> bool:
+        """A move whose call was lost with a connection or a program, and that the hosts carry on."""
+        return operation.state is _S.SETTLING and self._still_moves(operation)
 
     def _send_abort(self, operation: Operation, turn: Turn) -> None:
         assert operation.vm and operation.source
@@ -553,31 +599,21 @@ class Work:
         self._ended_calls[operation.id] = (turn.at_s, failure)
         if operation.state is _S.RUNNING:
             operation = self._move(operation, _S.SETTLING, turn)
-        asks = operation.change in _ASKS_GUEST and failure is None
-        if asks:
-            turn.effects.append(
-                SetTimer(
-                    trace=turn.trace,
-                    key=f"patience:{operation.id}",
-                    at_s=turn.at_s + SHUTDOWN_PATIENCE_S,
-                )
-            )
-        else:
-            turn.effects.append(
-                SetTimer(
-                    trace=turn.trace,
-                    key=f"settle:{operation.id}",
-                    at_s=turn.at_s + SETTLE_PATIENCE_S,
-                )
-            )
-            self._read_again(operation, turn)
+        self._watch(operation, turn)
         assert operation.vm is not None
         self.judge(operation.vm, turn)
 
+    def _watch(self, operation: Operation, turn: Turn) -> None:
+        """Wait for what the end of the call brings; not for ever."""
+        _, failure = self._ended_calls[operation.id]
+        if operation.change in _ASKS_GUEST and failure is None:
+            self._set_timer("patience", operation, SHUTDOWN_PATIENCE_S, turn)
+        else:
+            self._set_timer("settle", operation, SETTLE_PATIENCE_S, turn)
+            self._read_again(operation, turn)
+
     def _read_again(self, operation: Operation, turn: Turn) -> None:
-        for node in (operation.source, operation.target):
-            if node is not None:
-                turn.effects.append(ReadNode(trace=turn.trace, node=node))
+        turn.effects += [ReadNode(trace=turn.trace, node=node) for node in _nodes(operation)]
 
     def judge(self, vm_id: VmId, turn: Turn) -> None:
         """Has the operation on this VM reached its goal, or is it clear that it will not?"""
@@ -585,109 +621,89 @@ class Work:
         operation = self._live.get(key) if key else None
         if operation is None or operation.id not in self._ended_calls:
             return
-        if operation.state not in (_S.SETTLING, _S.CANCELLING):
-            return
         ended_s, failure = self._ended_calls[operation.id]
         vm = self._inventory.vms.get(vm_id)
-        if vm is None:
-            if self._unread(operation) is None:
-                self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
-            return
-        goal = self._goal_reached(operation, vm)
-        if goal is not None and operation.kind is OperationKind.MIGRATE and failure is not None:
-            # Against a reported failure an event is not enough: a target that gives up shows life first.
-            target = self.nodes[operation.target] if operation.target else None
-            if target is None or (target.last_read_s or 0.0) < ended_s:
-                goal = None
+        goal = self._goal_reached(operation, vm) if vm else None
         if goal is not None:
             self._end(operation, _S.DONE, goal if operation.kind is OperationKind.MIGRATE else None, turn)
-            self._look = True
             return
-        if operation.change in _ASKS_GUEST and failure is None:
+        if vm is not None and operation.change in _ASKS_GUEST and failure is None:
             return  # the guest has its time
-        nodes = [self._inventory.nodes[n] for n in (operation.source, operation.target) if n is not None]
-        if operation.kind is not OperationKind.MIGRATE:
-            nodes = nodes[:1]
+        nodes = [self.nodes[n] for n in _nodes(operation)]
         unseen = [n for n in nodes if not n.is_up or (n.last_read_s or 0.0) < ended_s]
-        source_seen = nodes[0].is_up and (nodes[0].last_read_s or 0.0) >= ended_s
+        # The source's own word is final, though the target cannot be asked.
+        told = failure is not None and (
+            failure.code not in _UNCERTAIN or (operation.target and failure.node == operation.target)
+        )
         stays = (
             operation.kind is OperationKind.MIGRATE
-            and source_seen
+            and told
+            and vm is not None
             and vm.owner == operation.source
             and vm.status is VmStatus.RUNNING
-            and failure is not None
-            and failure.code is not FailureCode.INTERRUPTED
-            and failure.code is not FailureCode.TIMEOUT
+            and nodes[0] not in unseen
         )
         if unseen and not stays:
             waits = because(ReasonCode.WAITS_INVENTORY, node=unseen[0].id)
             if operation.reason != waits:
-                self.operations[operation.id] = self._live[operation.id] = replace(
-                    operation, reason=waits
-                )
-                turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
+                self._say(operation, waits, turn)
             return
-        # The source's own word that it lost the target is final; the target's half cannot be asked about.
         final = stays and failure is not None and failure.node == operation.target
-        if operation.kind is OperationKind.MIGRATE and not final and self._still_moves(operation):
-            turn.effects.append(
-                SetTimer(trace=turn.trace, key=f"look:{operation.id}", at_s=turn.at_s + LOOK_AGAIN_S)
-            )
-            return
-        if operation.cancelled_by and (failure is None or failure.code is FailureCode.CANCELLED):
+        if not final and self._still_moves(operation):
+            self._set_timer("look", operation, LOOK_AGAIN_S, turn)
+        elif vm is None:
+            self._vanished(operation, turn)
+        else:
+            self._missed(operation, failure, turn)
+
+    def _vanished(self, operation: Operation, turn: Turn) -> None:
+        """Its nodes were read, and none has the VM: a transient VM is gone when it stops."""
+        if operation.change is not None and VmStatus.OFF in _GOALS[operation.change]:
+            self._end(operation, _S.DONE, None, turn)
+        else:
+            self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
+
+    def _missed(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
+        """The call is over, the world was seen, and it is not as wanted."""
+        assert operation.vm is not None
+        place = self.place(operation.vm)
+        code = failure.code if failure else None
+        if operation.cancelled_by and code in (None, FailureCode.CANCELLED, FailureCode.INTERRUPTED):
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
         elif failure is None:
-            self._end(
-                operation,
-                _S.FAILED,
-                because(ReasonCode.NOT_AS_WANTED, place=self.place(vm_id)),
-                turn,
-            )
-        elif failure.code is FailureCode.CANCELLED:
-            reason = because(ReasonCode.ENDED_ELSEWHERE, place=self.place(vm_id))
-            self._end(operation, _S.FAILED, reason, turn)
-        elif failure.code is FailureCode.INTERRUPTED:
-            reason = because(ReasonCode.INTERRUPTED, place=self.place(vm_id))
-            self._end(operation, _S.FAILED, reason, turn)
+            self._end(operation, _S.FAILED, because(ReasonCode.NOT_AS_WANTED, place=place), turn)
+        elif code is FailureCode.CANCELLED:
+            self._end(operation, _S.FAILED, because(ReasonCode.ENDED_ELSEWHERE, place=place), turn)
+        elif code is FailureCode.INTERRUPTED:
+            self._end(operation, _S.FAILED, because(ReasonCode.INTERRUPTED, place=place), turn)
         else:
             self._end(operation, _S.FAILED, self._failed(operation, failure), turn)
-        self._look = True
 
     def _unread(self, operation: Operation) -> NodeId | None:
         """A node of the operation that is not up, so that nobody knows what it has."""
         nodes = (n for n in (operation.source, operation.target) if n is not None)
         return next((n for n in nodes if not self.nodes[n].is_up), None)
 
+    def _connecting(self) -> NodeId | None:
+        """A node whose first connection is still under way."""
+        return next((n.id for n in self.nodes.values() if n.status is NodeStatus.CONNECTING), None)
+
     def _still_moves(self, operation: Operation) -> bool:
         """The call is gone but the hosts carry the move on: the target's half is still there."""
-        assert operation.vm is not None
+        if operation.kind is not OperationKind.MIGRATE or operation.vm is None:
+            return False
         incoming = self._inventory.sighting(operation.vm, operation.target)
         return incoming is not None and is_incoming(incoming)
 
     def _judge_late(self, operation: Operation, turn: Turn) -> None:
         """The time to see a result is over: wait on for lost nodes, give up on answering ones."""
-        nodes = [n for n in (operation.source, operation.target) if n is not None]
-        ended_s, failure = self._ended_calls.get(operation.id, (turn.at_s, None))
-        lost = any(not self._inventory.nodes[n].is_up for n in nodes)
-        moves = operation.kind is OperationKind.MIGRATE and self._still_moves(operation)
-        if (lost or moves) and turn.at_s - ended_s < LOST_PATIENCE_S:
-            turn.effects.append(
-                SetTimer(
-                    trace=turn.trace,
-                    key=f"settle:{operation.id}",
-                    at_s=turn.at_s + SETTLE_PATIENCE_S,
-                )
-            )
+        ended_s, failure = self._ended_calls[operation.id]
+        lost = any(not self.nodes[n].is_up for n in _nodes(operation))
+        if turn.at_s - ended_s < LOST_PATIENCE_S if lost else self._still_moves(operation):
+            self._set_timer("settle", operation, SETTLE_PATIENCE_S, turn)
             self._read_again(operation, turn)
-            return
-        assert operation.vm is not None
-        reason = (
-            self._failed(operation, failure)
-            if failure
-            else because(ReasonCode.NOT_AS_WANTED, place=self.place(operation.vm))
-        )
-        self._end(operation, _S.FAILED, reason, turn)
-        self._look = True
+        else:
+            self._missed(operation, failure, turn)
 
     def _goal_reached(self, operation: Operation, vm: Vm) -> Reason | None:
         if vm.status is VmStatus.UNKNOWN:
@@ -702,10 +718,13 @@ class Work:
             if not arrived:
                 return None
             source = self._inventory.sighting(vm.id, operation.source)
-            if operation.source != operation.target and source is not None:
-                if source.status is VmStatus.RUNNING and self._inventory.nodes[source.node].is_up:
-                    return None
-            return because(ReasonCode.MOVED, node=str(operation.target))
+            leaves = (
+                source is not None
+                and source.node != operation.target
+                and source.status is VmStatus.RUNNING
+                and self.nodes[source.node].is_up
+            )
+            return None if leaves else because(ReasonCode.MOVED, node=str(operation.target))
         status: VmStatus = vm.status
         if operation.change is VmChange.TURN_OFF and operation.source != vm.owner:
             # Of two running copies of a VM one was turned off: the other one is the row now.
@@ -728,7 +747,6 @@ class Work:
         self, operation: Operation, state: OperationState, reason: Reason | None, turn: Turn
     ) -> None:
         operation = self._move(operation, state, turn, reason)
-        del self._live[operation.id]
         self.progress.pop(operation.id, None)
         self._ended_calls.pop(operation.id, None)
         self._restarted.discard(operation.id)
@@ -757,7 +775,7 @@ class Work:
         self._open_children.pop(parent, None)
         if batch is None or batch.is_over:
             return
-        states = {o.state for o in self.operations.values() if o.parent == parent}
+        states = {self.operations[o].state for o in self._children.get(parent, ())}
         if _S.FAILED in states:
             end = _S.FAILED
         elif _S.CANCELLED in states:
@@ -813,7 +831,7 @@ class Work:
 
     def _hold(self, operation: Operation, turn: Turn) -> None:
         assert operation.vm is not None
-        self._live[operation.id] = operation
+        self._keep(operation, turn)
         self.claims[operation.vm] = operation.id
         self._inventory.refresh(operation.vm, turn)
 
@@ -825,7 +843,7 @@ class Work:
         reason: Reason | None = None,
     ) -> Operation:
         operation = moved_to(operation, state, at_s=turn.at_s, reason=reason)
-        self._live[operation.id] = operation
+        self._keep(operation, turn)
         self._put(operation, turn)
         text = state.value + (f": {reason.text}" if reason else "")
         self._story.tell(operation.id, turn.at_s, text)
@@ -837,17 +855,65 @@ class Work:
             self._inventory.refresh(operation.vm, turn)
         return operation
 
+    def _keep(self, operation: Operation, turn: Turn) -> None:
+        """Store a child's new state with what follows from it: its place in the queue, its reservation."""
+        before = self._live.get(operation.id)
+        waited = before is not None and before.state is _S.WAITING
+        if operation.is_over:
+            self._live.pop(operation.id, None)
+        else:
+            self._live[operation.id] = operation
+        if operation.state is _S.WAITING and not waited:
+            insort(self._queue, order(operation))
+            self._unlooked.add(operation.id)
+        for each, sign in ((before, -1), (operation, 1)):
+            target = each.target if each is not None and _reserves(each) else None
+            if each is not None and target is not None:
+                need = sign * planner.need_mib(each.memory_mib)
+                self._reserved_mib[target] = self._reserved_mib.get(target, 0) + need
+                turn.changes[Kind.NODE].update(target, ("committed",))
+
+    def _say(self, operation: Operation, reason: Reason, turn: Turn) -> None:
+        """Give the reason of the same state; it is derived, so not journaled."""
+        operation = replace(operation, reason=reason)
+        self.operations[operation.id] = self._live[operation.id] = operation
+        turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
+
+    def _set_timer(self, kind: str, operation: Operation, seconds: float, turn: Turn) -> None:
+        key = f"{kind}:{operation.id}"
+        turn.effects.append(SetTimer(trace=turn.trace, key=key, at_s=turn.at_s + seconds))
+
+    def _know(self, operation: Operation) -> None:
+        """Store an operation in its newest state."""
+        if operation.id not in self.operations:
+            if operation.parent is not None:
+                self._children.setdefault(operation.parent, []).append(operation.id)
+            if operation.vm is not None:
+                self._of_vm.setdefault(operation.vm, []).append(operation.id)
+        self.operations[operation.id] = operation
+
     def _put(self, operation: Operation, turn: Turn) -> None:
         if operation.id in self.operations:
             turn.changes[Kind.OPERATION].update(operation.id, ("*",))
         else:
             turn.changes[Kind.OPERATION].add(operation.id)
-        self.operations[operation.id] = operation
+        self._know(operation)
         turn.transitions[operation.id] = operation
 
-    def _owner(self, operation: Operation) -> NodeId | None:
-        vm = self._inventory.vms.get(operation.vm) if operation.vm else None
-        return vm.owner if vm else operation.source
+
+def _nodes(operation: Operation) -> Iterable[NodeId]:
+    """The nodes that an operation is about: where the VM is, and where it goes."""
+    return [n for n in (operation.source, operation.target) if n is not None]
+
+
+def _reserves(operation: Operation) -> bool:
+    """Whether it holds memory on its target: a move from the moment it is let go to its end."""
+    return operation.kind is OperationKind.MIGRATE and not (operation.is_over or operation.state is _S.WAITING)
+
+
+def _words(operation: Operation) -> str:
+    """An operation's kind of work as people say it: ``live migrate``."""
+    return operation.action.partition(".")[2].replace("_", " ")
 
 
 def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSettings:

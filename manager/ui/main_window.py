@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from PySide6.QtCore import QByteArray, QPoint, Qt, QTimer, Signal
+from PySide6.QtCore import QByteArray, QPoint, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import (
     QApplication,
@@ -341,12 +341,11 @@ class MainWindow(QMainWindow):
         bar.addWidget(spacer)
         self._problems_link = link_button("", partial(self.show_pane, "problems"))
         self._moves_link = link_button("", partial(self.show_pane, "migrations"))
-        self._demo = demo_badge()
-        self._read_only = text_label("READ-ONLY", "demo")
         bar.addWidget(self._problems_link)
         bar.addWidget(self._moves_link)
-        self._read_only_action = bar.addWidget(self._read_only)
-        self._demo_action = bar.addWidget(self._demo)
+        self._read_only_action = bar.addWidget(_centred(text_label("READ-ONLY", "demo")))
+        self._demo_action = bar.addWidget(_centred(demo_badge()))
+        bar.setIconSize(QSize(17, 17))
         self.addToolBar(bar)
         self._toolbar = bar
 
@@ -685,6 +684,7 @@ class MainWindow(QMainWindow):
         self._tab(2, "Problems", str(problems) if problems else "")
         self._problems_link.setText(units.count_text(problems, "problem") if problems else "")
         self._moves_link.setText(f"{moving} moving, {waiting} waiting" if moving or waiting else "")
+        self._tick()
 
     def _tab(self, place: int, title: str, count: str) -> None:
         text = f"{title}  {count}" if count else title
@@ -1177,6 +1177,15 @@ class MainWindow(QMainWindow):
         self._dress()
         self._clock.start()
         self._tick()
+
+
+def _centred(label: QLabel) -> QWidget:
+    """A badge that keeps its height in a toolbar."""
+    holder = QWidget()
+    layout = QVBoxLayout(holder)
+    layout.setContentsMargins(6, 0, 4, 0)
+    layout.addWidget(label, alignment=Qt.AlignmentFlag.AlignVCenter)
+    return holder
 
 
 def sizes_text(view: ClusterView, ids: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from manager.core.events import MigrationProgress
@@ -38,9 +38,9 @@ def advanced(before: MoveProgress | None, seen: MigrationProgress) -> MoveProgre
 
     In the first second of a move all totals are 0; they say nothing then.
     """
-    percent = before.percent if before else 0
     if seen.total_bytes <= 0:
-        return MoveProgress(percent=percent, elapsed_s=seen.elapsed_ms / 1000)
+        return replace(before or MoveProgress(), elapsed_s=seen.elapsed_ms / 1000)
+    percent = before.percent if before else 0
     done = 1 - seen.remaining_bytes / max(seen.total_bytes, 1)
     percent = min(99, max(percent, int(done * 100)))
     net = seen.rate_bytes_per_s - seen.dirty_bytes_per_s

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from manager.core import units
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId
 from manager.core.model import ClusterConfig
@@ -38,15 +39,18 @@ class Slots:
         cls,
         config: ClusterConfig,
         active: Iterable[Operation],
-        foreign_moves: Iterable[NodeId] = (),
+        foreign_moves: Iterable[tuple[NodeId | None, NodeId | None]] = (),
     ) -> Slots:
-        """Count what runs: ours, and moves that others started (by source node)."""
+        """Count what runs: ours, and moves that others started (source and target, where known)."""
         slots = cls(config)
         for operation in active:
             slots.take(operation)
-        for source in foreign_moves:
-            slots.outgoing[source] += 1
+        for source, target in foreign_moves:
             slots.moves += 1
+            if source is not None:
+                slots.outgoing[source] += 1
+            if target is not None:
+                slots.incoming[target] += 1
         return slots
 
     def take(self, operation: Operation) -> None:
@@ -64,44 +68,47 @@ class Slots:
         elif operation.change in _STORED:
             self.saves[operation.source] += 1
 
-    def obstacle(self, operation: Operation) -> Reason | None:
+    def obstacle(self, operation: Operation, target: NodeId | None) -> Reason | None:
         """Why this one must wait, or None. A refusal counts as standing ahead of the next one."""
         node = operation.source
         if node is None:
             return None
         limits, work = self.config.migration, self.config.work
-        checks: list[tuple[ReasonCode, str, int, int]] = []
         if operation.kind is OperationKind.MIGRATE:
-            checks.append(
-                (ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node)
-            )
-            if operation.target is not None:
-                target = operation.target
-                checks.append(
-                    (
-                        ReasonCode.WAITS_INCOMING,
-                        target,
-                        self.incoming[target],
-                        limits.incoming_per_node,
+            return (
+                self._full(ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node)
+                or (
+                    self._full(
+                        ReasonCode.WAITS_INCOMING, target, self.incoming[target], limits.incoming_per_node
                     )
+                    if target is not None
+                    else None
                 )
-            checks.append((ReasonCode.WAITS_CLUSTER, "", self.moves, limits.cluster_limit))
-        elif operation.change is VmChange.START:
-            checks.append(
-                (ReasonCode.WAITS_STARTS_NODE, node, self.starts[node], work.starts_per_node)
+                or self._full(ReasonCode.WAITS_CLUSTER, "", self.moves, limits.cluster_limit)
             )
-            checks.append(
-                (ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster)
+        if operation.change is VmChange.START:
+            return self._full(
+                ReasonCode.WAITS_STARTS_NODE, node, self.starts[node], work.starts_per_node
+            ) or self._full(
+                ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster
             )
-        elif operation.change in _STORED:
-            checks.append((ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node))
-        for code, key, count, limit in checks:
-            if limit and count >= limit:
-                ahead = self._ahead[code, key]
-                self._ahead[code, key] += 1
-                fields = {"node": key} if key else {}
-                return because(code, **fields, count=count, limit=limit, ahead=ahead)
+        if operation.change in _STORED:
+            return self._full(ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node)
         return None
+
+    def _full(self, code: ReasonCode, node: str, count: int, limit: int) -> Reason | None:
+        if not limit or count < limit:
+            return None
+        ahead = self._ahead[code, node]
+        self._ahead[code, node] = ahead + 1
+        # Of those far back only the fact is said: else each end of a move would change all of them.
+        ahead = min(ahead, units.LONG_LINE)
+        fields = {"node": node} if node else {}
+        return because(code, **fields, count=count, limit=limit, ahead=ahead)
+
+    def makes_room(self, node: NodeId | None) -> bool:
+        """Whether a move under way may free memory: on this node, or anywhere."""
+        return bool(self.moves if node is None else self.incoming[node] or self.outgoing[node])
 
     def incoming_is_full(self, node: NodeId) -> bool:
         """Whether a node takes no further move now."""

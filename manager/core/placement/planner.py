@@ -120,10 +120,13 @@ def rank(view: PlacementView, vm: Vm) -> tuple[NodeVerdict, ...]:
 def best(view: PlacementView, vm: Vm) -> NodeVerdict | Reason:
     """The best node for a VM, or why there is none."""
     verdicts = rank(view, vm)
+    return verdicts[0] if verdicts and verdicts[0].fits else none_fits(verdicts)
+
+
+def none_fits(verdicts: tuple[NodeVerdict, ...]) -> Reason:
+    """Why none of these nodes can take a VM."""
     if not verdicts:
         return because(ReasonCode.ONLY_ONE_NODE)
-    if verdicts[0].fits:
-        return verdicts[0]
     texts = "; ".join(v.reason.text for v in verdicts[:4])
     more = f"; and {len(verdicts) - 4} more" if len(verdicts) > 4 else ""
     return because(ReasonCode.NO_NODE_FITS, verdicts=texts + more)
@@ -210,12 +213,13 @@ def obstacles(config: ClusterConfig, vm: Vm) -> tuple[Reason, ...]:
 def may_pass_unsafe(config: ClusterConfig, vm: VmConfig) -> bool:
     """Whether libvirt's own check of shared storage may be overridden for this VM.
 
-    Only if every writable file disk lies on a path that the administrator declared as shared and
+    Only if every writable disk lies on a path that the administrator declared as shared and
     its cache mode is safe.
     """
-    writable = [d for d in vm.disks if d.kind == "file" and d.source and not d.read_only]
-    return bool(config.shared_paths) and all(
-        is_below(d.source, config.shared_paths) and d.cache in SAFE_CACHE_MODES for d in writable
+    writable = [d for d in vm.disks if d.source and not d.read_only]
+    return bool(writable) and all(
+        d.kind == "file" and is_below(d.source, config.shared_paths) and d.cache in SAFE_CACHE_MODES
+        for d in writable
     )
 
 

@@ -13,7 +13,7 @@ from manager.core import units
 from manager.core.actions import ACTIONS
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
-from manager.core.model import Node, NodeLoad, Problem, Vm, VmLoad, VmStatus
+from manager.core.model import Node, NodeLoad, Priority, Problem, Vm, VmLoad, VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
@@ -96,7 +96,7 @@ class FieldSpec:
         value = self.get(view, row)
         if value is None or isinstance(value, Unavailable):
             return (1, 0) if self.kind.is_number else (1, ())
-        if self.kind.is_number or self.kind is FieldKind.BOOL:
+        if self.kind.is_number or isinstance(value, int):  # a yes or no, or steps with an order of their own
             return (0, value)
         if self.kind is FieldKind.LIST:
             return (0, natural(", ".join(value).lower()))
@@ -235,7 +235,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         doc="The node that has the VM; while it moves also the target.",
         get=_vm_owner_text,
         text=_plain,
-        json=lambda value: value.partition(" ")[0],
+        json=lambda value: value.partition(" → ")[0],
         depends=_on("owner", "moving_to"),
         width=110,
         searchable=True,
@@ -487,7 +487,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="Memory that is free: as the host says, or what its running VMs leave.",
         get=_free_mib,
         text=_gib,
-        depends=_on("load", "facts", "status", "vms_running"),
+        depends=_on("load", "facts", "status", "committed"),
         width=80,
     ),
     FieldSpec(
@@ -577,7 +577,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
 def _move_figure(name: str) -> Callable[[ClusterView, Operation], Any]:
     def get(view: ClusterView, operation: Operation) -> Any:
         figures = view.progress.get(operation.id)
-        if figures is None or not figures.total_bytes and name != "elapsed_s":
+        if figures is None or (not figures.total_bytes and name != "elapsed_s"):
             return None
         return getattr(figures, name)
 
@@ -666,7 +666,7 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         kind=FieldKind.COUNT,
         doc="The VM's priority: the higher goes first.",
         get=_attribute("priority"),
-        text=lambda value: {3000: "High", 2000: "Medium", 1000: "Low"}.get(value, "None"),
+        text=lambda value: Priority(value).title,
         depends=_on("*"),
         width=76,
     ),

@@ -24,6 +24,7 @@ from manager.core.changes import ChangeSet, KindChanges
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS, FieldKind, FieldSpec
+from manager.ui.models.tones import WORDS
 
 # Kept as plain ints: looking a role up in its enum costs more than the rest of data().
 DISPLAY = int(Qt.ItemDataRole.DisplayRole)
@@ -106,6 +107,9 @@ class RowsModel(QAbstractTableModel):
         self.view = view
         self.fields: tuple[FieldSpec, ...] = tuple(FIELDS[kind].values())
         self.columns = {spec.name: column for column, spec in enumerate(self.fields)}
+        self.right_aligned = tuple(
+            spec.kind.is_number and (kind, spec.name) not in WORDS for spec in self.fields
+        )
         self._own_order = own_order
         self._scope = scope
         self._rows: dict[str, Row] = {}
@@ -201,7 +205,7 @@ class RowsModel(QAbstractTableModel):
         if role in (DISPLAY, TOOL_TIP):
             return self.text(self._vis[at], column)
         if role == ALIGNMENT:
-            return _RIGHT if self.fields[column].kind.is_number else _LEFT
+            return _RIGHT if self.right_aligned[column] else _LEFT
         if role == ACCESSIBLE:
             return f"{self.fields[column].title}: {self.text(self._vis[at], column)}"
         if role == KEY:
@@ -218,7 +222,7 @@ class RowsModel(QAbstractTableModel):
         if role == TOOL_TIP:
             return spec.doc
         if role == ALIGNMENT:
-            return _RIGHT if spec.kind.is_number else _LEFT
+            return _RIGHT if self.right_aligned[section] else _LEFT
         return None
 
     # --- what is asked of it -----------------------------------------------------------------

@@ -17,6 +17,9 @@ Shape = tuple[str, str]
 BARS = frozenset({(Kind.OPERATION, "percent"), (Kind.NODE, "cpu")})
 """Cells that are drawn as a bar with its number."""
 
+WORDS = frozenset({(Kind.OPERATION, "priority"), *BARS})
+"""Numbers that are shown as words or bars: not right-aligned."""
+
 TROUBLE_CAUSES = frozenset(
     {
         StatusCause.IO_ERROR,

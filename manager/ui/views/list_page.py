@@ -24,6 +24,19 @@ AGE_MS = 30_000
 
 _SEARCH_MS = 30
 
+ROLES_COLUMNS = (
+    "name",
+    "status",
+    "owner",
+    "priority",
+    "cpu",
+    "memory_mib",
+    "uptime_s",
+    "tags",
+    "information",
+)
+"""The columns of Roles for a new user; what is done to a VM stands in Information too."""
+
 
 class ListPage(QWidget):
     """Roles or Nodes of one cluster. A hidden page does no work."""
@@ -52,7 +65,12 @@ class ListPage(QWidget):
         self.model = RowsModel(kind, runtime.view, parent=self)
         self.model.set_active(False)
         self.table = RowsTable(
-            self.model, look, name=f"table-{kind.value}", views=views, title=title
+            self.model,
+            look,
+            name=f"table-{kind.value}",
+            views=views,
+            title=title,
+            shown=ROLES_COLUMNS if kind is Kind.VM else None,
         )
         self.details = Details(runtime, kind, look, center)
         self._who = f"page {kind.value}"
@@ -87,7 +105,7 @@ class ListPage(QWidget):
         self.splitter.addWidget(self.table)
         self.splitter.addWidget(self.details)
         self.splitter.setStretchFactor(0, 1)
-        self.splitter.setSizes([420, 176])
+        self.splitter.setSizes([440, 156])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)

@@ -149,6 +149,7 @@ class RowsTable(QTableView):
         columns.setMinimumSectionSize(36)
         columns.setSectionsClickable(True)
         columns.setSortIndicatorShown(True)
+        columns.setTextElideMode(Qt.TextElideMode.ElideRight)
         columns.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         columns.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         columns.customContextMenuRequested.connect(
@@ -378,13 +379,12 @@ class RowsTable(QTableView):
         token = tones.token(model.kind, spec.name, row.item, text)
         colour: QColor = t.colour(token) if token else t.text
         painter.setPen(t.text if selected and token == "dim" else colour)
-        right = spec.kind.is_number and not (spec.kind is FieldKind.COUNT and spec.name == "priority")
         painter.drawText(
             left,
             cell.top(),
             room,
             cell.height(),
-            _RIGHT if right else _LEFT,
+            _RIGHT if model.right_aligned[column] else _LEFT,
             self._fit(metrics, text, room, spec.name in ("name", "vm", "uri", "subject")),
         )
 
@@ -624,6 +624,9 @@ class RowsTable(QTableView):
             order = [model.columns[name] for name in wanted if name in model.columns]
         for place, column in enumerate(order):
             header.moveSection(header.visualIndex(column), place)
+        last = self.shown_columns()[-1]
+        if model.fields[last].name not in known:
+            self.setColumnWidth(last, 120)  # it stretches over what is left
         model.set_order(saved.sort)
         self._show_order()
         self._restoring = False

@@ -1,0 +1,304 @@
+"""Every rule of the contract about actions: results, exit codes, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from manager.cli.main import FORMS
+from manager.core.actions import ACTIONS
+from manager.core.model import Priority, VmStatus
+from manager.core.operations import Operation
+from manager.services.memory_journal import MemoryJournal
+from tests.cli.support import TWINS, Cli, small
+
+EXTRA = {"priority": ("--set", "low"), "tags": ("--set", "a,b")}
+"""What some actions cannot do without."""
+
+FITS = {
+    "start": "off-1",
+    "resume": "paused-1",
+    "delete-saved-state": "saved-1",
+}
+"""A VM to which an action applies; else web-1."""
+
+AFTER = {
+    "start": "running on n1",
+    "shutdown": "off on n1",
+    "restart": "running on n1",
+    "save": "saved on n1",
+    "pause": "paused on n1",
+    "resume": "running on n2",
+    "turn-off": "off on n1",
+    "reset": "running on n1",
+    "delete-saved-state": "off on n2",
+    "migrate": "runs on n3",
+    "cancel": "nothing is under way",
+    "priority": "Low",
+    "tags": "a, b",
+}
+
+
+@pytest.mark.parametrize("command", [spec.command for spec in ACTIONS.values()])
+def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> None:
+    name = FITS.get(command, "web-1")
+    ran = muster("vm", command, name, *EXTRA.get(command, ()), "--json")
+    assert ran.rows == [
+        {"uuid": muster.vm(name).id, "vm": name, "result": "done", "reason": AFTER[command]}
+    ], ran.err
+    assert ran.code == 0
+
+
+def test_every_kind_of_parameters_has_a_form() -> None:
+    assert {type(spec.default) for spec in ACTIONS.values()} == set(FORMS)
+
+
+def test_several_at_once_by_name_and_uuid(muster: Cli) -> None:
+    uuid = muster.vm("web-2").id
+    ran = muster("vm", "migrate", "web-10", uuid.upper(), "web-1", "web-1", "--to", "n2", "--json")
+    assert [row["vm"] for row in ran.rows] == ["web-10", "web-2", "web-1"]
+    assert set(ran.results().values()) == {"done"}
+    assert [muster.vm(name).node.id for name in ("web-1", "web-2", "web-10")] == ["n2"] * 3
+
+
+def test_the_table_says_the_same(muster: Cli) -> None:
+    ran = muster("vm", "pause", "web-1", "paused-1", "off-1")
+    assert ran.out == (
+        "VM        Result   Reason\n"
+        "web-1     done     paused on n1\n"
+        "paused-1  done     already paused\n"
+        "off-1     skipped  not running (Off)\n"
+    )
+    assert ran.code == 1
+
+
+def test_what_is_so_already_is_done(muster: Cli) -> None:
+    ran = muster("vm", "start", "web-1", "--json")
+    assert ran.rows == [
+        {
+            "uuid": muster.vm("web-1").id,
+            "vm": "web-1",
+            "result": "done",
+            "reason": "already running on n1",
+        }
+    ]
+    assert ran.code == 0
+    assert muster("vm", "migrate", "web-1", "--to", "n1").code == 0
+
+
+def test_a_refused_vm_is_skipped_and_the_others_are_done(muster: Cli) -> None:
+    ran = muster("vm", "save", "web-1", "off-1", "--json")
+    assert ran.results() == {"web-1": "done", "off-1": "skipped"}
+    assert ran.code == 1
+    assert muster.vm("web-1").status is VmStatus.SAVED
+
+
+def test_a_failure_says_where_the_vm_is(muster: Cli) -> None:
+    muster.faults.fail_move(text="unable to connect to server at 'n2:49152'")
+    ran = muster("vm", "migrate", "web-1", "--to", "n2", "--json")
+    assert ran.results() == {"web-1": "failed"}
+    assert ran.rows[0]["reason"] == "unable to connect to server at 'n2:49152'; it is running on n1"
+    assert ran.code == 1
+
+
+def test_no_login_between_the_nodes_says_what_repairs_it(muster: Cli) -> None:
+    muster.faults.break_peer_login("n1", "n2")
+    ran = muster("vm", "migrate", "web-1", "--to", "n2", "--json")
+    assert ran.results() == {"web-1": "failed"}
+    assert "n1 cannot log in to n2" in ran.rows[0]["reason"]
+    assert "Repair it with: " in ran.err
+    assert "--through-this-computer" in ran.err
+    assert muster("vm", "migrate", "web-1", "--to", "n2", "--through-this-computer").code == 0
+    assert muster.vm("web-1").node.id == "n2"
+
+
+# --- what-if -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [spec.command for spec in ACTIONS.values()])
+def test_what_if_changes_nothing(muster: Cli, command: str) -> None:
+    before = muster.state()
+    names = ["web-1", "off-1", "saved-1", "paused-1"]
+    ran = muster("vm", command, *names, *EXTRA.get(command, ()), "--what-if", "--json")
+    assert [row["vm"] for row in ran.rows] == names
+    assert {row["result"] for row in ran.rows} <= {"planned", "done", "skipped"}
+    assert ran.code == 0
+    assert muster.state() == before
+    assert muster.vm("web-1").config.settings.priority is Priority.MEDIUM
+
+
+def test_what_if_of_a_move_says_where_to_and_why(muster: Cli) -> None:
+    ran = muster("vm", "migrate", "web-1", "off-1", "--what-if")
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["VM", "Result", "From", "To", "Reason"]
+    assert lines[1].split()[:4] == ["web-1", "planned", "n1", "n3"]
+    assert "most free memory" in lines[1]
+    assert lines[2].split() == ["off-1", "skipped", "not", "running", "(Off)"]
+    assert "Nothing was done." in ran.err
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_and_nothing_is_done(muster: Cli) -> None:
+    before = muster.state()
+    ran = muster("vm", "turn-off", "db-1", "web1", "--yes", "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "There is no VM web1 in small. Did you mean web-1" in ran.err
+    assert "Nothing was done." in ran.err
+    assert muster.state() == before
+
+
+def test_an_ambiguous_name_and_nothing_is_done(muster: Cli) -> None:
+    before = muster.state()
+    ran = muster("vm", "turn-off", "db-1", "twin", "--yes", "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"twin is ambiguous: {TWINS[0]} on n1, {TWINS[1]} on n2. Give the UUID." in ran.err
+    assert muster.state() == before
+    assert muster("vm", "turn-off", TWINS[0]).code == 0
+
+
+def test_an_unknown_target_node(muster: Cli) -> None:
+    ran = muster("vm", "migrate", "web-1", "--to", "n22", "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "There is no node n22 in small. Did you mean n2" in ran.err
+
+
+def test_a_name_that_only_a_missing_node_may_know(muster: Cli) -> None:
+    muster.faults.kill_daemon("n2")
+    before = muster.state()
+    ran = muster("vm", "turn-off", "web-1", "db-1", "--json")
+    assert (ran.code, ran.out) == (3, "")
+    assert "There is no VM db-1" in ran.err
+    assert "Connection refused" in ran.err
+    assert muster.state() == before
+
+
+def test_a_target_that_cannot_be_reached(muster: Cli) -> None:
+    muster.faults.kill_daemon("n2")
+    ran = muster("vm", "migrate", "web-1", "--to", "n2", "--json")
+    assert ran.results() == {"web-1": "skipped"}
+    assert ran.rows[0]["reason"] == "node n2 cannot be reached"
+    assert ran.code == 3
+
+
+def test_a_missing_node_that_is_not_needed_is_no_error(muster: Cli) -> None:
+    muster.faults.kill_daemon("n2")
+    assert muster("vm", "pause", "web-1").code == 0
+
+
+# --- waiting -------------------------------------------------------------------------------------
+
+
+def test_the_wait_runs_out_and_nothing_is_undone(capsys: pytest.CaptureFixture[str]) -> None:
+    muster = small(capsys, speed=4.0)
+    ran = muster("vm", "shutdown", "deaf", "web-1", "--wait", "1", "--json")
+    assert ran.results() == {"deaf": "running", "web-1": "done"}
+    deaf = next(row for row in ran.rows if row["vm"] == "deaf")
+    assert deaf["reason"] == "still under way after 1 s; nothing was undone"
+    assert ran.code == 1
+
+
+def test_a_guest_that_ignores_it_is_a_failure_in_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    muster = small(capsys, speed=400.0)
+    ran = muster("vm", "shutdown", "deaf", "--json")
+    assert ran.results() == {"deaf": "failed"}
+    assert "did not shut down within 3 min; it still runs on n2" in ran.rows[0]["reason"]
+    assert "turn it off" in ran.err
+    assert ran.code == 1
+
+
+def test_what_waited_for_its_turn_is_said(muster: Cli) -> None:
+    ran = muster("vm", "migrate", "web-1", "web-2", "web-10", "--to", "n2", "--wait", "0", "--json")
+    assert set(ran.results().values()) == {"running"}
+    waiting = [row for row in ran.rows if "not started" in row["reason"]]
+    assert len(waiting) == 1
+    assert "1 VM of these still wait" in ran.err
+    assert ran.code == 1
+
+
+def test_no_wait_leaves_it_to_the_hosts(muster: Cli) -> None:
+    began = time.monotonic()
+    ran = muster("vm", "migrate", "web-1", "web-2", "web-10", "--to", "n2", "--no-wait", "--json")
+    assert time.monotonic() - began < 15
+    assert set(ran.results().values()) <= {"accepted", "done"}
+    assert ran.code == 0
+    assert "1 VM of these wait for their turn; this command stays" in ran.err
+    for _ in range(100):  # each look takes a tenth of a second and lets the world go on
+        rows = muster("vm", "list", "--columns", "name,owner", "--json").rows
+        if {row["owner"] for row in rows if row["name"].startswith("web-")} == {"n2"}:
+            break
+    else:
+        pytest.fail("what was accepted did not happen")
+
+
+def test_options_that_contradict_each_other(muster: Cli) -> None:
+    for given in (
+        ("--wait", "1", "--no-wait"),
+        ("--wait", "-1"),
+        ("--through-this-computer", "--no-wait"),
+        ("--through-this-computer", "--wait", "1"),
+    ):
+        ran = muster("vm", "migrate", "web-1", *given)
+        assert (ran.code, ran.out) == (2, ""), given
+    assert muster.vm("web-1").node.id == "n1"
+
+
+# --- the journal and the log ---------------------------------------------------------------------
+
+
+class FullJournal(MemoryJournal):
+    async def commit(self, operations: Sequence[Operation]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class UnusableJournal(MemoryJournal):
+    async def load(self) -> tuple[Operation, ...]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_state_folder(muster: Cli) -> None:
+    muster.journal = FullJournal
+    before = muster.state()
+    ran = muster("vm", "turn-off", "web-1", "--json")
+    assert ran.results() == {"web-1": "failed"}
+    assert "not started: the journal cannot be written" in ran.rows[0]["reason"]
+    assert ran.code == 1
+    assert muster.state() == before
+
+
+def test_a_journal_that_cannot_be_used(muster: Cli) -> None:
+    muster.journal = UnusableJournal
+    ran = muster("vm", "turn-off", "web-1", "--json")
+    assert (ran.code, ran.out) == (1, "")
+    assert "The journal of cluster small cannot be used" in ran.err
+    assert "Nothing was opened." in ran.err
+
+
+def test_log_json(muster: Cli, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    muster("vm", "pause", "web-1", "--log-json", str(log))
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    kinds = [record["event"] for record in records]
+    assert kinds.count("ActionRequested") == 1
+    assert {"NodeConnected", "NodeInventoryRead", "EffectEnded"} <= set(kinds)
+    ran = muster("vm", "pause", "web-2", "--log-json", str(tmp_path / "none" / "log.json"))
+    assert (ran.code, ran.out) == (2, "")
+    assert "cannot be written" in ran.err
+    assert muster.vm("web-2").status is VmStatus.RUNNING
+
+
+def test_tags(muster: Cli) -> None:
+    assert muster("vm", "tags", "web-1", "--set", " a, b,,a").code == 0
+    assert muster.vm("web-1").config.settings.tags == ("a", "b")
+    assert muster("vm", "tags", "web-1", "--set", "").code == 0
+    assert muster.vm("web-1").config.settings.tags == ()
+    assert muster("vm", "tags", "web-1", "--set", "a\x1b").code == 2
+    assert muster("vm", "priority", "web-1", "--set", "urgent").code == 2
+    assert muster("vm", "priority", "web-1", "--set", "no-auto-start").code == 0
+    assert muster.vm("web-1").config.settings.priority is Priority.NO_AUTO_START
