@@ -100,7 +100,7 @@ async def carry_out(app: App, settings: Settings, request: Request) -> int:
         found = session.find(request.names)
         plan = request.spec.plan(session.view, found, request.parameters)
         if request.what_if:
-            return _show_plan(plan, settings)
+            return _show_plan(plan, found, settings)
         if request.spec.destructive and plan.steps and not request.yes and is_terminal():
             confirmed = await _confirm(session, plan)
             if confirmed is None:
@@ -110,8 +110,8 @@ async def carry_out(app: App, settings: Settings, request: Request) -> int:
         results = [_skipped(skipped) for skipped in plan.skipped]
         if plan.steps:
             results += await Work(session, request, plan).results()
-        order = {vm: place for place, vm in enumerate(found)}
-        results.sort(key=lambda result: order[result.vm])
+        place = {vm: index for index, vm in enumerate(found)}
+        results.sort(key=lambda result: place[result.vm])
         return _show(results, settings)
 
 
@@ -129,8 +129,8 @@ def _skipped(skipped: Skipped) -> Result:
     )
 
 
-def _show_plan(plan: Plan[Any], settings: Settings) -> int:
-    """``--what-if``: the plan, and nothing else."""
+def _show_plan(plan: Plan[Any], found: Sequence[VmId], settings: Settings) -> int:
+    """``--what-if``: the plan, in the order of the names, and nothing else."""
     moves = plan.spec.kind is OperationKind.MIGRATE
     rows = [
         {
@@ -146,6 +146,8 @@ def _show_plan(plan: Plan[Any], settings: Settings) -> int:
         for step in plan.steps
     ]
     rows += [{**_skipped(s).as_json(), "from": None, "to": None} for s in plan.skipped]
+    place = {vm: index for index, vm in enumerate(found)}
+    rows.sort(key=lambda row: place[row["uuid"]])
     if settings.as_json:
         print_json(rows)
     else:

@@ -140,8 +140,7 @@ def _log_to_stderr(settings: Settings) -> None:
     for handler in [h for h in root.handlers if isinstance(h, StderrHandler)]:
         root.removeHandler(handler)
     root.addHandler(StderrHandler())
-    if settings.debug:
-        root.setLevel(logging.DEBUG)
+    logging.getLogger("manager").setLevel(logging.DEBUG if settings.debug else logging.NOTSET)
 
 
 def _version_option(version: str) -> click.Option:

@@ -50,12 +50,19 @@ def say(text: str) -> None:
 
 
 class StderrHandler(logging.Handler):
-    """Log records as diagnostics."""
+    """Log records as diagnostics; the same one again is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         text = self.format(record)
-        say(text if record.levelno >= logging.WARNING else f"{record.name}: {text}")
+        text = text if record.levelno >= logging.WARNING else f"{record.name}: {text}"
+        if text != self._last:
+            self._last = text
+            say(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,12 @@ class Plan(Generic[P]):
         return batch, children
 
 
+def _step(vm: Vm, verdict: Allowed) -> PlanStep:
+    return PlanStep(
+        vm=vm.id, name=vm.name, node=vm.owner, status=vm.status, target=verdict.target, note=verdict.note
+    )
+
+
 class Group(StrEnum):
     """Sections of menus and of the Actions pane, in order."""
 
@@ -191,10 +197,19 @@ class ActionSpec(Generic[P]):
 
     def verdict(self, view: ClusterView, vm_id: VmId, parameters: P | None = None) -> Verdict:
         """Whether the action applies to one VM, and if not, why."""
+        given = self.default if parameters is None else parameters
         vm = view.vms.get(vm_id)
-        if vm is None:
-            return Denied(reason=because(ReasonCode.VM_VANISHED))
-        return self.decide(view, vm, self.default if parameters is None else parameters)
+        found = self._alone(view, vm, given)
+        if vm is None or self.arrange is None or isinstance(found, Denied):
+            return found
+        placed, left_out = self.arrange(view, [_step(vm, found)], given)
+        if left_out:
+            return Denied(reason=left_out[0].reason)
+        return Allowed(target=placed[0].target, note=placed[0].note)
+
+    def _alone(self, view: ClusterView, vm: Vm | None, parameters: P) -> Verdict:
+        """What is to be said of one VM before all of a plan are looked at together."""
+        return self.decide(view, vm, parameters) if vm else Denied(reason=because(ReasonCode.VM_VANISHED))
 
     def is_enabled(self, view: ClusterView, ids: Iterable[VmId]) -> bool:
         """Whether it applies to any of these; stops at the first that it does."""
@@ -206,20 +221,11 @@ class ActionSpec(Generic[P]):
         steps: list[PlanStep] = []
         skipped: list[Skipped] = []
         for vm_id in dict.fromkeys(ids):
-            found = self.verdict(view, vm_id, given)
             vm = view.vms.get(vm_id)
+            found = self._alone(view, vm, given)
             name = vm.name if vm else vm_id
             if isinstance(found, Allowed) and vm is not None:
-                steps.append(
-                    PlanStep(
-                        vm=vm_id,
-                        name=name,
-                        node=vm.owner,
-                        status=vm.status,
-                        target=found.target,
-                        note=found.note,
-                    )
-                )
+                steps.append(_step(vm, found))
             elif isinstance(found, Denied):
                 skipped.append(
                     Skipped(
@@ -266,7 +272,7 @@ class ActionSpec(Generic[P]):
         """The plan that takes one ended operation back, or why there is none."""
         pair = self.reverse(operation, view) if self.reverse and operation.vm else None
         if pair is None or operation.vm is None or operation.state is not OperationState.DONE:
-            return because(ReasonCode.NOT_SUPPORTED_HERE, node="Muster", feature="undo")
+            return because(ReasonCode.NO_UNDO)
         action, parameters = pair
         return ACTIONS[action].plan(view, [operation.vm], parameters)
 
@@ -416,16 +422,10 @@ def _decide_migrate(view: ClusterView, vm: Vm, parameters: MigrateParameters) ->
     found = planner.obstacles(view.config, vm)
     if found:
         return Denied(reason=found[0])
-    if target is not None:
-        verdict = planner.verdict(view, vm, view.nodes[target], chosen=True)
-        if not verdict.fits:
-            unreachable = verdict.reason.code is ReasonCode.NODE_UNREACHABLE
-            return Denied(reason=verdict.reason, unreachable=unreachable)
-        return Allowed(target=target, note=verdict.reason)
-    best = planner.best(view, vm)
-    if isinstance(best, Reason):
-        return Denied(reason=best)
-    return Allowed(target=best.node, note=best.reason)
+    trouble = planner.node_takes_work(view.nodes[target]) if target is not None else None
+    if trouble is not None:
+        return Denied(reason=trouble, unreachable=trouble.code is ReasonCode.NODE_UNREACHABLE)
+    return Allowed(target=target)
 
 
 def _spread(

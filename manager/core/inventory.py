@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
 from manager.core import events as ev
@@ -37,6 +38,7 @@ SILENT_PROBLEM_S = 60.0
 NOTICED_S = 15.0
 """How soon a connection that has gone silent is given up, at the latest."""
 
+_COMMITTED = frozenset({"committed"})
 _RANK = {
     VmStatus.RUNNING: 4,
     VmStatus.PAUSED: 3,
@@ -46,6 +48,7 @@ _RANK = {
     VmStatus.UNKNOWN: 0,
 }
 _VM_FIELDS = tuple(f.name for f in fields(Vm))
+_vm_values = attrgetter(*_VM_FIELDS)
 _INCOMING = frozenset({StatusCause.MIGRATION, StatusCause.STARTING_UP})
 _ARRIVING = _INCOMING | {StatusCause.MIGRATED, StatusCause.POSTCOPY}
 
@@ -532,7 +535,7 @@ class Inventory:
         if before is None:
             turn.changes[Kind.VM].add(vm)
         else:
-            turn.changes[Kind.VM].update(vm, _differing(before, row, _VM_FIELDS))
+            turn.changes[Kind.VM].update(vm, _differing(before, row))
         if row.status is not VmStatus.RUNNING:
             self.vm_loads.pop(vm, None)
         self._vm_problem(turn, row)
@@ -692,7 +695,6 @@ class Inventory:
             and before.config is row.config
         ):
             return
-        nodes = turn.changes[Kind.NODE]
         running: dict[NodeId, int] = {}
         total: dict[NodeId, int] = {}
         for each, sign in ((before, -1), (row, 1)):
@@ -704,7 +706,7 @@ class Inventory:
             if each.status in COUNTED and each.config is not None:
                 self._used_mib[node] += sign * planner.need_mib(each.config.memory_mib)
                 self._used_vcpus[node] += sign * each.config.vcpus
-                nodes.update(node, ("committed",))
+                turn.changes[Kind.NODE].update(node, _COMMITTED)
         for node_id, change in total.items():
             if change < 0:
                 self._owned[node_id].discard(vm)
@@ -793,8 +795,10 @@ def _went_on(before: Vm, row: Vm) -> bool:
     return row.status is not VmStatus.UNKNOWN and (was, before.owner) != (row.status, row.owner)
 
 
-def _differing(before: object, after: object, names: tuple[str, ...]) -> list[str]:
-    return [n for n in names if getattr(before, n) != getattr(after, n)]
+def _differing(before: Vm, after: Vm) -> list[str]:
+    """Names of the attributes that are not the same."""
+    pairs = zip(_VM_FIELDS, _vm_values(before), _vm_values(after), strict=True)
+    return [name for name, old, new in pairs if old is not new and old != new]
 
 
 _CHANGE_ACTIVITY = {

@@ -36,6 +36,7 @@ class ReasonCode(StrEnum):
     VM_BUSY = "vm-busy"
     VM_BUSY_ELSEWHERE = "vm-busy-elsewhere"
     NOTHING_TO_CANCEL = "nothing-to-cancel"
+    NO_UNDO = "no-undo"
     NOT_SUPPORTED_HERE = "not-supported-here"
     DEFINITION_UNREAD = "definition-unread"
     NO_SUCH_NODE = "no-such-node"
@@ -175,6 +176,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.VM_BUSY: "busy: {activity}",
     ReasonCode.VM_BUSY_ELSEWHERE: "busy with a job that is not Muster's on {node}",
     ReasonCode.NOTHING_TO_CANCEL: "nothing is under way",
+    ReasonCode.NO_UNDO: "it cannot be taken back",
     ReasonCode.NOT_SUPPORTED_HERE: "the hypervisor on {node} cannot do this ({feature})",
     ReasonCode.DEFINITION_UNREAD: "its definition is still being read",
     ReasonCode.NO_SUCH_NODE: "there is no node {node} in this cluster",

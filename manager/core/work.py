@@ -164,6 +164,8 @@ class Work:
                 self._keep(operation, turn)
             else:
                 self._hold(operation, turn)
+            if operation.vm is not None:
+                self._inventory.refresh(operation.vm, turn)
         for operation in list(self._live.values()):
             stranger = next((n for n in _nodes(operation) if n not in self.nodes), None)
             if stranger is not None:
@@ -344,7 +346,9 @@ class Work:
             operation = self._live.get(OperationId(place[-1]))
             if operation is None or operation.state is not _S.WAITING:
                 continue
-            reason = self._still_waits(operation, slots, unfit)
+            reason = None
+            if operation.id not in self._unlooked:
+                reason = slots.still_full(operation) or self._no_room_yet(operation, unfit)
             if reason is None:
                 reason = self._try_start(operation, slots, unfit, turn)
             if reason is None:
@@ -358,19 +362,12 @@ class Work:
         self._queue = left
         self._unlooked.clear()
 
-    def _still_waits(
-        self, operation: Operation, slots: Slots, unfit: Mapping[NodeId, int]
-    ) -> Reason | None:
-        """Why it still waits, where that can be said without another look at its VM."""
-        if operation.id in self._unlooked or operation.reason is None or operation.source is None:
-            return None
-        blocked = slots.obstacle(operation, self._firm_target(operation))
-        if blocked is not None:
-            return blocked
-        smallest = unfit.get(operation.source)
-        if smallest is not None and operation.memory_mib >= smallest and operation.reason.code in _NO_ROOM:
-            return operation.reason  # no node has room for a smaller one
-        return None
+    def _no_room_yet(self, operation: Operation, unfit: Mapping[NodeId, int]) -> Reason | None:
+        """The old reason, if in this turn no node had room for a smaller VM of that node."""
+        smallest = unfit.get(operation.source) if operation.source else None
+        too_large = smallest is not None and operation.memory_mib >= smallest
+        waits_for_room = operation.reason is not None and operation.reason.code in _NO_ROOM
+        return operation.reason if too_large and waits_for_room else None
 
     def _firm_target(self, operation: Operation) -> NodeId | None:
         """The node a move goes to, unless it may still be replaced by another and must be."""
@@ -473,7 +470,7 @@ class Work:
         fitting = [v for v in ranked if v.fits]
         if not fitting:
             return planner.NodeVerdict(
-                node=planned or NodeId(""), fits=False, reason=planner.none_fits(ranked)
+                node=planned or NodeId(""), fits=False, reason=planner.none_fits([v.reason for v in ranked])
             )
         for verdict in fitting:
             if verdict.node == planned:
@@ -833,7 +830,6 @@ class Work:
         assert operation.vm is not None
         self._keep(operation, turn)
         self.claims[operation.vm] = operation.id
-        self._inventory.refresh(operation.vm, turn)
 
     def _move(
         self,

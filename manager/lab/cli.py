@@ -37,8 +37,8 @@ def lab() -> None:
 
 
 @lab.command(help="Bring a lab up. A living one is left as it is and shown.")
-@click.option("--nodes", type=click.IntRange(1, 64), default=3, show_default=True)
-@click.option("--vms", type=click.IntRange(0, 200), default=6, show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 64), default=3, show_default=True, help="Hosts.")
+@click.option("--vms", type=click.IntRange(0, 200), default=6, show_default=True, help="Guests in all.")
 @click.option(
     "--memory", "memory_mib", type=click.IntRange(80), default=96, show_default=True, help="MiB per guest."
 )

@@ -113,16 +113,16 @@ class PassView:
         self.claims = view.claims
         self._mib: dict[NodeId, int] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the view's own."""
+        return getattr(self._view, name)
+
     def committed_mib(self, node: NodeId) -> int:
         """Memory in use on a node, as at the start of this pass."""
         found = self._mib.get(node)
         if found is None:
             found = self._mib[node] = self._view.committed_mib(node)
         return found
-
-    def committed_vcpus(self, node: NodeId) -> int:
-        """vCPUs in use on a node."""
-        return self._view.committed_vcpus(node)
 
 
 def pass_view(view: ClusterView) -> ClusterView:

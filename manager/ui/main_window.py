@@ -358,6 +358,8 @@ class MainWindow(QMainWindow):
         self._gap: QLabel = text_label(style="dim")
         self._gap.setToolTip("The longest time for which the window did not react since it opened")
         bar.setContentsMargins(8, 0, 8, 0)
+        self._tier.setContentsMargins(0, 0, 18, 0)
+        self._gap.setContentsMargins(0, 0, 12, 0)
         bar.addWidget(self._tier)
         bar.addWidget(self._selection, 1)
         bar.addPermanentWidget(self._gap)

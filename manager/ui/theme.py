@@ -226,6 +226,8 @@ QHeaderView::section {{ background: {c["window"]}; color: {c["dim"]}; border: no
   border-bottom: 1px solid {c["line"]}; padding: 0 8px; height: {s.row_px + 4}px; }}
 QHeaderView::section:hover {{ color: {c["text"]}; }}
 QTableView, QTreeView, QListView {{ border: none; outline: none; background: {c["panel"]}; }}
+QTableWidget::item {{ padding: 0 5px; }}
+QTableWidget::item:selected {{ background: {c["selection"]}; color: {c["text"]}; }}
 QTabWidget::pane {{ border: none; }}
 QTabBar {{ background: {c["window"]}; qproperty-drawBase: 0; }}
 QTabBar::tab {{ background: transparent; color: {c["dim"]}; padding: 6px 12px 5px 12px; border: none;

@@ -120,9 +120,12 @@ class Cli:
                 event_log=event_log,
             )
 
+        def adhoc(uris: tuple[str, ...]) -> ClusterConfig:
+            return self.config if uris == ("sim://n1/",) else real.adhoc(uris)
+
         real = bootstrap.adapters(event_log, reading=reading)
         self.built.append(real)
-        return replace(real, runtime=runtime, adhoc=lambda uris: self.config)
+        return replace(real, runtime=runtime, adhoc=adhoc)
 
     def _window(self, adapters: Adapters, clusters: Any, options: WindowOptions) -> int:
         self.windows.append(([config.name for config, _ in clusters], options))

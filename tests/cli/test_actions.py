@@ -208,12 +208,13 @@ def test_a_guest_that_ignores_it_is_a_failure_in_the_end(capsys: pytest.CaptureF
     muster = small(capsys, speed=400.0)
     ran = muster("vm", "shutdown", "deaf", "--json")
     assert ran.results() == {"deaf": "failed"}
-    assert "did not shut down within 3 min; it still runs on n2" in ran.rows[0]["reason"]
+    assert "did not shut down within 3 min; it is running on n2" in ran.rows[0]["reason"]
     assert "turn it off" in ran.err
     assert ran.code == 1
 
 
-def test_what_waited_for_its_turn_is_said(muster: Cli) -> None:
+def test_what_waited_for_its_turn_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    muster = small(capsys, speed=2.0)
     ran = muster("vm", "migrate", "web-1", "web-2", "web-10", "--to", "n2", "--wait", "0", "--json")
     assert set(ran.results().values()) == {"running"}
     waiting = [row for row in ran.rows if "not started" in row["reason"]]
@@ -262,7 +263,7 @@ class UnusableJournal(MemoryJournal):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_state_folder(muster: Cli) -> None:
+def test_a_full_state_folder(muster: Cli, caplog: pytest.LogCaptureFixture) -> None:
     muster.journal = FullJournal
     before = muster.state()
     ran = muster("vm", "turn-off", "web-1", "--json")
@@ -270,6 +271,8 @@ def test_a_full_state_folder(muster: Cli) -> None:
     assert "not started: the journal cannot be written" in ran.rows[0]["reason"]
     assert ran.code == 1
     assert muster.state() == before
+    assert ran.err == "muster: small: the journal cannot be written: [Errno 28] No space left on device\n"
+    assert {record.levelname for record in caplog.records} <= {"ERROR", "INFO"}
 
 
 def test_a_journal_that_cannot_be_used(muster: Cli) -> None:
@@ -283,7 +286,7 @@ def test_a_journal_that_cannot_be_used(muster: Cli) -> None:
 def test_log_json(muster: Cli, tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     muster("vm", "pause", "web-1", "--log-json", str(log))
-    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records = [json.loads(line) for line in log.read_text().strip().split("\n")]
     kinds = [record["event"] for record in records]
     assert kinds.count("ActionRequested") == 1
     assert {"NodeConnected", "NodeInventoryRead", "EffectEnded"} <= set(kinds)

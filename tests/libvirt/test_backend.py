@@ -15,10 +15,11 @@ import pytest
 
 from manager.backends.libvirt import backend, reading
 from manager.backends.libvirt.backend import LibvirtHypervisor
+from manager.backends.libvirt.translate import RawEvent
 from manager.core.effects import VmChange
 from manager.core.errors import FailureCode, OperationError
 from manager.core.events import Event, NodeLost, VmDefinitionChanged, VmStateChanged, VmUndefined
-from manager.core.ids import NodeId, VmId
+from manager.core.ids import NodeId
 from manager.core.model import ClusterConfig, NodeConfig, Priority, StatusCause, VmSettings, VmStatus
 from manager.services.ports import Feature, Hypervisor
 from tests.libvirt.support import MemorySecrets, RealThere, domain, driver_host, real_there, vm_id
@@ -96,15 +97,24 @@ async def test_an_inventory_is_two_bulk_calls(tmp_path: Path) -> None:
     assert found == 20
 
 
+def no_support() -> libvirt.libvirtError:
+    error = libvirt.libvirtError("x")
+    error.err = (libvirt.VIR_ERR_NO_SUPPORT, 0, "no", 2)
+    return error
+
+
 async def test_a_driver_without_bulk_statistics_is_asked_one_by_one(tmp_path: Path) -> None:
     class Without(Counted):
         def getAllDomainStats(self, *_: int) -> Any:
-            error = libvirt.libvirtError("x")
-            error.err = (libvirt.VIR_ERR_NO_SUPPORT, 0, "no", 2)
-            raise error
+            raise no_support()
 
     async with real_there(one_host(tmp_path, domain("a"), domain("b", state=5))) as there:
-        seen = await on_host(there, lambda connection: reading.inventory(Without(connection)))  # type: ignore[arg-type]
+
+        def read(connection: Any) -> Any:
+            without: Any = Without(connection)
+            return reading.inventory(without)
+
+        seen = await on_host(there, read)
     assert {vm.name: vm.status for vm in seen} == {"a": VmStatus.RUNNING, "b": VmStatus.OFF}
 
 
@@ -186,7 +196,8 @@ async def test_foreign_metadata_is_kept_and_bad_metadata_is_not_overwritten(tmp_
     vm = vm_id("a")
     theirs = (
         "<metadata><o:thing xmlns:o='urn:other'>1</o:thing>"
-        "<m:vm xmlns:m='urn:muster:vm:1' owners='n1' priority='low'><m:monitor service='pg'/></m:vm></metadata>"
+        "<m:vm xmlns:m='urn:muster:vm:1' owners='n1' priority='low'><m:monitor service='pg'/></m:vm>"
+        "</metadata>"
     )
     async with real_there(one_host(tmp_path, domain("a", inner=theirs))) as there:
         settings = VmSettings(priority=Priority.HIGH, tags=("x",))
@@ -254,14 +265,18 @@ async def test_many_events_wake_the_loop_few_times(tmp_path: Path, monkeypatch: 
 
 
 async def test_events_of_a_replaced_connection_are_not_told(tmp_path: Path) -> None:
+    vm = vm_id("a")
     config = one_host(tmp_path, domain("a"))
     async with real_there(config) as there:
-        await on_host(there, lambda connection: connection.lookupByName("a").suspend())
-        await there.hypervisor.connect(config.nodes[0])  # a new world: "a" runs in it
-        await there.change(vm_id("a"), VmChange.TURN_OFF)
-        await there.until_told(vm_id("a"), VmStatus.OFF)
-        states = [e.status for e in there.seen if isinstance(e, VmStateChanged)]
-        assert states == [VmStatus.OFF]
+        old = there.hypervisor._links[N1]
+        await there.hypervisor.connect(config.nodes[0])
+        late = RawEvent(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, vm, "a", libvirt.VIR_DOMAIN_EVENT_SUSPENDED)
+        there.hypervisor._news.append((old, late))
+        there.hypervisor._news.append((old, libvirt.VIR_CONNECT_CLOSE_REASON_ERROR))
+        there.hypervisor._take_news()
+        await there.change(vm, VmChange.TURN_OFF)
+        await there.until_told(vm, VmStatus.OFF)
+        assert len(there.seen) == 1
 
 
 # --- what does not connect ---
@@ -270,7 +285,7 @@ async def test_events_of_a_replaced_connection_are_not_told(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("uri", "code"),
     [
-        ("foo:///system", FailureCode.INCOMPATIBLE),
+        ("qemu+pigeon://n1/system", FailureCode.INCOMPATIBLE),
         ("::bad", FailureCode.INCOMPATIBLE),
         ("test:///no/such/file.xml", FailureCode.INCOMPATIBLE),
         ("qemu+unix:///system?socket=/no/such/socket", FailureCode.UNREACHABLE),
@@ -287,20 +302,28 @@ async def test_a_wrong_uri_says_why(uri: str, code: FailureCode, capfd: pytest.C
         assert failure.detail.startswith("libvirt error")
         assert (await failure_of(there.hypervisor.read_inventory(N1))).code is FailureCode.UNREACHABLE
         assert not there.seen
+    assert "error" not in capfd.readouterr().err  # libvirt's own habit of printing them is off
 
 
-async def test_a_host_that_answers_and_refuses_is_a_refused_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something listens there that is no libvirt: it closes each connection, as ssh does after a bad login."""
-
-    async def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+@pytest.mark.parametrize(("listens", "code"), [(True, FailureCode.LOGIN), (False, FailureCode.UNREACHABLE)])
+async def test_the_port_tells_a_refused_login_from_a_dead_host(
+    tmp_path: Path, listens: bool, code: FailureCode
+) -> None:
+    """ssh ends in the same way after both: a closed pipe, and words that are for people."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho 'jane@n1: Permission denied (publickey).' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    node = NodeConfig(name=N1, uri=f"qemu+tls://127.0.0.1:{port}/system")
-    async with server, real_there(ClusterConfig(name="c", nodes=(node,)), connect=False) as there:
+    if not listens:
+        server.close()
+        await server.wait_closed()
+    node = NodeConfig(name=N1, uri=f"qemu+ssh://jane@127.0.0.1:{port}/system?command={ssh}")
+    async with real_there(ClusterConfig(name="c", nodes=(node,)), connect=False) as there:
         failure = await failure_of(there.hypervisor.connect(node))
-    assert failure.code in (FailureCode.LOGIN, FailureCode.UNREACHABLE)
+    server.close()
+    assert (failure.code, failure.node) == (code, N1)
+    assert "Permission denied (publickey)" in failure.text
 
 
 async def test_a_host_that_accepts_and_never_answers_costs_itself_only(
@@ -405,8 +428,3 @@ async def test_without_an_answer_the_login_fails(tmp_path: Path, person: Person 
     config, node = locked(tmp_path)
     async with real_there(config, ask=person, connect=False) as there:
         assert (await failure_of(there.hypervisor.connect(node))).code is FailureCode.LOGIN
-
-
-def test_no_libvirt_object_outlives_its_lane() -> None:
-    """What crosses from a lane is checked by its type: only values of the core and of Python."""
-    assert VmId("x") == "x"

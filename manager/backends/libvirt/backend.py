@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import libvirt
 
-from manager.backends.libvirt import changing, event_loop, moving, reading, uris
+from manager.backends.libvirt import changing, event_loop, moving, pacemaker, reading, uris
 from manager.backends.libvirt.connection import Login, Watcher, facts_of, open_connection, watch
 from manager.backends.libvirt.errors import connect_code_of, failure_of, may_be_refusal
 from manager.backends.libvirt.lane import Lane, LanePool, Opener, Work
@@ -36,6 +36,7 @@ from manager.core.events import (
     NodeInventoryRead,
     NodeLost,
     NodeSampled,
+    VmAuthoritySeen,
     VmConfigRead,
     VmStateChanged,
     VmUndefined,
@@ -156,11 +157,11 @@ class LibvirtHypervisor:
 
     async def _connect_once(self, node: NodeConfig, login: Login) -> NodeFacts:
         link = self._links[node.name] = self._make_link(node, login)
-        read_only = self._config.read_only
+        read_only, through_ssh = self._config.read_only, uris.parsed(node.uri).is_ssh
 
         def first_call(connection: libvirt.virConnect) -> NodeFacts:
             login.accepted()
-            return facts_of(connection, read_only=read_only)
+            return facts_of(connection, read_only=read_only, through_ssh=through_ssh)
 
         try:
             facts = link.facts = await link.watch.call(first_call, CONNECT_S, "connecting")
@@ -170,7 +171,16 @@ class LibvirtHypervisor:
             if isinstance(error, OperationError):
                 raise await self._connect_error(node, login, error.failure) from None
             raise
-        return facts
+        return await self._with_pacemaker(link, facts)
+
+    async def _with_pacemaker(self, link: _Link, facts: NodeFacts) -> NodeFacts:
+        """Ask for Pacemaker, and tell which VMs are its own."""
+        names = await pacemaker.resources_on(link.node)
+        if names is None or not self._is_current(link):
+            return facts
+        self._tell(VmAuthoritySeen(at_s=self._clock.now_s(), node=link.node.name, names=names))
+        link.facts = replace(facts, pacemaker=True)
+        return link.facts
 
     def _make_link(self, node: NodeConfig, login: Login) -> _Link:
         uri, read_only = uris.as_opened(node.uri), self._config.read_only

@@ -147,7 +147,7 @@ class _Capabilities:
     live_migration: bool = False
 
 
-def facts_of(connection: libvirt.virConnect, *, read_only: bool) -> NodeFacts:
+def facts_of(connection: libvirt.virConnect, *, read_only: bool, through_ssh: bool) -> NodeFacts:
     """What the host says of itself; what it cannot say is left out. Lane thread only.
 
     Source: libvirt virNodeGetInfo, virNodeGetMemoryStats, virConnectGetCapabilities.
@@ -180,7 +180,7 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool) -> NodeFacts:
         hypervisor_version=_version(_or(connection.getVersion, 0)),
         numa_cells=capabilities.cells or cells,
         read_only=read_only,
-        encrypted=bool(_or(connection.isEncrypted, 0)),
+        encrypted=through_ssh or bool(_or(connection.isEncrypted, 0)),  # libvirt does not count ssh
         features=frozenset(features),
     )
 

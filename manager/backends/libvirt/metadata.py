@@ -51,8 +51,8 @@ def merged(existing: str | None, settings: VmSettings) -> str:
     Source: libvirt virXMLInjectNamespace, virXMLExtractNamespaceXML.
 
     Raises:
-        ValueError: if the existing text is not understood (it must not be overwritten then), or if a tag has a
-            character that XML cannot carry.
+        ValueError: if the existing text is not understood (it must not be overwritten then), or if a tag
+            has a character that XML cannot carry.
     """
     element = root_of(existing, keep_all=True) if existing else etree.Element("vm")
     for child in list(element):

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from manager.core.model import NodeConfig
 
 DEFAULT_PORTS = {"ssh": 22, "libssh": 22, "libssh2": 22, "tls": 16514, "tcp": 16509}
+SSH_TRANSPORTS = frozenset({"ssh", "libssh", "libssh2"})
 _LOCAL_PARAMETERS = frozenset(
     {"socket", "keyfile", "pkipath", "command", "netcat", "known_hosts", "sshauth", "tls_priority", "mode"}
 )
@@ -24,6 +25,11 @@ class HostUri:
     host: str
     port: int | None
     parameters: tuple[tuple[str, str], ...]
+
+    @property
+    def is_ssh(self) -> bool:
+        """Whether ssh carries the connection."""
+        return self.transport in SSH_TRANSPORTS
 
     @property
     def is_test(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from manager.core import units
@@ -11,7 +11,7 @@ from manager.core.effects import VmChange
 from manager.core.ids import NodeId
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation, OperationKind
-from manager.core.reasons import Reason, ReasonCode, because
+from manager.core.reasons import FieldValue, Reason, ReasonCode
 
 _STORED = frozenset({VmChange.SAVE})
 
@@ -19,6 +19,31 @@ _STORED = frozenset({VmChange.SAVE})
 def order(operation: Operation) -> tuple[int, float, int, str]:
     """Sort key of the queue: priority, then age, then place in the batch."""
     return (-operation.priority, operation.created_s, operation.order, operation.id)
+
+
+@dataclass(slots=True)
+class Line:
+    """What stands before one full resource: each refusal is a place further back."""
+
+    code: ReasonCode
+    fields: tuple[tuple[str, FieldValue], ...]  # all but the place
+    ahead: int = 0
+
+    def join(self, before: Reason | None) -> Reason:
+        """The reason with the next place in line; the same object as `before` if that says the same.
+
+        Of those far back only that is said: else each end of a move would change all of them.
+        """
+        place = ("ahead", min(self.ahead, units.LONG_LINE))
+        self.ahead += 1
+        if (
+            before is not None
+            and before.code is self.code
+            and before.fields[-1] == place
+            and before.fields[:-1] == self.fields
+        ):
+            return before
+        return Reason(self.code, (*self.fields, place))
 
 
 @dataclass(slots=True)
@@ -32,7 +57,8 @@ class Slots:
     starts: Counter[NodeId] = field(default_factory=Counter)
     all_starts: int = 0
     saves: Counter[NodeId] = field(default_factory=Counter)
-    _ahead: Counter[tuple[ReasonCode, str]] = field(default_factory=Counter)
+    _lines: dict[tuple[ReasonCode, str], Line] = field(default_factory=dict)
+    _full: dict[tuple[str, NodeId | None, NodeId | None], Line] = field(default_factory=dict)
 
     @classmethod
     def in_use(
@@ -68,43 +94,41 @@ class Slots:
         elif operation.change in _STORED:
             self.saves[operation.source] += 1
 
+    def still_full(self, operation: Operation) -> Reason | None:
+        """The quick answer for what waits behind others that were refused the same in this turn."""
+        line = self._full.get((operation.action, operation.source, operation.target))
+        return line.join(operation.reason) if line is not None else None
+
     def obstacle(self, operation: Operation, target: NodeId | None) -> Reason | None:
         """Why this one must wait, or None. A refusal counts as standing ahead of the next one."""
-        node = operation.source
-        if node is None:
+        if operation.source is None:
             return None
-        limits, work = self.config.migration, self.config.work
-        if operation.kind is OperationKind.MIGRATE:
-            return (
-                self._full(ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node)
-                or (
-                    self._full(
-                        ReasonCode.WAITS_INCOMING, target, self.incoming[target], limits.incoming_per_node
-                    )
-                    if target is not None
-                    else None
-                )
-                or self._full(ReasonCode.WAITS_CLUSTER, "", self.moves, limits.cluster_limit)
-            )
-        if operation.change is VmChange.START:
-            return self._full(
-                ReasonCode.WAITS_STARTS_NODE, node, self.starts[node], work.starts_per_node
-            ) or self._full(
-                ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster
-            )
-        if operation.change in _STORED:
-            return self._full(ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node)
+        for code, node, count, limit in self._needs(operation, operation.source, target):
+            if limit and count >= limit:
+                line = self._lines.get((code, node))
+                if line is None:
+                    fields = (("node", node),) if node else ()
+                    line = Line(code, (*fields, ("count", count), ("limit", limit)))
+                    self._lines[code, node] = line
+                self._full[operation.action, operation.source, target] = line
+                return line.join(operation.reason)
         return None
 
-    def _full(self, code: ReasonCode, node: str, count: int, limit: int) -> Reason | None:
-        if not limit or count < limit:
-            return None
-        ahead = self._ahead[code, node]
-        self._ahead[code, node] = ahead + 1
-        # Of those far back only the fact is said: else each end of a move would change all of them.
-        ahead = min(ahead, units.LONG_LINE)
-        fields = {"node": node} if node else {}
-        return because(code, **fields, count=count, limit=limit, ahead=ahead)
+    def _needs(
+        self, operation: Operation, node: NodeId, target: NodeId | None
+    ) -> Iterator[tuple[ReasonCode, str, int, int]]:
+        """Each resource it takes: the reason to wait for it, of which node, in use, limit."""
+        limits, work = self.config.migration, self.config.work
+        if operation.kind is OperationKind.MIGRATE:
+            yield ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node
+            if target is not None:
+                yield ReasonCode.WAITS_INCOMING, target, self.incoming[target], limits.incoming_per_node
+            yield ReasonCode.WAITS_CLUSTER, "", self.moves, limits.cluster_limit
+        elif operation.change is VmChange.START:
+            yield ReasonCode.WAITS_STARTS_NODE, node, self.starts[node], work.starts_per_node
+            yield ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster
+        elif operation.change in _STORED:
+            yield ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node
 
     def makes_room(self, node: NodeId | None) -> bool:
         """Whether a move under way may free memory: on this node, or anywhere."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,9 +100,7 @@ def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) ->
     if chosen and node.facts is not None:
         free += reserve_mib(view.config.placement, node.facts.memory_mib)
     if need > free:
-        return no(
-            because(ReasonCode.NO_MEMORY_ON_NODE, node=node.id, need_mib=need, free_mib=max(free, 0))
-        )
+        return no(no_memory(node.id, need, free))
     reason = (
         because(ReasonCode.CHOSEN_BY_USER)
         if chosen
@@ -117,18 +115,12 @@ def rank(view: PlacementView, vm: Vm) -> tuple[NodeVerdict, ...]:
     return tuple(sorted(verdicts, key=lambda v: (not v.fits, -v.free_mib, v.node)))
 
 
-def best(view: PlacementView, vm: Vm) -> NodeVerdict | Reason:
-    """The best node for a VM, or why there is none."""
-    verdicts = rank(view, vm)
-    return verdicts[0] if verdicts and verdicts[0].fits else none_fits(verdicts)
-
-
-def none_fits(verdicts: tuple[NodeVerdict, ...]) -> Reason:
-    """Why none of these nodes can take a VM."""
-    if not verdicts:
+def none_fits(reasons: Sequence[Reason]) -> Reason:
+    """Why no node can take a VM, from what is said of each."""
+    if not reasons:
         return because(ReasonCode.ONLY_ONE_NODE)
-    texts = "; ".join(v.reason.text for v in verdicts[:4])
-    more = f"; and {len(verdicts) - 4} more" if len(verdicts) > 4 else ""
+    texts = "; ".join(r.text for r in reasons[:4])
+    more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
     return because(ReasonCode.NO_NODE_FITS, verdicts=texts + more)
 
 
@@ -138,6 +130,7 @@ class Room:
     def __init__(self, view: PlacementView, *, keep_reserve: bool) -> None:
         self._free: dict[NodeId, int] = {}
         self._refused: dict[NodeId, Reason] = {}
+        self._refusals: dict[tuple[NodeId | None, int], Reason] = {}
         for node in view.nodes.values():
             trouble = node_takes_work(node)
             if trouble is not None:
@@ -149,28 +142,36 @@ class Room:
 
     def take(self, vm: Vm, target: NodeId | None) -> NodeVerdict | Reason:
         """Place one VM on the node with most room, or on `target`; or say why it fits nowhere."""
-        memory = vm.config.memory_mib if vm.config else 0
-        need = need_mib(memory)
+        need = need_mib(vm.config.memory_mib if vm.config else 0)
         nodes = [n for n in self._free if n != vm.owner and target in (None, n)]
-        if not nodes:
-            refused = self._refused.get(target) if target is not None else None
-            return refused or because(ReasonCode.ONLY_ONE_NODE)
-        best_node = max(nodes, key=lambda n: (self._free[n], n))
+        best_node = max(nodes, key=lambda n: (self._free[n], n), default=None)
+        if best_node is None or need > self._free[best_node]:
+            return self._refusal(vm.owner, need, target)
         free = self._free[best_node]
-        if need > free:
-            return because(
-                ReasonCode.NO_MEMORY_ON_NODE,
-                node=best_node,
-                need_mib=need,
-                free_mib=max(free, 0),
-            )
         self._free[best_node] -= need
+        self._refusals.clear()
         reason = (
             because(ReasonCode.CHOSEN_BY_USER)
             if target is not None
             else because(ReasonCode.CHOSEN_MOST_FREE, free_mib=free)
         )
         return NodeVerdict(node=best_node, fits=True, reason=reason, free_mib=free)
+
+    def _refusal(self, owner: NodeId | None, need: int, target: NodeId | None) -> Reason:
+        key = (owner, need)
+        if key not in self._refusals:
+            told = self._refused | {n: no_memory(n, need, free) for n, free in self._free.items()}
+            if target is not None:
+                self._refusals[key] = told[target]
+            else:
+                others = sorted((n for n in told if n != owner), key=lambda n: (-self._free.get(n, 0), n))
+                self._refusals[key] = none_fits([told[n] for n in others])
+        return self._refusals[key]
+
+
+def no_memory(node: NodeId, need: int, free: int) -> Reason:
+    """Why a VM is too large for what a node has left. MiB."""
+    return because(ReasonCode.NO_MEMORY_ON_NODE, node=node, need_mib=need, free_mib=max(free, 0))
 
 
 def is_below(path: str, folders: tuple[str, ...]) -> bool:

@@ -154,19 +154,19 @@ class Details(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        head = QWidget()
-        head.setObjectName("panel")
-        head_layout = QHBoxLayout(head)
-        head_layout.setContentsMargins(12, 7, 12, 1)
-        head_layout.setSpacing(8)
+        self._head = QWidget()
+        self._head.setObjectName("strip")
+        head_layout = QHBoxLayout(self._head)
+        head_layout.setContentsMargins(12, 3, 8, 0)
+        head_layout.setSpacing(7)
         self._shape = QLabel()
         self.title = ElidedLabel(style="title")
         head_layout.addWidget(self._shape)
         head_layout.addWidget(self.title, 1)
-        layout.addWidget(head)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setExpanding(False)
+        self.tabs.setCornerWidget(self._head, Qt.Corner.TopLeftCorner)
         layout.addWidget(self.tabs, 1)
         self._facts = FactsGrid(3)
         self._notes = text_label(wrap=True, copyable=True)
@@ -256,16 +256,13 @@ class Details(QWidget):
         what = "VMs" if self._kind is Kind.VM else "a node"
         self._shape.clear()
         self._shape.hide()
-        self.title.set_text("")
-        self._notes.setText(f"Select {what} to see the details here.")
-        self._notes.setObjectName("dim")
-        self._notes.show()
+        self._show_title(f"Select {what} to see the details here")
+        self._notes.hide()
         self._facts.hide()
         self._blocked.hide()
-        self.title.parentWidget().hide()
-        for tab in range(1, self.tabs.count()):
+        self.tabs.setCurrentIndex(0)
+        for tab in range(self.tabs.count()):
             self.tabs.setTabVisible(tab, False)
-        self.tabs.tabBar().hide()
 
     def _fill(self) -> None:
         self._stale = not self.isVisible()
@@ -278,10 +275,8 @@ class Details(QWidget):
         if not found:
             self.say_nothing()
             return
-        self.title.parentWidget().show()
-        self.tabs.tabBar().show()
-        for tab in range(1, self.tabs.count()):
-            self.tabs.setTabVisible(tab, len(found) == 1)
+        for tab in range(self.tabs.count()):
+            self.tabs.setTabVisible(tab, tab == 0 or len(found) == 1)
         if len(found) > 1:
             self._fill_many(view, found)
         elif self._kind is Kind.VM:
@@ -295,7 +290,7 @@ class Details(QWidget):
         self._show_shape(tones.vm_shape(vm))
         activity = f", {vm.activity.value.lower()}" if vm.activity.value else ""
         where = f" on {vm.owner}" if vm.owner else ""
-        self.title.set_text(plain(f"{vm.name}   {status_text(vm)}{where}{activity}"))
+        self._show_title(plain(f"{vm.name}   {status_text(vm)}{where}{activity}"))
         current = self.tabs.currentWidget()
         if current is self._disks:
             self._disks.show_rows(self._disk_rows(vm))
@@ -375,7 +370,7 @@ class Details(QWidget):
 
     def _fill_node(self, view: ClusterView, node: Node) -> None:
         self._show_shape(tones.node_shape(node))
-        self.title.set_text(f"{node.id}   {FIELDS[Kind.NODE]['status'].cell(view, node)}")
+        self._show_title(f"{node.id}   {FIELDS[Kind.NODE]['status'].cell(view, node)}")
         current = self.tabs.currentWidget()
         if current is self._story:
             self._fill_story(node.id)
@@ -417,12 +412,12 @@ class Details(QWidget):
         self._shape.hide()
         self.tabs.setCurrentIndex(0)
         if self._kind is Kind.NODE:
-            self.title.set_text(units.count_text(len(found), "node") + " selected")
+            self._show_title(units.count_text(len(found), "node") + " selected")
             self._facts.hide()
             self._blocked.hide()
             self._show_notes([f"{n.id}: {n.status.value}, {n.vms_running} of {n.vms_total} VMs running" for n in found])
             return
-        self.title.set_text(many_title(found, self._hidden))
+        self._show_title(many_title(found, self._hidden))
         memory = sum(vm.config.memory_mib for vm in found if vm.config)
         vcpus = sum(vm.config.vcpus for vm in found if vm.config)
         nodes = Counter(vm.owner for vm in found)
@@ -460,6 +455,11 @@ class Details(QWidget):
     def _fill_story(self, key: str) -> None:
         lines = self._runtime.view.story(key)
         self._story.show_rows([(units.time_text(x.at_s), x.text) for x in reversed(lines)])
+
+    def _show_title(self, text: str) -> None:
+        self.title.set_text(text)
+        wanted = self.title.fontMetrics().horizontalAdvance(text) + 60
+        self._head.setFixedWidth(min(wanted, max(200, self.width() // 2)))
 
     def _show_shape(self, shape: tones.Shape) -> None:
         colour = self._look.tokens.colour(shape[1])

@@ -32,10 +32,11 @@ ROLES_COLUMNS = (
     "cpu",
     "memory_mib",
     "uptime_s",
-    "tags",
     "information",
 )
 """The columns of Roles for a new user; what is done to a VM stands in Information too."""
+
+ROLES_WIDTHS = {"name": 140, "status": 140, "owner": 136, "memory_mib": 98, "priority": 96}
 
 
 class ListPage(QWidget):
@@ -62,7 +63,7 @@ class ListPage(QWidget):
         self._title = title
         self._look = look
         self.scope_title = ""
-        self.model = RowsModel(kind, runtime.view, parent=self)
+        self.model = RowsModel(kind, runtime.view)
         self.model.set_active(False)
         self.table = RowsTable(
             self.model,
@@ -71,6 +72,7 @@ class ListPage(QWidget):
             views=views,
             title=title,
             shown=ROLES_COLUMNS if kind is Kind.VM else None,
+            widths=ROLES_WIDTHS if kind is Kind.VM else None,
         )
         self.details = Details(runtime, kind, look, center)
         self._who = f"page {kind.value}"
@@ -105,7 +107,7 @@ class ListPage(QWidget):
         self.splitter.addWidget(self.table)
         self.splitter.addWidget(self.details)
         self.splitter.setStretchFactor(0, 1)
-        self.splitter.setSizes([440, 156])
+        self.splitter.setSizes([440, 148])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)

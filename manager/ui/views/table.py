@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -93,10 +93,13 @@ class RowsTable(QTableView):
         views: ViewStore,
         title: str,
         shown: Iterable[str] | None = None,
+        widths: Mapping[str, int] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
+        self._default_widths = dict(widths or {})
         self.rows_model = model
+        model.setParent(self)  # so that it outlives what the view still does while it ends
         self._look = look
         self._name = name
         self._views = views
@@ -316,8 +319,13 @@ class RowsTable(QTableView):
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw the exposed rows from cached texts; no delegate, no index, no data()."""
         painter = QPainter(self.viewport())
+        try:
+            self._paint_rows(painter, event.rect())
+        finally:
+            painter.end()  # a painter left open by an error would take the program with it
+
+    def _paint_rows(self, painter: QPainter, area: QRect) -> None:
         t = self._look.tokens
-        area = event.rect()
         painter.fillRect(area, t.panel)
         rows = self.rows_model.rows
         if not rows:
@@ -363,9 +371,11 @@ class RowsTable(QTableView):
         spec = model.fields[column]
         text = model.text(row, column)
         t = self._look.tokens
-        if (model.kind, spec.name) in tones.BARS and text:
-            self._paint_bar(painter, row, column, cell, text)
-            return
+        if (model.kind, spec.name) in tones.BARS:
+            value = spec.value(model.view, row.item)
+            if isinstance(value, int | float):
+                self._paint_bar(painter, row, cell, text, value / 100)
+                return
         left = cell.left() + PAD
         room = cell.width() - 2 * PAD
         shape = tones.shape(model.kind, spec.name, row.item)
@@ -390,7 +400,7 @@ class RowsTable(QTableView):
 
     def _fit(self, metrics: QFontMetrics, text: str, room: int, middle: bool) -> str:
         """The text, cut to the room: names in the middle, others at the end."""
-        if len(text) * 5 < room:  # no letter of ours is that wide on average
+        if len(text) * 12 < room:  # not even of the widest letters
             return text
         key = (text, room, middle)
         found = self._elided.get(key)
@@ -401,10 +411,9 @@ class RowsTable(QTableView):
             found = self._elided[key] = metrics.elidedText(text, mode, room)
         return found
 
-    def _paint_bar(self, painter: QPainter, row: Row, column: int, cell: QRect, text: str) -> None:
+    def _paint_bar(self, painter: QPainter, row: Row, cell: QRect, text: str, share: float) -> None:
         model, t = self.rows_model, self._look.tokens
-        value = model.fields[column].value(model.view, row.item)
-        share = max(0.0, min(1.0, float(value) / 100))
+        share = max(0.0, min(1.0, share))
         label = 44 if text.endswith("%") else 30
         width = cell.width() - 2 * PAD - label
         phase_column = model.columns.get("phase")
@@ -618,7 +627,8 @@ class RowsTable(QTableView):
             kept = known.get(spec.name)
             usual = spec.name in wanted if wanted is not None else spec.shown
             self.setColumnHidden(column, not (kept.shown if kept else usual))
-            self.setColumnWidth(column, max(36, kept.width if kept else spec.width))
+            usual_width = self._default_widths.get(spec.name, spec.width)
+            self.setColumnWidth(column, max(36, kept.width if kept else usual_width))
         order = [model.columns[c.name] for c in saved.columns if c.name in known]
         if not order and wanted is not None:
             order = [model.columns[name] for name in wanted if name in model.columns]

@@ -94,7 +94,6 @@ class WorkPane(QWidget):
         super().__init__()
         self.runtime = runtime
         self.model = model
-        model.setParent(self)
         model.set_active(False)
         self.table = RowsTable(model, look, name=name, views=views, title=title, shown=shown)
         self.empty = EmptyState(self.table.viewport())
@@ -250,7 +249,6 @@ class OperationsPane(WorkPane):
             runtime.view,
             own_order=queue_order,
             scope=lambda o: o.parent == self._chosen,
-            parent=self,
         )
         self.children_model.set_active(False)
         self.children_table = RowsTable(

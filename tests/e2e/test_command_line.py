@@ -1,0 +1,106 @@
+"""``muster`` as a process: questions, bars, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.terminal import in_background, on_terminal, wait_for_record
+
+DEMO = ("--demo", "2x8")
+
+
+def running() -> str:
+    """A VM of the demo that runs and can be moved."""
+    argv = [sys.executable, "-m", "manager", *DEMO, "vm", "list", "--json"]
+    rows = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return next(r["name"] for r in rows if r["status"] == "Running" and r["movable"] and r["owner"] == "oslo-01")
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("\n", 1), ("\x04", 1), ("y\n", 0)])
+def test_what_destroys_asks_once_on_a_terminal(answer: str, code: int) -> None:
+    with on_terminal(*DEMO, "vm", "turn-off", running(), "--json") as terminal:
+        terminal.until("[y/N]")
+        terminal.type(answer)
+        assert terminal.end() == code
+    assert "Turn off " in terminal.shown
+    assert "This is a power cut: unsaved data in the guests is lost." in terminal.shown
+    assert terminal.shown.count("[y/N]") == 1
+    if code:
+        assert terminal.out == b""
+        assert "Nothing was done." in terminal.shown
+    else:
+        assert json.loads(terminal.out)[0]["result"] == "done"
+
+
+def test_yes_does_not_ask_and_neither_does_what_is_harmless() -> None:
+    name = running()
+    for argv in (("turn-off", name, "--yes"), ("pause", name), ("turn-off", name, "--what-if")):
+        with on_terminal(*DEMO, "vm", *argv) as terminal:
+            assert terminal.end() == 0
+        assert "[y/N]" not in terminal.shown
+
+
+def test_without_a_terminal_nothing_is_asked() -> None:
+    with in_background(*DEMO, "vm", "turn-off", running()) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "done" in out
+
+
+def test_ctrl_c_at_the_question_does_nothing() -> None:
+    with on_terminal(*DEMO, "vm", "turn-off", running(), "--json") as terminal:
+        terminal.until("[y/N]")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130
+    assert terminal.out == b""
+
+
+def test_bars_move_while_a_vm_does() -> None:
+    with on_terminal(*DEMO, "vm", "migrate", running(), "--to", "oslo-02", "--json") as terminal:
+        assert terminal.end() == 0
+    seen = {int(percent) for percent in re.findall(r"(\d+)%", terminal.shown)}
+    assert len(seen) > 3
+    assert "oslo-01 → oslo-02" in terminal.shown
+    assert json.loads(terminal.out)[0]["result"] == "done"
+
+
+def test_a_table_on_a_terminal_is_coloured_and_fits() -> None:
+    with on_terminal(*DEMO, "vm", "list", whole=True) as terminal:
+        assert terminal.end() == 0
+    assert "\x1b[32mRunning" in terminal.shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.shown)
+    assert max(len(line) for line in plain.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path: Path, sent: signal.Signals) -> None:
+    log = tmp_path / "log.json"
+    with in_background(*DEMO, "vm", "migrate", running(), "--json", "--log-json", str(log)) as process:
+        wait_for_record(log, ["MigrationProgress"])
+        process.send_signal(sent)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "muster: interrupted.\n  1 move: ended with this command, as its simulated hosts do.\n"
+
+
+def test_interrupted_while_it_connects() -> None:
+    with in_background("--connect", "test+tcp://203.0.113.1/default", "vm", "list", "--debug") as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode in (3, 130)
+
+
+def test_a_pipe_that_closes_early() -> None:
+    argv = f"{sys.executable} -m manager --demo 4x400 vm list | head -n 1"
+    ran = subprocess.run(["bash", "-c", argv], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.startswith("Name ")
+    assert "Traceback" not in ran.stderr
