@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
+from manager.bootstrap import leave
 from manager.bootstrap import main as bootstrap_main
 
 
 def main() -> None:
     """The console command ``muster``."""
-    sys.exit(bootstrap_main())
+    leave(bootstrap_main())
 
 
 if __name__ == "__main__":

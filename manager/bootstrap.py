@@ -6,14 +6,16 @@ without Qt, libvirt or a key ring.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from manager import __version__
 from manager.core.model import ClusterConfig, Tier
@@ -183,3 +185,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(os.environ.get("MUSTER_LOG", "WARNING").upper())
     app = App(adapters=adapters, run_window=run_window, lab_group=lab_group, version=__version__)
     return run(app, list(sys.argv[1:] if argv is None else argv))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, also while threads are stuck in calls to hosts that hang.
+
+    The interpreter's own way out crashes under threads that sit in libvirt's code (a daemon thread that
+    comes back from a call while the interpreter is torn down), so it is taken only where there are none.
+    """
+    if all(thread is threading.current_thread() or not thread.daemon for thread in threading.enumerate()):
+        sys.exit(code)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a pipe whose reader is gone
+            stream.flush()
+    os._exit(code)

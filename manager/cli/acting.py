@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+import click
+
 from manager.cli import progress
 from manager.cli.app import App
 from manager.cli.options import Settings
@@ -290,6 +292,8 @@ class Work:
         """Ctrl-C: what waits is dropped, what runs goes on; both are said."""
         left = [o for o in self._operations().values() if not o.is_over]
         waiting = [o for o in left if o.state in _NOT_STARTED]
+        if is_terminal():
+            click.echo(err=True)  # below the ^C
         lines = ["interrupted."]
         if waiting:
             try:

@@ -145,7 +145,7 @@ class Session:
         """One node's trouble and what to try."""
         information = node.information
         if information is None:
-            return f"node {node.id} did not answer within {self.timeout_s:g} s"
+            return f"node {node.id} did not answer within {self.timeout_s:g} s."
         text = information.text
         if node.id not in text:
             text = f"node {node.id}: {text}"
@@ -301,7 +301,7 @@ def run_async(work: Coroutine[Any, Any, int]) -> int:
     """Run a command to its exit code. Ctrl-C and SIGTERM cancel it; it then says what goes on.
 
     Raises:
-        KeyboardInterrupt: It was interrupted.
+        click.Abort: It was interrupted.
     """
 
     async def main() -> int:
@@ -312,5 +312,5 @@ def run_async(work: Coroutine[Any, Any, int]) -> int:
 
     try:
         return asyncio.run(main())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise click.Abort from None

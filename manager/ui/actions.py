@@ -16,11 +16,13 @@ from manager.core.actions import (
     ACTIONS,
     LIVE_MIGRATE,
     PRIORITY,
+    TAGS,
     ActionSpec,
     Allowed,
     Group,
     MigrateParameters,
     PriorityParameters,
+    TagsParameters,
 )
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
@@ -86,6 +88,9 @@ def _entries() -> tuple[Entry, ...]:
                         spec.title,
                     )
                 )
+        elif spec is TAGS:
+            # Counted with tags that nobody has: the default, none, would be "already so" for most.
+            made.append(Entry(spec.id, spec, TagsParameters(tags=("\0",)), spec.title))
         else:
             made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
     return tuple(made)
@@ -93,6 +98,20 @@ def _entries() -> tuple[Entry, ...]:
 
 ENTRIES = _entries()
 """All lines of the menus, in their order."""
+
+Question = tuple[ActionSpec[Any], Any]
+"""An action with its parameters: what is counted. Several entries may ask the same."""
+
+
+def _questions() -> list[Question]:
+    found: list[Question] = []
+    for entry in ENTRIES:
+        if (entry.spec, entry.parameters) not in found:
+            found.append((entry.spec, entry.parameters))
+    return found
+
+
+_QUESTIONS = _questions()
 
 
 class PassView:
@@ -154,7 +173,7 @@ class Count:
         """``35 of 37``; with an ellipsis while it is still being counted."""
         if not self.total:
             return ""
-        return f"{self.allowed} of {self.total}" if self.is_complete else f"… of {self.total}"
+        return f"{self.allowed:,} of {self.total:,}" if self.is_complete else f"… of {self.total:,}"
 
     def reasons(self, most: int = 4) -> list[str]:
         """Why it does not apply, the most frequent first, each with its number if there are several."""
@@ -176,11 +195,10 @@ class ActionCenter(QObject):
         self._view: ClusterView | None = None
         self._ids: tuple[VmId, ...] = ()
         self._set: frozenset[str] = frozenset()
-        self._work: list[tuple[Entry, int]] = []
+        self._work: list[Question] = []
+        self._count = Count()
         self._pass: ClusterView | None = None
-        self._restart = False
         self.counts: dict[str, Count] = {entry.id: Count() for entry in ENTRIES}
-        self._fresh: dict[str, Count] = {}
         self.actions: dict[str, QAction] = {}
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -244,21 +262,23 @@ class ActionCenter(QObject):
         self._again.stop()
         self._timer.stop()
         total = len(self._ids)
-        self._fresh = {entry.id: Count(total=total) for entry in ENTRIES}
-        self._work = [(entry, 0) for entry in ENTRIES]
-        self._pass = pass_view(self._view) if self._view is not None else None
         if self._view is None or not total:
-            self._finish()
-        elif total <= _AT_ONCE:
+            for question in _QUESTIONS:
+                self._tell(question, Count(total=total))
+            self.counted.emit()
+            return
+        self._pass = pass_view(self._view)
+        # What is quick to ask comes first; where a VM may move costs a look at every node.
+        self._work = sorted(_QUESTIONS, key=lambda q: q[0] is not LIVE_MIGRATE)
+        self._count = Count(total=total)
+        if total <= _AT_ONCE:
             self._count_until(None)
-        else:
-            if any(count.total != total for count in self.counts.values()):
-                # Another selection: say at once that the counts are not known yet.
-                for entry in ENTRIES:
-                    self.counts[entry.id] = Count(total=total)
-                    self.actions[entry.id].setEnabled(True)
-                self.counted.emit()
-            self._timer.start(0)
+            return
+        if any(count.total != total for count in self.counts.values()):
+            for question in _QUESTIONS:  # another selection: say at once that nothing is known yet
+                self._tell(question, Count(total=total))
+            self.counted.emit()
+        self._timer.start(0)
 
     def _slice(self) -> None:
         self._count_until(time.monotonic() + _SLICE_S)
@@ -266,37 +286,37 @@ class ActionCenter(QObject):
     def _count_until(self, end: float | None) -> None:
         assert self._pass is not None
         while self._work:
-            entry, at = self._work.pop()
-            at = self._count_some(entry, at, self._pass, end)
-            if at < len(self._ids):
-                self._work.append((entry, at))
+            self._count_some(self._work[-1], self._pass, end)
+            if not self._count.is_complete:
                 self._timer.start(4)  # others have their turn
                 return
-        self._finish()
+            self._tell(self._work.pop(), self._count)
+            self._count = Count(total=len(self._ids))
+            if end is not None:
+                self.counted.emit()
+        self._pass = None
+        self.counted.emit()
 
-    def _count_some(self, entry: Entry, at: int, view: ClusterView, end: float | None) -> int:
-        count = self._fresh[entry.id]
-        while at < len(self._ids):
-            found = entry.spec.verdict(view, self._ids[at], entry.parameters)
-            at += 1
-            count.looked = at
+    def _count_some(self, question: Question, view: ClusterView, end: float | None) -> None:
+        count, (spec, parameters) = self._count, question
+        while count.looked < count.total:
+            found = spec.verdict(view, self._ids[count.looked], parameters)
+            count.looked += 1
             if isinstance(found, Allowed):
                 count.allowed += 1
             else:
                 count.denied[found.reason] += 1
-            if end is not None and at % 16 == 0 and time.monotonic() > end:
-                break
-        return at
+            if end is not None and count.looked % 8 == 0 and time.monotonic() > end:
+                return
 
-    def _finish(self) -> None:
-        self.counts = self._fresh
-        self._pass = None
+    def _tell(self, question: Question, count: Count) -> None:
         for entry in ENTRIES:
-            count = self.counts[entry.id]
-            action = self.actions[entry.id]
-            action.setEnabled(count.is_enabled)
-            action.setToolTip(self.explain(entry))
-        self.counted.emit()
+            if (entry.spec, entry.parameters) == question:
+                self.counts[entry.id] = count
+                action = self.actions[entry.id]
+                # Until it is known the action can be asked for: its plan tells.
+                action.setEnabled(count.is_enabled or not count.is_complete)
+                action.setToolTip(self.explain(entry))
 
     def explain(self, entry: Entry) -> str:
         """What it does, its key, and why it does not apply where it does not."""

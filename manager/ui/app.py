@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,7 @@ async def _main(
     window.show()
     heartbeat.start()
     QTimer.singleShot(0, window.start)
+    QTimer.singleShot(0, lambda: _record(event_log, "WindowShown"))
     try:
         for config, source in open_clusters:
             try:
@@ -85,7 +87,7 @@ async def _main(
             except UserError as error:
                 window.note(str(error), (), "error")
         _go_to_page(window, options.page)
-        tasks.spawn(_freeze(workspace), "settle")
+        tasks.spawn(_settled(workspace, event_log), "settle")
         if options.screenshot is not None:
             return await _screenshot(window, workspace, options.screenshot)
         await closed
@@ -103,10 +105,17 @@ def _go_to_page(window: MainWindow, page: str | None) -> None:
         window.navigation.go(Place(window.here.cluster, page, "page" if page == "overview" else ""))
 
 
-async def _freeze(workspace: Workspace) -> None:
+async def _settled(workspace: Workspace, event_log: EventLog | None) -> None:
     """Once all is read: take what lives for the whole run out of the garbage collector's rounds."""
     await asyncio.gather(*(runtime.settled(60.0) for runtime in workspace.runtimes.values()))
     gc.freeze()
+    _record(event_log, "RowsShown", vms=sum(len(r.view.vms) for r in workspace.runtimes.values()))
+
+
+def _record(event_log: EventLog | None, event: str, **fields: int) -> None:
+    """For the benchmarks and end-to-end tests: when it was, and the CPU used so far."""
+    if event_log is not None:
+        event_log.record(event, at_s=time.time(), cpu_s=time.process_time(), **fields)
 
 
 async def _screenshot(window: MainWindow, workspace: Workspace, path: Path) -> int:

@@ -247,7 +247,10 @@ QPushButton#primary {{ background: {c["accent"]}; color: {c["on_accent"]}; borde
 QPushButton#primary:disabled {{ background: {c["track"]}; color: {c["faint"]}; border-color: {c["track"]}; }}
 QPushButton#danger {{ color: {c["crashed"]}; border-color: {c["crashed"]}; }}
 QPushButton#primary:focus, QPushButton#danger:focus {{ border: 2px solid {c["text"]}; padding: 4px 13px; }}
-QPushButton#link {{ border: none; background: transparent; color: {c["accent"]}; padding: 2px 4px; text-align: left; }}
+QPushButton#link {{ border: none; background: transparent; color: {c["accent"]}; padding: 2px 0; text-align: left; }}
+QPushButton#link:disabled {{ color: {c["faint"]}; }}
+QPushButton#link_title {{ border: none; background: transparent; color: {c["text"]}; padding: 0; text-align: left; font-weight: 600; }}
+QPushButton#link_title:hover, QPushButton#link_title:focus {{ color: {c["accent"]}; }}
 QPushButton#link:hover, QPushButton#link:focus {{ text-decoration: underline; }}
 QScrollArea {{ border: none; background: {c["panel"]}; }}
 QScrollBar:vertical {{ background: transparent; width: 11px; margin: 0; }}

@@ -41,10 +41,16 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for the end; returns the exit code."""
-        out, _ = self.process.communicate(timeout=LIMIT_S)
-        self.out += out or b""
+        deadline = time.monotonic() + LIMIT_S
+        while self.process.poll() is None:  # who does not read what it shows would stop it
+            assert time.monotonic() < deadline, f"it does not end; {self.shown!r} was shown"
+            ready, _, _ = select.select([self.master], [], [], 0.1)
+            if ready:
+                self._take()
         while self._take():
             pass
+        if self.process.stdout is not None:
+            self.out = self.process.stdout.read()
         return self.process.returncode
 
     def _take(self) -> bool:

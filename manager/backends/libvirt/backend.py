@@ -99,6 +99,11 @@ class _Link:
         """All lanes; of the test driver they are one and the same."""
         return (self.watch, self.figures, self.jobs, self.work)
 
+    @property
+    def is_in_process(self) -> bool:
+        """Whether this is the test driver: one lane for everything."""
+        return self.work is self.watch
+
     def can(self, feature: Feature) -> bool:
         """Whether this connection has a feature."""
         return self.facts is not None and feature in self.facts.features
@@ -135,6 +140,8 @@ class LibvirtHypervisor:
         self._aborted: set[OperationId] = set()
         self._news: deque[tuple[_Link, RawEvent | int]] = deque()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        # The test driver works in this process: dozens at once would leave the loop no processor.
+        self._in_process = asyncio.Semaphore(2)
 
     # --- connections -------------------------------------------------------------------------
 
@@ -163,8 +170,10 @@ class LibvirtHypervisor:
             login.accepted()
             return facts_of(connection, read_only=read_only, through_ssh=through_ssh)
 
+        turn = self._in_process if link.is_in_process else contextlib.nullcontext()
         try:
-            facts = link.facts = await link.watch.call(first_call, CONNECT_S, "connecting")
+            async with turn:
+                facts = link.facts = await link.watch.call(first_call, CONNECT_S, "connecting")
         except BaseException as error:
             if self._is_current(link):
                 self._drop(node.name, "it was not connected")

@@ -96,7 +96,9 @@ class Slots:
 
     def still_full(self, operation: Operation) -> Reason | None:
         """The quick answer for what waits behind others that were refused the same in this turn."""
-        line = self._full.get((operation.action, operation.source, operation.target))
+        line = self._full.get((operation.action, operation.source, None)) or self._full.get(
+            (operation.action, operation.source, operation.target)
+        )
         return line.join(operation.reason) if line is not None else None
 
     def obstacle(self, operation: Operation, target: NodeId | None) -> Reason | None:
@@ -110,7 +112,8 @@ class Slots:
                     fields = (("node", node),) if node else ()
                     line = Line(code, (*fields, ("count", count), ("limit", limit)))
                     self._lines[code, node] = line
-                self._full[operation.action, operation.source, target] = line
+                of_target = target if code is ReasonCode.WAITS_INCOMING else None
+                self._full[operation.action, operation.source, of_target] = line
                 return line.join(operation.reason)
         return None
 

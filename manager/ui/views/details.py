@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QStackedWidget,
+    QTabBar,
+    QVBoxLayout,
+    QWidget,
+)
 
 from manager.core import units
 from manager.core.actions import LIVE_MIGRATE, Denied
@@ -157,22 +166,28 @@ class Details(QWidget):
         self._head = QWidget()
         self._head.setObjectName("strip")
         head_layout = QHBoxLayout(self._head)
-        head_layout.setContentsMargins(12, 3, 8, 0)
+        head_layout.setContentsMargins(12, 0, 8, 0)
         head_layout.setSpacing(7)
         self._shape = QLabel()
         self.title = ElidedLabel(style="title")
         head_layout.addWidget(self._shape)
-        head_layout.addWidget(self.title, 1)
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
-        self.tabs.tabBar().setExpanding(False)
-        self.tabs.setCornerWidget(self._head, Qt.Corner.TopLeftCorner)
-        layout.addWidget(self.tabs, 1)
+        head_layout.addWidget(self.title)
+        self.tabs = QTabBar()
+        self.tabs.setDrawBase(False)
+        self.tabs.setExpanding(False)
+        self.tabs.setAccessibleName("Details")
+        head_layout.addWidget(self.tabs)
+        head_layout.addStretch(1)
+        self._head.setFixedHeight(look.sizes.row_px + 6)
+        self._stack = QStackedWidget()
+        self._stack.setObjectName("panel")
+        layout.addWidget(self._head)
+        layout.addWidget(self._stack, 1)
         self._facts = FactsGrid(3)
         self._notes = text_label(wrap=True, copyable=True)
         self._notes.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self._blocked = PlainTable(("VM", "Why not", "What to do"), look, name="Cannot be live migrated")
-        self.tabs.addTab(self._summary(), "Summary")
+        self._add("Summary", self._summary())
         if kind is Kind.VM:
             self._disks = PlainTable(
                 ("Target", "Device", "Source", "Kind", "Format", "Cache", "Size"), look, name="Disks"
@@ -181,21 +196,29 @@ class Details(QWidget):
             self._sightings = PlainTable(
                 ("Node", "Status", "Cause", "Told at", "Since", "Definition"), look, name="Sightings"
             )
-            self.tabs.addTab(self._disks, "Disks")
-            self.tabs.addTab(self._networks, "Networks")
+            self._add("Disks", self._disks)
+            self._add("Networks", self._networks)
         self._story = PlainTable(("Time", "What happened"), look, name="Story")
         self._performance = Performance(look)
-        self.tabs.addTab(self._performance, "Performance")
-        self.tabs.addTab(self._story, "Story")
+        self._add("Performance", self._performance)
+        self._add("Story", self._story)
         if kind is Kind.VM:
-            self.tabs.addTab(self._sightings, "Sightings")
-        self.tabs.currentChanged.connect(lambda *_: self._fill())
+            self._add("Sightings", self._sightings)
+        self.tabs.currentChanged.connect(self._turned)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(30)
         self._later.timeout.connect(self._fill)
         look.changed.connect(self._fill)
         self.say_nothing()
+
+    def _add(self, title: str, page: QWidget) -> None:
+        self.tabs.addTab(title)
+        self._stack.addWidget(page)
+
+    def _turned(self, tab: int) -> None:
+        self._stack.setCurrentIndex(tab)
+        self._fill()
 
     def _summary(self) -> QWidget:
         body = QWidget()
@@ -238,7 +261,7 @@ class Details(QWidget):
 
     def show_story(self) -> None:
         """Turn to the story."""
-        self.tabs.setCurrentWidget(self._story)
+        self.tabs.setCurrentIndex(self._stack.indexOf(self._story))
 
     def showEvent(self, event: Any) -> None:
         """Catch up."""
@@ -249,7 +272,7 @@ class Details(QWidget):
     @property
     def shows_performance(self) -> bool:
         """Whether the chart is open and needs figures."""
-        return self.isVisible() and self.tabs.currentWidget() is self._performance and len(self._ids) == 1
+        return self.isVisible() and self._stack.currentWidget() is self._performance and len(self._ids) == 1
 
     def say_nothing(self) -> None:
         """Nothing is selected."""
@@ -261,8 +284,7 @@ class Details(QWidget):
         self._facts.hide()
         self._blocked.hide()
         self.tabs.setCurrentIndex(0)
-        for tab in range(self.tabs.count()):
-            self.tabs.setTabVisible(tab, False)
+        self.tabs.hide()
 
     def _fill(self) -> None:
         self._stale = not self.isVisible()
@@ -275,8 +297,7 @@ class Details(QWidget):
         if not found:
             self.say_nothing()
             return
-        for tab in range(self.tabs.count()):
-            self.tabs.setTabVisible(tab, tab == 0 or len(found) == 1)
+        self.tabs.setVisible(len(found) == 1)
         if len(found) > 1:
             self._fill_many(view, found)
         elif self._kind is Kind.VM:
@@ -291,7 +312,7 @@ class Details(QWidget):
         activity = f", {vm.activity.value.lower()}" if vm.activity.value else ""
         where = f" on {vm.owner}" if vm.owner else ""
         self._show_title(plain(f"{vm.name}   {status_text(vm)}{where}{activity}"))
-        current = self.tabs.currentWidget()
+        current = self._stack.currentWidget()
         if current is self._disks:
             self._disks.show_rows(self._disk_rows(vm))
         elif current is self._networks:
@@ -371,7 +392,7 @@ class Details(QWidget):
     def _fill_node(self, view: ClusterView, node: Node) -> None:
         self._show_shape(tones.node_shape(node))
         self._show_title(f"{node.id}   {FIELDS[Kind.NODE]['status'].cell(view, node)}")
-        current = self.tabs.currentWidget()
+        current = self._stack.currentWidget()
         if current is self._story:
             self._fill_story(node.id)
             return
@@ -458,8 +479,9 @@ class Details(QWidget):
 
     def _show_title(self, text: str) -> None:
         self.title.set_text(text)
-        wanted = self.title.fontMetrics().horizontalAdvance(text) + 60
-        self._head.setFixedWidth(min(wanted, max(200, self.width() // 2)))
+        wanted = self.title.fontMetrics().horizontalAdvance(text) + 14
+        most = self.width() - (440 if self.tabs.isVisibleTo(self) else 40)
+        self.title.setFixedWidth(max(80, min(wanted, most)))
 
     def _show_shape(self, shape: tones.Shape) -> None:
         colour = self._look.tokens.colour(shape[1])
@@ -477,10 +499,10 @@ def many_title(found: Sequence[Vm], hidden: int) -> str:
     """``37 selected: 35 running, 1 moving, 1 unknown │ 5 more hidden by the filter``."""
     moving = sum(1 for vm in found if vm.moving_to is not None)
     states = Counter(vm.status.value.lower() for vm in found if vm.moving_to is None)
-    parts = [f"{n} {name}" for name, n in states.most_common()]
+    parts = [f"{n:,} {name}" for name, n in states.most_common()]
     if moving:
         parts.insert(1 if parts else 0, f"{moving} moving")
-    text = f"{len(found)} selected: {', '.join(parts)}"
+    text = f"{len(found):,} selected: {', '.join(parts)}"
     return f"{text}  │  {hidden} more hidden by the filter" if hidden else text
 
 

@@ -36,7 +36,10 @@ ROLES_COLUMNS = (
 )
 """The columns of Roles for a new user; what is done to a VM stands in Information too."""
 
-ROLES_WIDTHS = {"name": 140, "status": 140, "owner": 136, "memory_mib": 98, "priority": 96}
+WIDTHS = {
+    Kind.VM: {"name": 140, "status": 150, "owner": 132, "memory_mib": 98, "priority": 92},
+    Kind.NODE: {"cpu": 150, "memory_mib": 98},
+}
 
 
 class ListPage(QWidget):
@@ -72,7 +75,7 @@ class ListPage(QWidget):
             views=views,
             title=title,
             shown=ROLES_COLUMNS if kind is Kind.VM else None,
-            widths=ROLES_WIDTHS if kind is Kind.VM else None,
+            widths=WIDTHS.get(kind),
         )
         self.details = Details(runtime, kind, look, center)
         self._who = f"page {kind.value}"

@@ -182,7 +182,7 @@ class Navigation(QTreeWidget):
     def _count(self, place: Place, count: int, alert: str = "") -> None:
         item = self._items.get(place)
         if item is not None:
-            _set(item, COUNT, str(count))
+            _set(item, COUNT, f"{count:,}")
             _set(item, ALERT, alert if count else "")
 
     def _item(

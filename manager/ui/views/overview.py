@@ -28,13 +28,15 @@ _MOST_LINES = 6
 class Section(QWidget):
     """A titled part of the page."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, on_click: Callable[[], object]) -> None:
         super().__init__()
         self.setObjectName("panel")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.body = QVBoxLayout(self)
         self.body.setContentsMargins(16, 12, 16, 14)
         self.body.setSpacing(6)
-        self.heading = text_label(title, "title")
+        self.heading = link_button(title, on_click)
+        self.heading.setObjectName("link_title")
         self.body.addWidget(self.heading)
         self.body.addWidget(hairline())
 
@@ -54,7 +56,7 @@ class NodeLine(QWidget):
         self.name.setFixedWidth(120)
         self._cpu, self._memory = FlatBar(look), FlatBar(look)
         self._cpu_text, self._memory_text = text_label(style="dim"), text_label(style="dim")
-        self._cpu_text.setFixedWidth(52)
+        self._cpu_text.setFixedWidth(72)
         self._memory_text.setFixedWidth(122)
         self._vms = text_label(style="dim")
         self._vms.setFixedWidth(64)
@@ -109,6 +111,7 @@ class Overview(QScrollArea):
         self.setWidgetResizable(True)
         self.setAccessibleName("Overview")
         body = QWidget()
+        body.setObjectName("strip")
         outer = QVBoxLayout(body)
         outer.setContentsMargins(16, 12, 16, 16)
         outer.setSpacing(12)
@@ -122,10 +125,10 @@ class Overview(QScrollArea):
         grid.setColumnStretch(1, 1)
         outer.addLayout(grid)
         outer.addStretch(1)
-        self._state = Section("State")
-        self._now = Section("Now")
-        self._problems = Section("Needs attention")
-        self._nodes = Section("Nodes")
+        self._state = Section("State", lambda: self.roles_wanted.emit("", ""))
+        self._now = Section("Now", lambda: self.pane_wanted.emit("operations"))
+        self._problems = Section("Needs attention", lambda: self.pane_wanted.emit("problems"))
+        self._nodes = Section("Nodes", self.nodes_wanted.emit)
         grid.addWidget(self._state, 0, 0)
         grid.addWidget(self._now, 0, 1)
         grid.addWidget(self._problems, 1, 0, 1, 2)
