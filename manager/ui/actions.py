@@ -1,4 +1,4 @@
-"""The actions as the window has them: one QAction each, made from `ActionSpec`, counted over the selection."""
+"""The window's actions: one QAction each, made from `ActionSpec`, counted over the selection."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import qasync
@@ -42,7 +43,9 @@ def run(
     event_log: EventLog | None,
 ) -> int:
     """Open the window on these clusters; returns the exit code when it was closed."""
-    if options.screenshot is not None and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if options.screenshot is not None and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     app = QApplication.instance()
     if not isinstance(app, QApplication):
@@ -74,11 +77,12 @@ async def _main(
     workspace.ask_secret = window.ask_secret
     if options.size is not None:
         window.resize(QSize(*options.size))
-    closed = asyncio.get_running_loop().create_future()
-    window.closed.connect(lambda: closed.done() or closed.set_result(None))
+    closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    window.closed.connect(partial(_resolve, closed))
     window.show()
+    await asyncio.sleep(0)  # the first picture
+    window.start()
     heartbeat.start()
-    QTimer.singleShot(0, window.start)
     QTimer.singleShot(0, lambda: _record(event_log, "WindowShown"))
     try:
         for config, source in open_clusters:
@@ -98,6 +102,11 @@ async def _main(
         await tasks.close(0.2)
         await workspace.shutdown()
         window.deleteLater()
+
+
+def _resolve(closed: asyncio.Future[None]) -> None:
+    if not closed.done():
+        closed.set_result(None)
 
 
 def _go_to_page(window: MainWindow, page: str | None) -> None:

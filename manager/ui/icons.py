@@ -1,9 +1,10 @@
-"""Icons: the state shapes, painted here, and one line family (Phosphor, through qtawesome) for everything else."""
+"""Icons: the state shapes, painted here, and one line family (Phosphor, through qtawesome)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QIcon, QPainter, QPen, QPixmap, QPolygonF
@@ -147,12 +148,19 @@ def state_icon(shape: str, colour: QColor) -> QIcon:
     return icon
 
 
+@cache
+def _family() -> Any:
+    """The one font of the family: `qtawesome.icon` would read all of its dozen, a quarter of a second."""
+    import qtawesome
+    from qtawesome.iconic_font import IconicFont
+
+    fonts = getattr(qtawesome, "_BUNDLED_FONTS", ())
+    return next((IconicFont(font) for font in fonts if font[0] == "ph"), qtawesome)
+
+
 @lru_cache(maxsize=256)
 def _family_icon(name: str, colour: str, disabled: str) -> QIcon:
-    # Imported late: it registers its fonts on first use, which the first picture of the window need not wait for.
-    import qtawesome
-
-    icon: QIcon = qtawesome.icon(FAMILY[name], color=colour, color_disabled=disabled)
+    icon: QIcon = _family().icon(FAMILY[name], color=colour, color_disabled=disabled)
     return icon
 
 

@@ -150,7 +150,7 @@ class MainWindow(QMainWindow):
         self._restore_layout()
         self.sync_clusters()
 
-    # --- building ----------------------------------------------------------------------------------
+    # --- building -------------------------------------------------------------------------------------
 
     def _action(
         self, title: str, act: Callable[[], object], *keys: str, tip: str = "", glyph: str = ""
@@ -168,7 +168,11 @@ class MainWindow(QMainWindow):
         self.back_action = a("Back", self.go_back, "Alt+Left", glyph="back")
         self.forward_action = a("Forward", self.go_forward, "Alt+Right", glyph="forward")
         self.refresh_action = a(
-            "Read again", self.refresh, "F5", tip="Read the hosts again, and try lost ones now", glyph="refresh"
+            "Read again",
+            self.refresh,
+            "F5",
+            tip="Read the hosts again, and try lost ones now",
+            glyph="refresh",
         )
         self.connect_action = a("Connect to a cluster…", self.connect_cluster, "Ctrl+N", glyph="connect")
         self.open_file_action = a("Open a cluster file…", self.open_file, "Ctrl+O")
@@ -272,7 +276,10 @@ class MainWindow(QMainWindow):
         for action in (self.tree_action, self.actions_action, self.panes_action):
             view_menu.addAction(action)
         self._theme_group = self._choices(
-            view_menu, "Theme", (("system", "As the system"), ("light", "Light"), ("dark", "Dark")), self.choose_theme
+            view_menu,
+            "Theme",
+            (("system", "As the system"), ("light", "Light"), ("dark", "Dark")),
+            self.choose_theme,
         )
         self._density_group = self._choices(
             view_menu, "Rows", tuple((d, d.title()) for d in DENSITIES), self.choose_density
@@ -373,7 +380,10 @@ class MainWindow(QMainWindow):
         layout.addStretch(2)
         for text, style in (
             ("No cluster is open", "heading"),
-            ("A cluster is a set of libvirt hosts. Connect to yours, or try things out on a simulated one.", "dim"),
+            (
+                "A cluster is a set of libvirt hosts. Connect to yours, or try a simulated one.",
+                "dim",
+            ),
         ):
             label = text_label(text, style)
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -395,7 +405,7 @@ class MainWindow(QMainWindow):
             if isinstance(glyph, str) and glyph:
                 action.setIcon(icon(glyph, t.dim, t.faint))
 
-    # --- clusters ------------------------------------------------------------------------------------
+    # --- clusters -------------------------------------------------------------------------------------
 
     def sync_clusters(self) -> None:
         """Follow which clusters are open."""
@@ -431,7 +441,11 @@ class MainWindow(QMainWindow):
             page = self.saved.page if self.saved.page in PAGES else "roles"
             self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
         if runtime.view.config.tier is not Tier.DEMO and not self.workspace.adapters.secrets.is_persistent:
-            self.note("There is no key ring on this computer: passwords are held in memory until Muster ends.", (), "")
+            self.note(
+                "There is no key ring on this computer: passwords are held in memory until Muster ends.",
+                (),
+                "",
+            )
 
     def _remove_cluster(self, cluster: ClusterId) -> None:
         pages = self.clusters.pop(cluster)
@@ -492,18 +506,25 @@ class MainWindow(QMainWindow):
                 self.connect_cluster,
             )
         if page.scope_title and view.vms:
-            return f"No VM: {page.scope_title.lower()}", "That is as it should be.", "Show all roles", self._all_roles
+            return (
+                f"No VM: {page.scope_title.lower()}",
+                "That is as it should be.",
+                "Show all roles",
+                self._all_roles,
+            )
         if any(not node.is_up for node in view.nodes.values()):
             waiting = sum(1 for node in view.nodes.values() if not node.is_up)
             return (
                 "No VM is known yet",
-                f"{waiting} of {units.count_text(len(view.nodes), 'node')} cannot be read: the reasons are under Nodes.",
+                f"{waiting} of {units.count_text(len(view.nodes), 'node')} cannot be read: "
+                "the reasons are under Nodes.",
                 "Show the nodes",
                 partial(self.go_page, "nodes"),
             )
         return (
             "No VM is defined on these nodes",
-            "Every VM of the hosts is a role here. Define one on a host, for instance with virt-install, and it shows up at once.",
+            "Every VM of the hosts is a role here. Define one on a host, for instance with virt-install, "
+            "and it shows up at once.",
             "Read again",
             self.refresh,
         )
@@ -512,7 +533,7 @@ class MainWindow(QMainWindow):
         if self._here is not None:
             self.navigation.go(Place(self._here.cluster, "roles"))
 
-    # --- going about -----------------------------------------------------------------------------------
+    # --- going about ----------------------------------------------------------------------------------
 
     def go(self, place: Place) -> None:
         """Show a place."""
@@ -662,7 +683,7 @@ class MainWindow(QMainWindow):
             self._strips.setCurrentWidget(panes[max(0, self.panes.currentIndex())].strip)
         self._strips.setVisible(pages is not None)
 
-    # --- what changes ------------------------------------------------------------------------------------
+    # --- what changes ---------------------------------------------------------------------------------
 
     def _changed(self, cluster: ClusterId, changes: ChangeSet) -> None:
         if not self._tree_timer.isActive():
@@ -709,7 +730,7 @@ class MainWindow(QMainWindow):
         if self._gap.text() != gap:
             self._gap.setText(gap)
 
-    # --- actions -------------------------------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------------------
 
     def _aim(self) -> None:
         pages, page = self.current, self.list_page
@@ -786,7 +807,9 @@ class MainWindow(QMainWindow):
 
     async def _ask_cancel(self, runtime: Runtime, ids: tuple[OperationId, ...], count: int) -> None:
         dialog = Asking(
-            self, f"{CANCEL.title} {units.count_text(count, 'operation')} in {runtime.id}?", runtime.view.config
+            self,
+            f"{CANCEL.title} {units.count_text(count, 'operation')} in {runtime.id}?",
+            runtime.view.config,
         )
         dialog.setMinimumWidth(420)
         text = "What waits is dropped. A VM that is being moved stays where it is and goes on running."
@@ -809,7 +832,7 @@ class MainWindow(QMainWindow):
         """Why actions do not apply to what is selected."""
         self._open(WhyGreyDialog(self, self.look, self.center.why_not()))
 
-    # --- window actions --------------------------------------------------------------------------------------
+    # --- window actions -------------------------------------------------------------------------------
 
     def note(self, text: str, buttons: Buttons, severity: str) -> NoteBar:
         """Say something in a line above the list; it blocks nothing."""
@@ -926,10 +949,16 @@ class MainWindow(QMainWindow):
         for cluster, pages in self.clusters.items():
             for page in PAGES:
                 place = Place(cluster, page, "page" if page == "overview" else "")
-                found.append(Found(f"{page.title()}", f"page of {cluster}", partial(self.navigation.go, place)))
+                found.append(
+                    Found(f"{page.title()}", f"page of {cluster}", partial(self.navigation.go, place))
+                )
             for scope, title in SCOPES.items():
                 found.append(
-                    Found(title, f"list of {cluster}", partial(self.navigation.go, Place(cluster, "roles", scope)))
+                    Found(
+                        title,
+                        f"list of {cluster}",
+                        partial(self.navigation.go, Place(cluster, "roles", scope)),
+                    )
                 )
             for name in pages.runtime.view.nodes:
                 found.append(
@@ -979,8 +1008,8 @@ class MainWindow(QMainWindow):
         stops: list[QWidget] = [self.navigation]
         if page is not None:
             stops += [page.table, page.details.tabs]
-        elif self.pages.currentWidget() is not None:
-            stops.append(self.pages.currentWidget())
+        elif (other := self.pages.currentWidget()) is not None:
+            stops.append(other)
         lines = [line for line in self.actions_pane.lines.values() if line.isEnabled()]
         if self.actions_pane.isVisible() and lines:
             stops.append(lines[0])
@@ -997,7 +1026,7 @@ class MainWindow(QMainWindow):
                 at = place
         stops[(at + step) % len(stops)].setFocus(Qt.FocusReason.TabFocusReason)
 
-    # --- clusters: opening and closing ---------------------------------------------------------------------
+    # --- clusters: opening and closing ----------------------------------------------------------------
 
     def connect_cluster(self) -> None:
         """Ask for a new cluster."""
@@ -1081,7 +1110,7 @@ class MainWindow(QMainWindow):
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 
-    # --- closing -----------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Close at once, or ask first if work is left."""
@@ -1129,7 +1158,7 @@ class MainWindow(QMainWindow):
             if left:
                 await pages.runtime.ended(left)
 
-    # --- layout ------------------------------------------------------------------------------------------------
+    # --- layout ---------------------------------------------------------------------------------------
 
     def _read_layout(self) -> SavedWindow:
         data = self._views.read("window")
@@ -1156,9 +1185,7 @@ class MainWindow(QMainWindow):
 
     def save_layout(self) -> None:
         """Keep the window's layout for the next time."""
-        page = next(
-            (p for c in self.clusters.values() for p in c.pages if isinstance(p, ListPage)), None
-        )
+        page = next((p for c in self.clusters.values() for p in c.pages if isinstance(p, ListPage)), None)
         details = page.splitter.sizes() if page is not None else self.saved.details
         self.saved = SavedWindow(
             geometry=base64.b64encode(bytes(self.saveGeometry().data())).decode(),

@@ -148,9 +148,7 @@ class Runner:
     ) -> Plan[Any] | None:
         changed = ""
         while True:
-            dialog = MigrateDialog(
-                self._parent, self._look, runtime.view, ids, parameters, changed
-            )
+            dialog = MigrateDialog(self._parent, self._look, runtime.view, ids, parameters, changed)
             answered = await dialog.answer()
             plan = dialog.plan
             if not answered:
@@ -235,9 +233,7 @@ class Runner:
         buttons.append((f"Turn off {len(ids)}…", lambda: self.run(runtime, TURN_OFF, ids)))
         self._note(text, buttons, "warning")
 
-    def _login_refused(
-        self, runtime: Runtime, plan: Plan[Any], refused: Sequence[Operation]
-    ) -> None:
+    def _login_refused(self, runtime: Runtime, plan: Plan[Any], refused: Sequence[Operation]) -> None:
         reasons = [o.reason for o in refused if o.reason is not None]
         ids = [o.vm for o in refused if o.vm is not None]
         target = plan.parameters.target if isinstance(plan.parameters, MigrateParameters) else None

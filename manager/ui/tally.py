@@ -14,7 +14,7 @@ from manager.ui.models.tones import TROUBLE_CAUSES, reason_token
 
 
 def needs_attention(vm: Vm) -> bool:
-    """Whether an administrator should look at a VM: it crashed, stopped by itself, is lost, or an action failed."""
+    """Whether to look at a VM: it crashed, stopped by itself, is lost, or an action on it failed."""
     return (
         vm.alarm
         or vm.status in (VmStatus.CRASHED, VmStatus.UNKNOWN)

@@ -52,18 +52,14 @@ def why_text(reason: Reason) -> str:
     if reason.code is ReasonCode.FAILED:
         return str(reason.field("text") or "")
     if reason.code is ReasonCode.PEER_LOGIN_REFUSED:
-        return (
-            f"{reason.field('source')} cannot log in to {reason.field('target')}: {reason.field('text')}"
-        )
+        return f"{reason.field('source')} cannot log in to {reason.field('target')}: {reason.field('text')}"
     return reason.text
 
 
 def failure_text(view: ClusterView, operation: Operation) -> FailureText:
     """How an ended operation failed. The VM's place is that of now, not of then."""
     vm = view.vms.get(operation.vm) if operation.vm else None
-    to = (
-        f" to {operation.target}" if operation.kind is OperationKind.MIGRATE and operation.target else ""
-    )
+    to = f" to {operation.target}" if operation.kind is OperationKind.MIGRATE and operation.target else ""
     done = "cancelled" if operation.state is OperationState.CANCELLED else "not done"
     where = "no node has it any more"
     if vm is not None:

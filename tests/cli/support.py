@@ -98,9 +98,7 @@ class Cli:
     def bare(self, *argv: str) -> Ran:
         """Run a command that says itself which cluster is meant."""
         self.capsys.readouterr()
-        app = App(
-            adapters=self._adapters, run_window=self._window, lab_group=self._lab, version="1.2.3"
-        )
+        app = App(adapters=self._adapters, run_window=self._window, lab_group=self._lab, version="1.2.3")
         code = run(app, argv)
         out, err = self.capsys.readouterr()
         return Ran(code=code, out=out, err=err)

@@ -178,5 +178,3 @@ def test_an_internal_error_is_one_message(muster: Cli, monkeypatch: pytest.Monke
     assert ran.err.startswith("muster: internal error: RuntimeError: it broke\n")
     assert "Traceback" not in ran.err
     assert "Traceback" in muster("--debug", "cluster", "show").err
-
-

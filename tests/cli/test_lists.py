@@ -71,7 +71,9 @@ def test_columns_choose_the_keys_of_json_too(muster: Cli) -> None:
     assert list(rows[0]) == ["owner", "name"]
 
 
-@pytest.mark.parametrize("argv", [("--json", "vm", "list"), ("vm", "--json", "list"), ("vm", "list", "--json")])
+@pytest.mark.parametrize(
+    "argv", [("--json", "vm", "list"), ("vm", "--json", "list"), ("vm", "list", "--json")]
+)
 def test_json_may_stand_anywhere(muster: Cli, argv: tuple[str, ...]) -> None:
     assert len(muster(*argv).rows) == 11
 

@@ -16,7 +16,18 @@ print()
 print(json.dumps([code, sorted(name.partition(".")[0] for name in sys.modules)]))
 """
 
-HEAVY = {"PySide6", "shiboken6", "libvirt", "lxml", "asyncssh", "rich", "keyring", "qasync", "pyqtgraph", "tomlkit"}
+HEAVY = {
+    "PySide6",
+    "shiboken6",
+    "libvirt",
+    "lxml",
+    "asyncssh",
+    "rich",
+    "keyring",
+    "qasync",
+    "pyqtgraph",
+    "tomlkit",
+}
 """What takes long to load."""
 
 

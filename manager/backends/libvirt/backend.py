@@ -185,7 +185,9 @@ class LibvirtHypervisor:
     async def _with_pacemaker(self, link: _Link, facts: NodeFacts) -> NodeFacts:
         """Ask for Pacemaker, and tell which VMs are its own."""
         names = await pacemaker.resources_on(link.node)
-        if names is None or not self._is_current(link):
+        if not self._is_current(link):
+            raise OperationError(_not_connected(link.node.name, "the connection was lost again"))
+        if names is None:
             return facts
         self._tell(VmAuthoritySeen(at_s=self._clock.now_s(), node=link.node.name, names=names))
         link.facts = replace(facts, pacemaker=True)

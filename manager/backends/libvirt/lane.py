@@ -213,7 +213,6 @@ class Lane:
     def _done(self, worker: _Worker, result: Any, failure: Failure | None) -> None:
         if worker in self._stuck:
             self._stuck.discard(worker)
-            worker.end()
             return
         job = self._running
         if worker is not self._worker or job is None:
@@ -236,6 +235,7 @@ class Lane:
         if job is None or worker is None:
             return
         self._stuck.add(worker)
+        worker.end()  # as soon as it comes back
         text = f"{job.what}: no answer within {job.deadline_s:g} s"
         job.fail(Failure(code=FailureCode.TIMEOUT, text=text))
         self._next()

@@ -28,7 +28,9 @@ class Band(QFrame):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Fill."""
-        QPainter(self).fillRect(self.rect(), self._colour)
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), self._colour)
+        painter.end()
 
 
 class Asking(QDialog):

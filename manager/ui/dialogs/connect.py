@@ -110,9 +110,7 @@ class ConnectDialog(Asking):
     async def _test_one(self, row: int, node: NodeConfig) -> None:
         try:
             async with asyncio.timeout(_TEST_PATIENCE_S):
-                facts = await self._workspace.test_connection(
-                    node.uri, read_only=self.read_only.isChecked()
-                )
+                facts = await self._workspace.test_connection(node.uri, read_only=self.read_only.isChecked())
             self._answer(row, answer_text(facts))
         except OperationError as error:
             self._answer(row, trouble_text(error))

@@ -1,4 +1,4 @@
-"""The small dialogs: password, tags, repairing a login between nodes, why an action is grey, keys, about, closing."""
+"""The small dialogs: password, tags, a login between nodes, why an action is grey, keys, about, closing."""
 
 from __future__ import annotations
 
@@ -43,16 +43,22 @@ class SecretDialog(Asking):
 class TagsDialog(Asking):
     """The tags of one or many VMs."""
 
-    def __init__(self, parent: QWidget | None, cluster: ClusterConfig, count: int, tags: Sequence[str]) -> None:
+    def __init__(
+        self, parent: QWidget | None, cluster: ClusterConfig, count: int, tags: Sequence[str]
+    ) -> None:
         super().__init__(parent, f"Tags of {units.count_text(count, 'VM')}", cluster)
         self.setMinimumWidth(420)
         self.field = QLineEdit(", ".join(tags))
         self.field.setMaxLength(1000)
         self.field.setAccessibleName("Tags, separated by commas")
-        self.body.addWidget(text_label("Words to find and group VMs by, separated by commas.", "dim", wrap=True))
+        self.body.addWidget(
+            text_label("Words to find and group VMs by, separated by commas.", "dim", wrap=True)
+        )
         self.body.addWidget(self.field)
         if count > 1:
-            self.body.addWidget(text_label(f"All {count} VMs have these tags afterwards, and no others.", wrap=True))
+            self.body.addWidget(
+                text_label(f"All {count} VMs have these tags afterwards, and no others.", wrap=True)
+            )
         self.add_buttons()
         self.button("Cancel", self.reject)
         self.button(f"Set the tags of {count}", self.accept, style="primary", default=True)
@@ -68,7 +74,9 @@ class TagsDialog(Asking):
 class PeerLoginDialog(Asking):
     """A node cannot log in to another: the commands that repair it, and the way around."""
 
-    def __init__(self, parent: QWidget | None, cluster: ClusterConfig, reasons: Sequence[Reason], count: int) -> None:
+    def __init__(
+        self, parent: QWidget | None, cluster: ClusterConfig, reasons: Sequence[Reason], count: int
+    ) -> None:
         first = reasons[0]
         title = f"{first.field('source')} cannot log in to {first.field('target')}"
         super().__init__(parent, title, cluster)
@@ -85,7 +93,9 @@ class PeerLoginDialog(Asking):
         self.commands.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.body.addWidget(self.commands, 1)
         self.add_buttons()
-        self.button("Copy the commands", lambda: QApplication.clipboard().setText(self.commands.toPlainText()))
+        self.button(
+            "Copy the commands", lambda: QApplication.clipboard().setText(self.commands.toPlainText())
+        )
         self.button("Close", self.reject, default=True)
         self.button("Move through this computer", self.accept, style="primary")
 
@@ -93,7 +103,9 @@ class PeerLoginDialog(Asking):
 class WhyGreyDialog(Asking):
     """Why actions do not apply to what is selected."""
 
-    def __init__(self, parent: QWidget | None, look: Look, lines: Iterable[tuple[str, str, list[str]]]) -> None:
+    def __init__(
+        self, parent: QWidget | None, look: Look, lines: Iterable[tuple[str, str, list[str]]]
+    ) -> None:
         super().__init__(parent, "Why is this grey?")
         self.resize(640, 420)
         self.table = PlainTable(("Action", "Applies to", "Why not to the others"), look, name="Why not")

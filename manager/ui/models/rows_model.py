@@ -1,7 +1,7 @@
 """The one table model: any kind of object over its `FieldSpec`s, sorted and filtered by itself.
 
-Design "e" of the performance study: plain lists of slotted rows, cached texts and sort keys, one model reset per
-re-order. A proxy model over Python rows is 25 to 100 times slower at 8,000 rows.
+Design "e" of the performance study: plain lists of slotted rows, cached texts and sort keys, one model reset
+per re-order. A proxy model over Python rows is 25 to 100 times slower at 8,000 rows.
 """
 
 from __future__ import annotations
@@ -390,9 +390,7 @@ class RowsModel(QAbstractTableModel):
                 start = i
 
     def _tell(self, first: int, last: int) -> None:
-        self.dataChanged.emit(
-            self.createIndex(first, 0), self.createIndex(last, len(self.fields) - 1)
-        )
+        self.dataChanged.emit(self.createIndex(first, 0), self.createIndex(last, len(self.fields) - 1))
 
     def _on_screen(self) -> tuple[int, int]:
         end = len(self._vis) - 1
@@ -473,9 +471,7 @@ class RowsModel(QAbstractTableModel):
         return all(word in (row.hay or self._hay(row)) for word in self._words)
 
     def _hay(self, row: Row) -> str:
-        texts = [
-            self.text(row, column) for column, spec in enumerate(self.fields) if spec.searchable
-        ]
+        texts = [self.text(row, column) for column, spec in enumerate(self.fields) if spec.searchable]
         row.hay = "\n".join(texts).lower() or "\n"
         return row.hay
 

@@ -79,6 +79,7 @@ class ActionLine(QAbstractButton):
         painter.drawText(area, int(Qt.AlignmentFlag.AlignLeft | middle), cut)
         painter.setPen(t.dim if enabled else t.faint)
         painter.drawText(QRect(area), int(Qt.AlignmentFlag.AlignRight | middle), self._count)
+        painter.end()
 
 
 class ActionsPane(QScrollArea):

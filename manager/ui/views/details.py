@@ -436,7 +436,9 @@ class Details(QWidget):
             self._show_title(units.count_text(len(found), "node") + " selected")
             self._facts.hide()
             self._blocked.hide()
-            self._show_notes([f"{n.id}: {n.status.value}, {n.vms_running} of {n.vms_total} VMs running" for n in found])
+            self._show_notes(
+                [f"{n.id}: {n.status.value}, {n.vms_running} of {n.vms_total} VMs running" for n in found]
+            )
             return
         self._show_title(many_title(found, self._hidden))
         memory = sum(vm.config.memory_mib for vm in found if vm.config)

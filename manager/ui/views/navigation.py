@@ -60,9 +60,9 @@ class NavigationDelegate(QStyledItemDelegate):
     ) -> None:
         """Band, shape, name, count."""
         t = self._look.tokens
-        area = QRect(option.rect)  # type: ignore[attr-defined]
-        selected = bool(option.state & QStyle.StateFlag.State_Selected)  # type: ignore[attr-defined]
-        hover = bool(option.state & QStyle.StateFlag.State_MouseOver)  # type: ignore[attr-defined]
+        area = QRect(option.rect)
+        selected = bool(option.state & QStyle.StateFlag.State_Selected)
+        hover = bool(option.state & QStyle.StateFlag.State_MouseOver)
         if selected or hover:
             painter.fillRect(area, t.selection if selected else t.hover)
         painter.save()

@@ -203,7 +203,9 @@ class Overview(QScrollArea):
         self._stale = False
         view, tally, t = self._runtime.view, self._tally, self._look.tokens
         ratio = self.devicePixelRatioF()
-        self._state.heading.setText(f"{units.count_text(len(view.vms), 'role')} on {units.count_text(len(view.nodes), 'node')}")
+        self._state.heading.setText(
+            f"{units.count_text(len(view.vms), 'role')} on {units.count_text(len(view.nodes), 'node')}"
+        )
         for status, (shape, button) in self._numbers.items():
             count = tally.statuses[status]
             token = VM_TOKENS[status]
@@ -221,7 +223,8 @@ class Overview(QScrollArea):
             if place < len(running):
                 operation = running[-1 - place]
                 label.set_text(
-                    f"{operation_title(operation)}, asked by {operation.author} at {units.time_text(operation.created_s)}"
+                    f"{operation_title(operation)}, asked by {operation.author}"
+                    f" at {units.time_text(operation.created_s)}"
                 )
             else:
                 label.set_text("No work is under way." if place == 0 else "")
@@ -231,12 +234,18 @@ class Overview(QScrollArea):
             line.setVisible(place < len(problems))
             if place < len(problems):
                 problem = problems[place]
-                where = f"{problem.node}: " if problem.node and problem.node not in problem.reason.text else ""
-                affected = f"  ({units.count_text(len(problem.vms), 'VM')} affected)" if len(problem.vms) > 1 else ""
+                where = (
+                    f"{problem.node}: " if problem.node and problem.node not in problem.reason.text else ""
+                )
+                affected = (
+                    f"  ({units.count_text(len(problem.vms), 'VM')} affected)" if len(problem.vms) > 1 else ""
+                )
                 vm = view.vms.get(problem.vms[0]) if problem.key.startswith("vm:") and problem.vms else None
                 where = f"{vm.name} on {problem.node}: " if vm else where
                 line.setText(f"{where}{problem.reason.text}{affected}")
-        self._problems.heading.setText(f"Needs attention   {len(problems)}" if problems else "Needs attention")
+        self._problems.heading.setText(
+            f"Needs attention   {len(problems)}" if problems else "Needs attention"
+        )
         self._no_problem.setVisible(not problems)
         for name, line_of in self._node_lines.items():
             node = view.nodes.get(name)  # type: ignore[call-overload]

@@ -54,7 +54,9 @@ def text_label(text: str = "", style: str = "", *, wrap: bool = False, copyable:
     return label
 
 
-def flat_button(text: str, *, menu: QMenu | None = None, on_click: Callable[[], object] | None = None) -> QToolButton:
+def flat_button(
+    text: str, *, menu: QMenu | None = None, on_click: Callable[[], object] | None = None
+) -> QToolButton:
     """A button without a box, as in the strips above lists."""
     button = QToolButton()
     button.setObjectName("flat")
@@ -103,6 +105,7 @@ class ElidedLabel(QLabel):
         painter.setPen(self.palette().color(self.foregroundRole()))
         cut = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideMiddle, self.width())
         painter.drawText(self.rect(), int(self.alignment() | Qt.AlignmentFlag.AlignVCenter), cut)
+        painter.end()
 
 
 class FactsGrid(QWidget):
@@ -111,7 +114,8 @@ class FactsGrid(QWidget):
     def __init__(self, columns: int = 2) -> None:
         super().__init__()
         self._columns = columns
-        self._labels: list[tuple[QLabel, QLabel]] = []
+        self._labels: list[tuple[QLabel, ElidedLabel]] = []
+        self._deep = 0
         self._layout = QGridLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setHorizontalSpacing(12)
@@ -123,20 +127,21 @@ class FactsGrid(QWidget):
     def show_facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Show these pairs, downwards in each column."""
         while len(self._labels) < len(facts):
-            name, value = text_label(style="dim"), ElidedLabel()
-            value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            self._labels.append((name, value))
-        deep = -(-len(facts) // self._columns)
+            self._labels.append((text_label(style="dim"), ElidedLabel()))
+        deep = max(1, -(-len(facts) // self._columns))
+        if deep != self._deep:
+            self._deep = deep
+            for place, (name, value) in enumerate(self._labels):
+                column, row = divmod(place, deep)
+                for widget, at in ((name, column * 2), (value, column * 2 + 1)):
+                    self._layout.removeWidget(widget)
+                    self._layout.addWidget(widget, row, at)
         for place, (name, value) in enumerate(self._labels):
             shown = place < len(facts)
             name.setVisible(shown)
             value.setVisible(shown)
             if not shown:
                 continue
-            column, row = divmod(place, max(1, deep))
-            if self._layout.indexOf(name) < 0 or self._layout.itemAtPosition(row, column * 2) is None:
-                self._layout.addWidget(name, row, column * 2)
-                self._layout.addWidget(value, row, column * 2 + 1)
             title, text = facts[place]
             if name.text() != title:
                 name.setText(title)
@@ -230,9 +235,7 @@ class EmptyState(QWidget):
         self.button.clicked.connect(self._clicked)
         self.hide()
 
-    def say(
-        self, title: str, body: str, button: str = "", act: Callable[[], object] | None = None
-    ) -> None:
+    def say(self, title: str, body: str, button: str = "", act: Callable[[], object] | None = None) -> None:
         """Show this."""
         self.title.setText(title)
         self.body.setText(body)
@@ -330,3 +333,4 @@ class FlatBar(QWidget):
         top = (self.height() - px) // 2
         painter.fillRect(QRect(0, top, self.width(), px), t.track)
         painter.fillRect(QRect(0, top, round(self.width() * self._share), px), t.colour(self._token))
+        painter.end()

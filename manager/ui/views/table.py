@@ -221,7 +221,8 @@ class RowsTable(QTableView):
         self.selection_settled.emit()
 
     def _note_ranges(self) -> None:
-        found = sorted((r.top(), r.bottom()) for r in self.selectionModel().selection())
+        selection = self.selectionModel().selection()
+        found = sorted((r.top(), r.bottom()) for r in selection.toList())
         merged: list[tuple[int, int]] = []
         for first, last in found:
             if merged and first <= merged[-1][1] + 1:
@@ -241,9 +242,7 @@ class RowsTable(QTableView):
         start = 0
         for i in range(1, len(places) + 1):
             if i == len(places) or places[i] != places[i - 1] + 1:
-                selection.select(
-                    model.index(places[start], 0), model.index(places[i - 1], last_column)
-                )
+                selection.select(model.index(places[start], 0), model.index(places[i - 1], last_column))
                 start = i
         self.selectionModel().select(selection, _SELECT)
 
@@ -263,14 +262,12 @@ class RowsTable(QTableView):
         if before:
             self._select(before)
         if current is not None and (place := model.position(current)) >= 0:
-            self.selectionModel().setCurrentIndex(
-                model.index(place, self._first_column()), _NO_UPDATE
-            )
+            self.selectionModel().setCurrentIndex(model.index(place, self._first_column()), _NO_UPDATE)
         if anchor is not None and (place := model.position(anchor)) >= 0:
             bar = self.verticalScrollBar()
             at_top = bar.value() == 0 and offset == 0 and place * self.row_height < self.row_height
             if not at_top:
-                self.updateGeometries()
+                self.doItemsLayout()
                 bar.setValue(place * self.row_height - offset)
         self._carry = None
         self._note_ranges()
@@ -429,9 +426,7 @@ class RowsTable(QTableView):
             colour = t.colour(tones.bar_token(model.kind, row.item, phase))
             painter.fillRect(bar.adjusted(0, 0, round(width * share) - width, 0), colour)
         painter.setPen(t.text)
-        painter.drawText(
-            cell.right() - PAD - label, cell.top(), label + 1, cell.height(), _RIGHT, text
-        )
+        painter.drawText(cell.right() - PAD - label, cell.top(), label + 1, cell.height(), _RIGHT, text)
 
     # --- pointer and keys ------------------------------------------------------------------------
 
@@ -460,7 +455,9 @@ class RowsTable(QTableView):
         text = self.tool_tip(index.row(), index.column()) if index.isValid() else ""
         if text:
             # Plain text: what hosts say is never read as markup.
-            QToolTip.showText(event.globalPos(), f"<p style='white-space:pre-wrap'>{_escaped(text)}</p>", self)
+            QToolTip.showText(
+                event.globalPos(), f"<p style='white-space:pre-wrap'>{_escaped(text)}</p>", self
+            )
         else:
             QToolTip.hideText()
 
@@ -685,4 +682,3 @@ def _escaped(text: str) -> str:
 
 def _bound(call: Callable[[int, bool], None], column: int) -> Callable[[bool], None]:
     return lambda shown: call(column, shown)
-

@@ -80,6 +80,8 @@ def newest_first(_: ClusterView, operation: Operation) -> tuple[float, str]:
 class WorkPane(QWidget):
     """A table over operations or problems that works only while it is visible."""
 
+    strip: QWidget  # its counts and buttons, shown beside the tabs
+
     def __init__(
         self,
         runtime: Runtime,
@@ -312,7 +314,8 @@ class OperationsPane(WorkPane):
     def _chose(self) -> None:
         ids = self.table.selected_ids
         self._chosen = ids[0] if ids else ""
-        self.children_model.set_scope(lambda o, chosen=self._chosen: bool(chosen) and o.parent == chosen)
+        chosen = self._chosen
+        self.children_model.set_scope(lambda o: bool(chosen) and o.parent == chosen)
         self._tell()
 
     def _children(self) -> list[Operation]:
@@ -332,7 +335,9 @@ class OperationsPane(WorkPane):
         chosen = self.children_table.selected_ids
         text = ""
         if batch is not None:
-            text = f"{operation_title(batch)}\nAsked by {batch.author} at {units.time_text(batch.created_s)}. "
+            text = (
+                f"{operation_title(batch)}\nAsked by {batch.author} at {units.time_text(batch.created_s)}. "
+            )
             text += f"{result_text(children)}." if children else ""
         if chosen:
             operation = view.operations.get(OperationId(chosen[0]))
@@ -420,4 +425,3 @@ def _strip(*widgets: QWidget) -> QWidget:
     for widget in widgets:
         layout.addWidget(widget)
     return strip
-

@@ -1,0 +1,321 @@
+"""Clusters for the window's tests: a `ClusterState` fed with events, behind the few methods the window calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from manager.core import events as ev
+from manager.core.actions import Plan
+from manager.core.changes import ChangeSet
+from manager.core.cluster import ClusterState
+from manager.core.effects import Effect
+from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
+from manager.core.model import (
+    AgentState,
+    ClusterConfig,
+    Disk,
+    Interface,
+    NodeConfig,
+    NodeFacts,
+    Priority,
+    StatusCause,
+    Tier,
+    VmConfig,
+    VmSettings,
+    VmStatus,
+)
+from manager.core.operations import Operation
+from manager.services.workspace import Adapters, Workspace
+
+NOW_S = 1_790_000_000.0
+FEATURES = frozenset({"live migration", "node-to-node migration", "job figures", "load figures"})
+
+
+def vm_id(number: int) -> VmId:
+    """The id of the VM of that number."""
+    return VmId(f"00000000-0000-4000-8000-{number:012}")
+
+
+def vm_config(number: int, **changes: Any) -> VmConfig:
+    """A definition that can be moved."""
+    values: dict[str, Any] = {
+        "memory_mib": 2048,
+        "vcpus": 2,
+        "disks": (Disk(target="vda", source=f"/srv/vms/{number}.qcow2", format="qcow2", cache="none"),),
+        "interfaces": (Interface(mac=f"52:54:00:00:00:{number % 256:02x}", kind="bridge", source="br0"),),
+        "agent": AgentState.CONNECTED,
+        "settings": VmSettings(priority=(Priority.MEDIUM, Priority.HIGH, Priority.LOW)[number % 3]),
+        "digest": "read",
+    }
+    return VmConfig(**(values | changes))
+
+
+class FakeClock:
+    """Time that the test sets."""
+
+    def __init__(self) -> None:
+        self.at_s = NOW_S
+
+    def now_s(self) -> float:
+        """Wall clock."""
+        return self.at_s
+
+    def monotonic_s(self) -> float:
+        """The same."""
+        return self.at_s
+
+
+class FakeSampler:
+    """Remembers who wants loads."""
+
+    def __init__(self) -> None:
+        self.wanted: set[str] = set()
+
+    def want_loads(self, who: str, wanted: bool) -> None:
+        """As the sampler's."""
+        (self.wanted.add if wanted else self.wanted.discard)(who)
+
+
+class FakeRuntime:
+    """A real `ClusterState`; effects are kept for the test to answer, nothing reaches a host."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self.state = ClusterState(config)
+        self.clock = FakeClock()
+        self.sampler = FakeSampler()
+        self.author = "adm@here"
+        self.effects: list[Effect] = []
+        self.read: list[NodeId | None] = []
+        self.closed = False
+        self._listeners: list[Callable[[ChangeSet], None]] = []
+        self._count = 0
+
+    @property
+    def id(self) -> ClusterId:
+        """The cluster's name."""
+        return self.state.id
+
+    @property
+    def view(self) -> ClusterState:
+        """The state."""
+        return self.state
+
+    def dispatch(self, event: ev.Event) -> None:
+        """One event, told to listeners."""
+        outcome = self.state.handle(event)
+        self.effects += outcome.effects
+        if outcome.changes:
+            for listener in tuple(self._listeners):
+                listener(outcome.changes)
+
+    def subscribe(self, listener: Callable[[ChangeSet], None]) -> Callable[[], None]:
+        """As the runtime's."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def request(self, plan: Plan[Any]) -> tuple[OperationId, ...]:
+        """As the runtime's."""
+        self._count += 1
+        batch = OperationId(f"batch-{self._count:03}")
+        event = plan.spec.request(
+            plan,
+            author=self.author,
+            at_s=self.clock.now_s(),
+            trace=TraceId(batch),
+            operation=batch,
+            view=self.state,
+        )
+        self.dispatch(event)
+        return event.operations if isinstance(event, ev.CancelRequested) else (batch,)
+
+    def cancel(self, operations: tuple[OperationId, ...]) -> None:
+        """As the runtime's."""
+        self.dispatch(
+            ev.CancelRequested(at_s=self.clock.now_s(), operations=operations, author=self.author)
+        )
+
+    async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
+        """As the runtime's."""
+        done = asyncio.Event()
+
+        def look(_: ChangeSet | None = None) -> None:
+            if all(self.state.operations[o].is_over for o in operations):
+                done.set()
+
+        stop = self.subscribe(look)
+        try:
+            look()
+            await done.wait()
+        finally:
+            stop()
+        return tuple(self.state.operations[o] for o in operations)
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def settled(self, timeout_s: float | None = None) -> bool:
+        """At once."""
+        return True
+
+    def read_again(self, node: NodeId | None = None) -> None:
+        """Remember it."""
+        self.read.append(node)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+        self.closed = True
+
+    # --- what happens ------------------------------------------------------------------------
+
+    def change(
+        self, number: int, status: VmStatus, cause: StatusCause = StatusCause.NONE, node: str = ""
+    ) -> None:
+        """A lifecycle event of one VM."""
+        vm = self.state.vms[vm_id(number)]
+        self.clock.at_s += 0.01
+        self.dispatch(
+            ev.VmStateChanged(
+                at_s=self.clock.at_s,
+                node=NodeId(node) if node else vm.owner or NodeId("n1"),
+                vm=vm.id,
+                name=vm.name,
+                status=status,
+                cause=cause,
+            )
+        )
+
+    def answer(self, failure: Any = None) -> None:
+        """Answer every effect on a VM that waits for its answer."""
+        effects, self.effects = self.effects, []
+        for effect in effects:
+            operation = getattr(effect, "operation", None)
+            if operation is not None:
+                self.clock.at_s += 0.01
+                self.dispatch(
+                    ev.EffectEnded(
+                        at_s=self.clock.at_s, operation=operation, attempt=effect.attempt, failure=failure
+                    )
+                )
+
+
+def config_of(nodes: int, **changes: Any) -> ClusterConfig:
+    """A cluster file with that many nodes."""
+    values: dict[str, Any] = {
+        "name": "prod-a",
+        "colour": "#0072b2",
+        "tier": Tier.MANAGED,
+        "shared_paths": ("/srv/vms",),
+        "nodes": tuple(NodeConfig(name=NodeId(f"n{i + 1}"), uri=f"test://n{i + 1}/") for i in range(nodes)),
+    }
+    return ClusterConfig(**(values | changes))
+
+
+def runtime_of(
+    nodes: int = 3,
+    vms: int = 12,
+    *,
+    off: frozenset[int] = frozenset(),
+    configs: dict[int, VmConfig] | None = None,
+    names: Callable[[int], str] = lambda number: f"web-{number}",
+    **changes: Any,
+) -> FakeRuntime:
+    """A cluster with VMs spread over its nodes, all read; VM `i` is on node ``n(i % nodes + 1)``."""
+    runtime = FakeRuntime(config_of(nodes, **changes))
+    at = runtime.clock.at_s
+    for place in range(nodes):
+        node = NodeId(f"n{place + 1}")
+        runtime.dispatch(ev.NodeConnecting(at_s=at, node=node))
+        facts = NodeFacts(
+            hostname=node,
+            host_uuid=f"host-{place}",
+            cpus=32,
+            memory_mib=max(65536, vms // max(nodes, 1) * 4096),
+            features=FEATURES,
+        )
+        runtime.dispatch(ev.NodeConnected(at_s=at, node=node, facts=facts))
+        mine = [n for n in range(vms) if n % nodes == place]
+        seen = tuple(
+            ev.SeenVm(
+                vm=vm_id(n),
+                name=names(n),
+                status=VmStatus.OFF if n in off else VmStatus.RUNNING,
+                incarnation=None if n in off else n + 1,
+            )
+            for n in mine
+        )
+        runtime.dispatch(ev.NodeInventoryRead(at_s=at, node=node, started_s=at, vms=seen))
+        for n in mine:
+            config = (configs or {}).get(n) or vm_config(n)
+            runtime.dispatch(ev.VmConfigRead(at_s=at, node=node, vm=vm_id(n), config=config))
+    runtime.effects.clear()
+    return runtime
+
+
+class MemoryViews:
+    """`ViewStore` in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes | None:
+        """The stored bytes."""
+        return self.kept.get(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store."""
+        self.kept[name] = data
+
+
+class MemorySecrets:
+    """`SecretStore` of a computer with a key ring."""
+
+    is_persistent = True
+
+    def get(self, entry: str, user: str) -> str | None:
+        """None."""
+        return None
+
+
+class NoFiles:
+    """`ClusterFiles` of a new user."""
+
+    def __init__(self) -> None:
+        self.added: list[ClusterConfig] = []
+
+    def configured(self) -> tuple[Any, ...]:
+        """None yet."""
+        return ()
+
+    def add(self, config: ClusterConfig) -> Path:
+        """Keep it."""
+        self.added.append(config)
+        return Path(f"{config.name}.toml")
+
+    def load(self, name: str) -> ClusterConfig:
+        """The last one."""
+        return self.added[-1]
+
+    def find(self, name: str) -> Path:
+        """Its file."""
+        return Path(f"{name}.toml")
+
+    def remember(self, paths: Any) -> None:
+        """Not kept."""
+
+
+def workspace_of(runtimes: list[FakeRuntime], views: MemoryViews | None = None) -> Workspace:
+    """A workspace that opens these, by the name of their configuration."""
+    by_name = {runtime.id: runtime for runtime in runtimes}
+    adapters = Adapters(
+        files=NoFiles(),  # type: ignore[arg-type]
+        secrets=MemorySecrets(),  # type: ignore[arg-type]
+        views=views or MemoryViews(),
+        runtime=lambda config, ask: by_name[ClusterId(config.name)],  # type: ignore[arg-type,return-value]
+        hypervisor=lambda config, ask: None,  # type: ignore[arg-type,return-value]
+        demo=lambda size: config_of(0),
+        adhoc=lambda uris: config_of(0),
+    )
+    return Workspace(adapters)
