@@ -24,6 +24,10 @@ from manager.core.reasons import Reason
 from manager.core.work import Work
 
 
+_ROOM = frozenset({"status", "holds", "vms_unread"})
+"""Attributes of a node on which it depends whether work that waits can go there."""
+
+
 class ClusterView(Protocol):
     """What everything outside the core may read. Live: it changes between turns, never within one."""
 
@@ -157,6 +161,8 @@ class ClusterState:
         # Rows that changed may be what an operation waited for; ending one may let the next start.
         for key in tuple(turn.changes[Kind.VM].updated) + tuple(turn.changes[Kind.VM].removed):
             self._work.vm_changed(VmId(key), turn)
+        if any(names & _ROOM for names in turn.changes[Kind.NODE].updated.values()):
+            self._work.look()
         self._work.admit(turn)
         if turn.changes:
             self._revision += 1

@@ -697,12 +697,15 @@ class Inventory:
             return
         running: dict[NodeId, int] = {}
         total: dict[NodeId, int] = {}
+        unread: dict[NodeId, int] = {}
         for each, sign in ((before, -1), (row, 1)):
             if each is None or each.owner is None:
                 continue
             node = each.owner
             running[node] = running.get(node, 0) + sign * _runs(each)
             total[node] = total.get(node, 0) + sign
+            measured = each.config is not None or each.status not in COUNTED
+            unread[node] = unread.get(node, 0) + sign * (not measured)
             if each.status in COUNTED and each.config is not None:
                 self._used_mib[node] += sign * planner.need_mib(each.config.memory_mib)
                 self._used_vcpus[node] += sign * each.config.vcpus
@@ -718,6 +721,7 @@ class Inventory:
                 counted,
                 vms_running=counted.vms_running + running[node_id],
                 vms_total=counted.vms_total + change,
+                vms_unread=counted.vms_unread + unread[node_id],
             )
 
     def _set_node(self, turn: Turn, node: Node, **values: Any) -> None:

@@ -354,6 +354,7 @@ class Node:
     last_read_s: float | None = None  # when the last whole inventory read was begun
     vms_running: int = 0
     vms_total: int = 0
+    vms_unread: int = 0  # run here, and their definitions were never read: what they need is not known
 
     @property
     def is_up(self) -> bool:

@@ -30,6 +30,7 @@ class ReasonCode(StrEnum):
     SAVED_NOT_MOVED = "saved-not-moved"
     NODE_UNREACHABLE = "node-unreachable"
     NODE_HELD = "node-held"
+    NODE_BEING_READ = "node-being-read"
     READ_ONLY = "read-only"
     OTHER_AUTHORITY = "other-authority"
     RUNS_TWICE = "runs-twice"
@@ -170,6 +171,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.SAVED_NOT_MOVED: "saved: its memory lies on {node}'s own disk and would be lost",
     ReasonCode.NODE_UNREACHABLE: "node {node} cannot be reached",
     ReasonCode.NODE_HELD: "node {node} is held by {who}: {why}",
+    ReasonCode.NODE_BEING_READ: "what runs on {node} is still being read ({count} to go)",
     ReasonCode.READ_ONLY: "this connection is read-only",
     ReasonCode.OTHER_AUTHORITY: "managed by {authority}: read-only here",
     ReasonCode.RUNS_TWICE: "runs on two nodes at once ({nodes}); only turning one copy off by hand is safe",

@@ -372,9 +372,10 @@ class Work:
     def _firm_target(self, operation: Operation) -> NodeId | None:
         """The node a move goes to, unless it may still be replaced by another and must be."""
         target = operation.target
-        if target is None or operation.target_given or planner.node_takes_work(self.nodes[target]) is None:
+        if target is None or operation.target_given:
             return target
-        return None
+        node = self.nodes[target]
+        return target if _is_being_read(node) or planner.node_takes_work(node) is None else None
 
     def _try_start(
         self, operation: Operation, slots: Slots, unfit: dict[NodeId, int], turn: Turn
@@ -383,7 +384,7 @@ class Work:
         assert operation.vm is not None
         vm = self._inventory.vms.get(operation.vm)
         if vm is None:
-            unread = self._unread(operation) or self._connecting()
+            unread = self._unread(operation) or self._being_read()
             if unread is not None:  # after a restart: not seen is not gone
                 return because(ReasonCode.WAITS_INVENTORY, node=unread)
             self._end(operation, _S.FAILED, because(ReasonCode.VM_VANISHED), turn)
@@ -434,15 +435,17 @@ class Work:
             reason = because(ReasonCode.NOT_RUNNING, status=vm.status.value)
             self._end(operation, _S.FAILED, reason, turn)
             return None
+        if vm.config is None:
+            return because(ReasonCode.DEFINITION_UNREAD)
         planned = operation.target
+        if planned is not None and _is_being_read(self.nodes[planned]):
+            return because(ReasonCode.WAITS_INVENTORY, node=planned)
         if planned is not None and operation.target_given:
             found = planner.verdict(self, vm, self.nodes[planned], chosen=True)
         else:
             found = self._choose_target(vm, planned, slots)
         if not found.fits:
-            unread = None if operation.target_given else self._connecting()
-            if planned is not None and self.nodes[planned].status is NodeStatus.CONNECTING:
-                unread = planned
+            unread = None if operation.target_given else self._being_read()
             if unread is not None:  # after a restart: it may be the one with room
                 return because(ReasonCode.WAITS_INVENTORY, node=unread)
             if found.reason.code in _NO_ROOM and slots.makes_room(
@@ -681,9 +684,9 @@ class Work:
         nodes = (n for n in (operation.source, operation.target) if n is not None)
         return next((n for n in nodes if not self.nodes[n].is_up), None)
 
-    def _connecting(self) -> NodeId | None:
-        """A node whose first connection is still under way."""
-        return next((n.id for n in self.nodes.values() if n.status is NodeStatus.CONNECTING), None)
+    def _being_read(self) -> NodeId | None:
+        """A node of which it is not known yet what runs there."""
+        return next((n.id for n in self.nodes.values() if _is_being_read(n)), None)
 
     def _still_moves(self, operation: Operation) -> bool:
         """The call is gone but the hosts carry the move on: the target's half is still there."""
@@ -900,6 +903,10 @@ class Work:
 def _nodes(operation: Operation) -> Iterable[NodeId]:
     """The nodes that an operation is about: where the VM is, and where it goes."""
     return [n for n in (operation.source, operation.target) if n is not None]
+
+
+def _is_being_read(node: Node) -> bool:
+    return node.status is NodeStatus.CONNECTING or (node.is_up and node.vms_unread > 0)
 
 
 def _reserves(operation: Operation) -> bool:

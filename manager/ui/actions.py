@@ -177,9 +177,12 @@ class Count:
 
     def reasons(self, most: int = 4) -> list[str]:
         """Why it does not apply, the most frequent first, each with its number if there are several."""
-        found = self.denied.most_common(most)
-        lines = [r.text if self.total == 1 else f"{n} × {r.text}" for r, n in found]
-        left = sum(self.denied.values()) - sum(n for _, n in found)
+        texts: Counter[str] = Counter()
+        for reason, number in self.denied.items():
+            texts[reason.text] += number  # reasons may differ in what their text leaves out
+        found = texts.most_common(most)
+        lines = [text if self.total == 1 else f"{n} × {text}" for text, n in found]
+        left = sum(texts.values()) - sum(n for _, n in found)
         return [*lines, f"{left} × other reasons"] if left else lines
 
 

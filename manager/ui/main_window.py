@@ -1017,6 +1017,7 @@ class MainWindow(QMainWindow):
             pane = self._stacks[PANES[self.panes.currentIndex()]].currentWidget()
             table = getattr(pane, "table", None)
             stops.append(table if isinstance(table, QWidget) else self.panes)
+        stops = [stop for stop in stops if stop.isVisible()]
         focus = QApplication.focusWidget()
         at = -1
         for place, stop in enumerate(stops):

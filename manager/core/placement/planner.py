@@ -80,6 +80,8 @@ def node_takes_work(node: Node) -> Reason | None:
     if node.holds:
         hold = node.holds[0]
         return because(ReasonCode.NODE_HELD, node=node.id, who=hold.who, why=hold.why)
+    if node.vms_unread:
+        return because(ReasonCode.NODE_BEING_READ, node=node.id, count=node.vms_unread)
     return None
 
 

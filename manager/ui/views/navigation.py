@@ -147,10 +147,10 @@ class Navigation(QTreeWidget):
 
     def remove_cluster(self, cluster: ClusterId) -> None:
         """Take a cluster away."""
-        for place in [p for p in self._items if p.cluster == cluster]:
-            item = self._items.pop(place)
-            if item.parent() is None:
-                self.takeTopLevelItem(self.indexOfTopLevelItem(item))
+        root = self._items.get(Place(cluster, "overview"))
+        self._items = {place: item for place, item in self._items.items() if place.cluster != cluster}
+        if root is not None:
+            self.takeTopLevelItem(self.indexOfTopLevelItem(root))
 
     def go(self, place: Place) -> bool:
         """Select a place's item; False if there is none."""
