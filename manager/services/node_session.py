@@ -67,6 +67,7 @@ class NodeSession:
         self._lost: Failure | None = None
         self._connected = False
         self._due: dict[VmId, None] = {}
+        self._listed = asyncio.Event()
         self._settled = asyncio.Event()
 
     @property
@@ -74,9 +75,17 @@ class NodeSession:
         """The node's name."""
         return self._config.name
 
+    async def listed(self) -> None:
+        """Return once the inventory was read, or the first attempt failed; definitions may follow."""
+        await self._listed.wait()
+
     async def settled(self) -> None:
         """Return once the first attempt has ended: all was read, or it failed."""
         await self._settled.wait()
+
+    def _over(self) -> None:
+        self._listed.set()
+        self._settled.set()
 
     def read_again(self) -> None:
         """Read the inventory soon."""
@@ -121,7 +130,7 @@ class NodeSession:
             self._dispatch(
                 NodeLost(at_s=now_s, node=self.node, failure=failure, retry_at_s=now_s + pause_s)
             )
-            self._settled.set()
+            self._over()
             await self._pause(pause_s)
 
     async def _failed(self, failure: Failure, pause_s: float) -> float:
@@ -138,7 +147,7 @@ class NodeSession:
                 retry_at_s=None if final else now_s + wait_s,
             )
         )
-        self._settled.set()
+        self._over()
         if final:
             self._again.clear()
             await self._again.wait()
@@ -169,6 +178,7 @@ class NodeSession:
                 if self._read_due:
                     self._read_due = False
                     self._dispatch(await self._hypervisor.read_inventory(self.node))
+                    self._listed.set()
                     for vm in self._unread(self.node):
                         if vm not in unreadable:
                             self._due.setdefault(vm)
@@ -185,7 +195,7 @@ class NodeSession:
                 if error.failure.code in _GONE:
                     return error.failure
                 log.warning("%s: inventory not read: %s", self.node, error)
-                self._settled.set()
+                self._over()
                 await self._clock.sleep(FIRST_RETRY_S)
 
     async def _read_vm(self, vm: VmId, unreadable: set[VmId]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from manager.core.actions import Plan
@@ -129,9 +129,17 @@ class Runtime:
         if left:
             self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
 
+    async def listed(self, timeout_s: float | None = None) -> bool:
+        """Wait until every node's VMs are known or it failed once; False if the time ran out first."""
+        return await self._all([s.listed() for s in self._sessions.values()], timeout_s)
+
     async def settled(self, timeout_s: float | None = None) -> bool:
-        """Wait until every node was read or failed once; False if the time ran out first."""
-        waits = [asyncio.ensure_future(s.settled()) for s in self._sessions.values()]
+        """As `listed`, and every definition was read."""
+        return await self._all([s.settled() for s in self._sessions.values()], timeout_s)
+
+    @staticmethod
+    async def _all(waiting: list[Coroutine[Any, Any, None]], timeout_s: float | None) -> bool:
+        waits = [asyncio.ensure_future(each) for each in waiting]
         if not waits:
             return True
         _, late = await asyncio.wait(waits, timeout=timeout_s)

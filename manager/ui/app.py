@@ -116,9 +116,12 @@ def _go_to_page(window: MainWindow, page: str | None) -> None:
 
 async def _settled(workspace: Workspace, event_log: EventLog | None) -> None:
     """Once all is read: take what lives for the whole run out of the garbage collector's rounds."""
-    await asyncio.gather(*(runtime.settled(60.0) for runtime in workspace.runtimes.values()))
+    runtimes = tuple(workspace.runtimes.values())
+    await asyncio.gather(*(runtime.listed(60.0) for runtime in runtimes))
+    _record(event_log, "RowsShown", vms=sum(len(r.view.vms) for r in runtimes))
+    await asyncio.gather(*(runtime.settled(600.0) for runtime in runtimes))
+    _record(event_log, "Settled", vms=sum(len(r.view.vms) for r in runtimes))
     gc.freeze()
-    _record(event_log, "RowsShown", vms=sum(len(r.view.vms) for r in workspace.runtimes.values()))
 
 
 def _record(event_log: EventLog | None, event: str, **fields: int) -> None:

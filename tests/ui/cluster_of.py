@@ -133,9 +133,7 @@ class FakeRuntime:
 
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
         """As the runtime's."""
-        self.dispatch(
-            ev.CancelRequested(at_s=self.clock.now_s(), operations=operations, author=self.author)
-        )
+        self.dispatch(ev.CancelRequested(at_s=self.clock.now_s(), operations=operations, author=self.author))
 
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """As the runtime's."""

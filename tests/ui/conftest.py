@@ -13,6 +13,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import pytest
 import pytest_asyncio
+from PySide6.QtCore import QEvent
 from PySide6.QtWidgets import QApplication
 
 from manager.core.ids import VmId
@@ -124,6 +125,7 @@ async def open_desk(qapp: QApplication) -> AsyncIterator[OpenDesk]:
         await desk.tasks.close(0.2)
         await desk.window.workspace.shutdown()
         desk.window.deleteLater()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     for _ in range(3):
         QApplication.processEvents()
         await asyncio.sleep(0)

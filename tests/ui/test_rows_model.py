@@ -21,7 +21,9 @@ from tests.ui.cluster_of import FakeRuntime, MemoryViews, runtime_of, vm_id
 class Shown:
     """A table over a cluster that takes every change at once."""
 
-    def __init__(self, runtime: FakeRuntime, look: Look, qtbot: QtBot, views: MemoryViews | None = None) -> None:
+    def __init__(
+        self, runtime: FakeRuntime, look: Look, qtbot: QtBot, views: MemoryViews | None = None
+    ) -> None:
         self.runtime = runtime
         self.model = RowsModel(Kind.VM, runtime.view)
         self.table = RowsTable(

@@ -99,7 +99,9 @@ async def test_a_harmless_action_starts_unasked_and_ends_with_a_result(open_desk
     assert dialog_of(desk, ConfirmDialog) is None
 
 
-async def test_a_destructive_action_asks_once_with_counts_and_the_focus_on_cancel(open_desk: OpenDesk) -> None:
+async def test_a_destructive_action_asks_once_with_counts_and_the_focus_on_cancel(
+    open_desk: OpenDesk,
+) -> None:
     desk = await open_desk(runtime_of(3, 12, off=frozenset({0, 1})))
     desk.select(0, 1, 2, 3, 4)
     desk.press("vm.turn_off")
@@ -226,7 +228,9 @@ async def test_a_failure_is_told_in_order_with_its_story(open_desk: OpenDesk) ->
     desk.select(0)
     desk.press("vm.start")
     await until(lambda: desk.runtime.effects)
-    desk.runtime.answer(Failure(code=FailureCode.STORAGE, text="cannot open disk", detail="error 38, domain 18"))
+    desk.runtime.answer(
+        Failure(code=FailureCode.STORAGE, text="cannot open disk", detail="error 38, domain 18")
+    )
     batch = next(o for o in desk.runtime.view.operations.values() if o.vm is None)
     child = next(o for o in desk.runtime.view.operations.values() if o.vm)
     if not child.is_over:  # it is judged by a look at the node, not by the answer alone
@@ -400,7 +404,9 @@ async def test_copy_as_command(open_desk: OpenDesk) -> None:
     assert lines[1] == "muster --cluster prod-a vm show 'my vm 1'"
 
 
-async def test_export_writes_what_is_shown_and_says_when_it_cannot(open_desk: OpenDesk, tmp_path: Path) -> None:
+async def test_export_writes_what_is_shown_and_says_when_it_cannot(
+    open_desk: OpenDesk, tmp_path: Path
+) -> None:
     desk = await open_desk()
     desk.window.export_to(tmp_path / "vms.csv")
     assert len((tmp_path / "vms.csv").read_text().splitlines()) == 13
