@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -79,7 +79,7 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
 
 
 _demo_worlds: dict[str, SimWorld] = {}
-"""The simulated hosts of this process; a cluster that is closed and opened again finds them as it left them."""
+"""The simulated hosts of this process: a cluster that is opened again finds them as it left them."""
 
 
 def _demo_config(size: str) -> ClusterConfig:
@@ -155,6 +155,18 @@ def _is_free(lock: OwnershipLock) -> bool:
     return free
 
 
+def _load_adapters(configs: Iterable[ClusterConfig]) -> None:
+    """Import what opening these clusters needs while there is no window that would stand still for it."""
+    for tier in {config.tier for config in configs}:
+        if tier is Tier.DEMO:
+            import manager.backends.sim.hypervisor
+            import manager.services.memory_journal
+        else:
+            import manager.backends.libvirt.backend
+    import manager.store.journal
+    import manager.store.lock  # noqa: F401
+
+
 def run_window(
     built: Adapters,
     clusters: Sequence[tuple[ClusterConfig, Path | None]],
@@ -164,6 +176,7 @@ def run_window(
     from manager.ui.app import run
     from manager.ui.options import GuiOptions
 
+    _load_adapters(config for config, _ in clusters)
     chosen = GuiOptions(
         page=options.page, theme=options.theme, size=options.size, screenshot=options.screenshot
     )

@@ -253,8 +253,7 @@ class Work:
     async def _hand_over(self, *, waiting: bool) -> None:
         """Stay until the hosts have what was begun, so that it goes on when this process is gone.
 
-        `waiting`: also until everything that waits for its turn was begun; nobody else would begin it.
-        Where another process owns the operations, it has them as soon as it says so.
+        `waiting`: also until everything that waits for its turn was begun; nobody else may be there to begin it.
         """
         if not self.session.outlives_us:
             return
@@ -263,10 +262,8 @@ class Work:
         told = False
         while True:
             operations = list(self._operations().values())
-            if self.session.runtime.engine.is_owner:
-                begun = all(self._is_handed_over(o, waiting=waiting) for o in operations)
-            else:
-                begun = bool(operations)
+            # None of them: another process owns the operations, and has not yet said that it has these.
+            begun = bool(operations) and all(self._is_handed_over(o, waiting=waiting) for o in operations)
             if begun or (not waiting and loop.time() > deadline_s):
                 return
             queued = sum(o.state is OperationState.WAITING for o in operations)

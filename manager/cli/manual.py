@@ -45,8 +45,7 @@ A command waits to the end. `--wait SECONDS` bounds that: what is still under wa
 the journal; the next Muster that works on the cluster within 10 min goes on with them, and `muster vm
 cancel` drops them. `--no-wait` ends as soon as the hosts have begun everything: VMs that have to wait for
 their turn keep the command until they were begun, for nobody else would begin them, and it says so. If a
-window or another command of the same user works on the cluster, that one carries the request out, and
-neither option keeps anybody waiting.
+window or another command of the same user works on the cluster, it carries the request out and shows it too.
 
 `--what-if` shows the plan and does nothing.
 """

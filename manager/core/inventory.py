@@ -40,9 +40,9 @@ NOTICED_S = 15.0
 
 _COMMITTED = frozenset({"committed"})
 _RANK = {
-    VmStatus.RUNNING: 4,
-    VmStatus.PAUSED: 3,
-    VmStatus.SAVED: 2,
+    VmStatus.RUNNING: 5,
+    VmStatus.PAUSED: 4,  # 2: only prepared for a move
+    VmStatus.SAVED: 3,
     VmStatus.CRASHED: 1,
     VmStatus.OFF: 1,
     VmStatus.UNKNOWN: 0,

@@ -150,6 +150,8 @@ class Engine:
         """Give the ownership up; a client takes over."""
         if self._server is not None:
             self._server.close()
+        if self.is_owner:
+            self._tell_clients()  # what ended just now is not in the journal that one of them reads next
         for writer in (*self._clients, *([self._owner] if self._owner else ())):
             writer.close()
         self._clients.clear()
@@ -265,6 +267,9 @@ class Engine:
     async def _report_soon(self) -> None:
         await asyncio.sleep(REPORT_INTERVAL_S)
         self._reporting = False
+        self._tell_clients()
+
+    def _tell_clients(self) -> None:
         keys, self._changed = self._changed, set()
         data = _frame(self._report(keys))
         for writer in tuple(self._clients):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
@@ -54,12 +54,14 @@ class NodeSession:
         hypervisor: Hypervisor,
         clock: Clock,
         dispatch: Callable[[Event], None],
+        dispatch_in_turn: Callable[[Event], Awaitable[None]],
         unread: Callable[[NodeId], Iterable[VmId]],
     ) -> None:
         self._config = config
         self._hypervisor = hypervisor
         self._clock = clock
         self._dispatch = dispatch
+        self._dispatch_in_turn = dispatch_in_turn
         self._unread = unread
         self._wake = asyncio.Event()
         self._again = asyncio.Event()  # the user wants a new try now
@@ -177,7 +179,8 @@ class NodeSession:
             try:
                 if self._read_due:
                     self._read_due = False
-                    self._dispatch(await self._hypervisor.read_inventory(self.node))
+                    read = await self._hypervisor.read_inventory(self.node)
+                    await self._dispatch_in_turn(read)
                     self._listed.set()
                     for vm in self._unread(self.node):
                         if vm not in unreadable:

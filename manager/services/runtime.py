@@ -61,12 +61,14 @@ class Runtime:
         self._listeners: list[Listener] = []
         self._commits: asyncio.Queue[Outcome] = asyncio.Queue()
         self._uncommitted = 0
+        self._turnstile = asyncio.Lock()
         self._sessions = {
             node.name: NodeSession(
                 config=node,
                 hypervisor=hypervisor,
                 clock=clock,
                 dispatch=self.dispatch,
+                dispatch_in_turn=self._dispatch_in_turn,
                 unread=self._state.unread,
             )
             for node in config.nodes
@@ -91,6 +93,7 @@ class Runtime:
             clock=clock,
             state=self._state,
             dispatch=self.dispatch,
+            dispatch_in_turn=self._dispatch_in_turn,
             tasks=self._tasks,
         )
 
@@ -184,6 +187,15 @@ class Runtime:
             self.engine.changed(outcome.changes)
             for listener in tuple(self._listeners):
                 listener(outcome.changes)
+
+    async def _dispatch_in_turn(self, event: Event) -> None:
+        """Take in an event about a whole node; between two of them the loop does other things.
+
+        All nodes may answer at the same moment: one after the other they would be one long gap for a window.
+        """
+        async with self._turnstile:
+            self.dispatch(event)
+            await asyncio.sleep(0)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every change set, until the returned function is called."""

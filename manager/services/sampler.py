@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from manager.core.cluster import ClusterState
@@ -31,12 +31,14 @@ class Sampler:
         clock: Clock,
         state: ClusterState,
         dispatch: Callable[[Event], None],
+        dispatch_in_turn: Callable[[Event], Awaitable[None]],
         tasks: Tasks,
     ) -> None:
         self._hypervisor = hypervisor
         self._clock = clock
         self._state = state
         self._dispatch = dispatch
+        self._dispatch_in_turn = dispatch_in_turn
         self._tasks = tasks
         self._wanted: set[str] = set()
         self._wake = asyncio.Event()
@@ -109,4 +111,4 @@ class Sampler:
             )
 
     async def _load(self, node: NodeId) -> None:
-        self._dispatch(await self._hypervisor.sample(node))
+        await self._dispatch_in_turn(await self._hypervisor.sample(node))

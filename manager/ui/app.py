@@ -79,11 +79,7 @@ async def _main(
         window.resize(QSize(*options.size))
     closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     window.closed.connect(partial(_resolve, closed))
-    window.show()
-    await asyncio.sleep(0)  # the first picture
-    window.start()
-    heartbeat.start()
-    QTimer.singleShot(0, lambda: _record(event_log, "WindowShown"))
+    gc.disable()  # a round over all that is being read would stand still for longer than any of it
     try:
         for config, source in open_clusters:
             try:
@@ -91,12 +87,18 @@ async def _main(
             except UserError as error:
                 window.note(str(error), (), "error")
         _go_to_page(window, options.page)
+        window.show()
+        await asyncio.sleep(0)  # the first picture
+        window.start()
+        heartbeat.start()
+        QTimer.singleShot(0, lambda: _record(event_log, "WindowShown"))
         tasks.spawn(_settled(workspace, event_log), "settle")
         if options.screenshot is not None:
             return await _screenshot(window, workspace, options.screenshot)
         await closed
         return 0
     finally:
+        gc.enable()
         heartbeat.stop()
         window.hide()
         await tasks.close(0.2)
@@ -122,6 +124,7 @@ async def _settled(workspace: Workspace, event_log: EventLog | None) -> None:
     await asyncio.gather(*(runtime.settled(600.0) for runtime in runtimes))
     _record(event_log, "Settled", vms=sum(len(r.view.vms) for r in runtimes))
     gc.freeze()
+    gc.enable()
 
 
 def _record(event_log: EventLog | None, event: str, **fields: int) -> None:

@@ -1124,6 +1124,9 @@ class MainWindow(QMainWindow):
         self._closing = True
         self.save_layout()
         self._clock.stop()
+        self._unsubscribe()
+        for pages in self.clusters.values():
+            pages.bridge.close()  # what still happens is shown nowhere any more
         event.accept()
         self.closed.emit()
 

@@ -90,11 +90,11 @@ class Guest:
     config: VmConfig = definition()
     incarnation: int = 1
 
-    def seen(self) -> ev.SeenVm:
+    def seen(self, vm: VmId) -> ev.SeenVm:
         """Its line in an inventory."""
         runs = self.status in (R, PAUSED)
         return ev.SeenVm(
-            vm=uuid(self.name),
+            vm=vm,
             name=self.name,
             status=self.status,
             cause=self.cause,
@@ -196,7 +196,7 @@ class Cluster:
                 at_s=self.now,
                 node=name,
                 started_s=self.now if started_s is None else started_s,
-                vms=tuple(guest.seen() for guest in self.hosts[name].values()),
+                vms=tuple(guest.seen(vm) for vm, guest in self.hosts[name].items()),
             )
         )
 

@@ -196,7 +196,7 @@ class ClusterMachine(RuleBasedStateMachine):
         """A read begins; what happens until it is delivered is newer than it."""
         name = NodeId(node)
         if name in self.cluster.connected:
-            vms = tuple(guest.seen() for guest in self.cluster.hosts[name].values())
+            vms = tuple(guest.seen(vm) for vm, guest in self.cluster.hosts[name].items())
             began_s = self.cluster.later(0.01)
             self.reads.append(ev.NodeInventoryRead(at_s=began_s, node=name, started_s=began_s, vms=vms))
 

@@ -1,4 +1,4 @@
-"""Clusters for the window's tests: a `ClusterState` fed with events, behind the few methods the window calls."""
+"""Clusters for the window's tests: a `ClusterState` fed with events, behind what the window calls."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_a_change_is_told_once_per_run_of_rows_on_screen(shown: Shown) -> None:
     changes = ChangeSet()
     for number in (2, 3, 4, 7, 29):
         changes[Kind.VM].update(vm_id(number), ("load",))
-    first, last = shown.table.rows_on_screen()
+    _, last = shown.table.rows_on_screen()
     assert last < 29
     shown.model.take(changes)
     assert shown.ranges == [(2, 4), (7, 7)]

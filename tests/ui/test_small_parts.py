@@ -6,6 +6,7 @@ import json
 import time
 import tomllib
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_changes_go_out_together_at_most_ten_times_a_second(qtbot: QtBot) -> Non
         count += 1
         QApplication.processEvents()
     qtbot.waitUntil(lambda: not bridge._timer.isActive())
-    gaps = [b[0] - a[0] for a, b in zip(seen, seen[1:], strict=False)]
+    gaps = [b[0] - a[0] for a, b in pairwise(seen)]
     assert count > 50
     assert 3 <= len(seen) <= 8
     assert min(gaps) > INTERVAL_MS / 1000 * 0.8

@@ -1,4 +1,4 @@
-"""The window: actions with their counts, questions before and results after, panes, keys, what it remembers."""
+"""The window: actions and counts, questions before, results after, panes, keys, what it remembers."""
 
 from __future__ import annotations
 

@@ -70,6 +70,8 @@ class ConnectDialog(Asking):
         form.addRow("", self.read_only)
         self.body.addLayout(form)
         self.results = PlainTable(("Node", "Connection", "Answer"), look, name="Results of the test")
+        self.results.setWordWrap(True)  # libvirt's words are to be read whole
+        self.results.setTextElideMode(Qt.TextElideMode.ElideNone)
         self.body.addWidget(self.results, 1)
         self.trouble = text_label(style="error", wrap=True, copyable=True)
         self.trouble.hide()
@@ -123,7 +125,8 @@ class ConnectDialog(Asking):
         item = QTableWidgetItem(text)
         item.setToolTip(text)
         self.results.setItem(row, 2, item)
-        self.results.resizeColumnToContents(1)
+        self.results.setColumnWidth(1, 230)
+        self.results.resizeRowsToContents()
 
     def _connect(self) -> None:
         name = self.name.text().strip()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QPointF, QRect, Qt, QTimer, Signal
+from PySide6.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -85,63 +87,87 @@ def _figures(view: ClusterView, kind: Kind, key: str) -> tuple[float, float, flo
     return node_load.at_s, node_load.cpu_percent, used / 1024
 
 
+class Chart(QWidget):
+    """One figure over ten minutes, painted here: a plot library takes a third of a second to load."""
+
+    def __init__(self, look: Look, title: str, *, top: float | None = None) -> None:
+        super().__init__()
+        self._look = look
+        self._title = title
+        self._top = top  # None: as the values need it
+        self._points: list[tuple[float, float]] = []
+        self.setMinimumHeight(60)
+        look.changed.connect(self.update)
+
+    def show_points(self, points: Sequence[tuple[float, float]]) -> None:
+        """(time, value), oldest first."""
+        self._points = list(points)
+        now = f"{self._points[-1][1]:.1f}" if self._points else "not measured yet"
+        self.setAccessibleName(f"{self._title}: {now}")
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Title, three lines with their values, the curve; now is at the right."""
+        painter = QPainter(self)
+        try:
+            self._paint(painter)
+        finally:
+            painter.end()
+
+    def _paint(self, painter: QPainter) -> None:
+        t = self._look.tokens
+        left, middle = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignVCenter
+        right = Qt.AlignmentFlag.AlignRight
+        painter.setPen(t.dim)
+        head = QRect(0, 0, self.width(), 18)
+        value = f"   {self._points[-1][1]:.1f} now" if self._points else "   not measured yet"
+        painter.drawText(head, int(left | middle), self._title + value)
+        area = QRect(44, 24, self.width() - 56, max(20, self.height() - 46))
+        highest = max((v for _, v in self._points), default=1.0)
+        top = self._top or max(1.0, math.ceil(highest * 1.2))
+        for share in (0.0, 0.5, 1.0):
+            y = area.bottom() - round(area.height() * share)
+            painter.setPen(t.line)
+            painter.drawLine(area.left(), y, area.right(), y)
+            painter.setPen(t.dim)
+            painter.drawText(QRect(0, y - 8, 38, 16), int(right | middle), f"{top * share:g}")
+        foot = QRect(area.left(), area.bottom() + 4, area.width(), 16)
+        painter.drawText(foot, int(left | middle), "10 min ago")
+        painter.drawText(foot, int(right | middle), "now")
+        if len(self._points) < 2:
+            return
+        newest = self._points[-1][0]
+        line = QPolygonF(
+            [
+                QPointF(
+                    area.right() + (at - newest) / HISTORY_S * area.width(),
+                    area.bottom() - min(1.0, v / top) * area.height(),
+                )
+                for at, v in self._points
+            ]
+        )
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(t.accent, 1.5))
+        painter.drawPolyline(line)
+
+
 class Performance(QWidget):
-    """CPU and memory of one object over the last ten minutes; the chart is made when it is first shown."""
+    """CPU and memory of one object over the last ten minutes."""
 
     def __init__(self, look: Look) -> None:
         super().__init__()
-        self._look = look
-        self._curves: list[Any] = []
-        self._plots: list[Any] = []
-        self._layout = QHBoxLayout(self)
-        self._layout.setContentsMargins(8, 4, 12, 4)
-        self._hint = text_label("Figures come every few seconds while this is open.", "dim")
-        look.changed.connect(self._dress)
+        self.setObjectName("panel")
+        self.cpu, self.memory = Chart(look, "CPU %", top=100.0), Chart(look, "Memory GiB")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(12, 6, 12, 4)
+        layout.setSpacing(24)
+        layout.addWidget(self.cpu, 1)
+        layout.addWidget(self.memory, 1)
 
     def show_samples(self, samples: Sequence[tuple[float, float, float]]) -> None:
-        """Draw them."""
-        if not self._curves:
-            self._build()
-        newest = samples[-1][0] if samples else 0.0
-        times = [at - newest for at, _, _ in samples]
-        for curve, values in zip(
-            self._curves, ([s[1] for s in samples], [s[2] for s in samples]), strict=True
-        ):
-            curve.setData(times, values)
-
-    def _build(self) -> None:
-        import pyqtgraph  # half a second: only who opens this tab pays for it
-
-        pyqtgraph.setConfigOptions(antialias=True)
-        for title in ("CPU %", "Memory GiB"):
-            plot = pyqtgraph.PlotWidget()
-            plot.setMenuEnabled(False)
-            plot.setMouseEnabled(x=False, y=False)
-            plot.hideButtons()
-            plot.setXRange(-HISTORY_S, 0, padding=0)
-            plot.setLimits(yMin=0)
-            plot.getAxis("bottom").setStyle(showValues=True)
-            plot.setTitle(title, size="9pt")
-            if title.startswith("CPU"):
-                plot.setYRange(0, 100, padding=0.02)
-            self._layout.addWidget(plot, 1)
-            self._plots.append(plot)
-            self._curves.append(plot.plot([], []))
-        self._dress()
-
-    def _dress(self) -> None:
-        if not self._plots:
-            return
-        import pyqtgraph
-
-        t = self._look.tokens
-        for plot, curve in zip(self._plots, self._curves, strict=True):
-            plot.setBackground(t.panel)
-            for name in ("left", "bottom"):
-                plot.getAxis(name).setPen(t.line)
-                plot.getAxis(name).setTextPen(t.dim)
-            plot.setTitle(plot.plotItem.titleLabel.text, color=t.dim, size="9pt")
-            curve.setPen(pyqtgraph.mkPen(t.accent, width=1.5))
+        """Draw (time, CPU %, memory GiB), oldest first."""
+        self.cpu.show_points([(at, cpu) for at, cpu, _ in samples])
+        self.memory.show_points([(at, memory) for at, _, memory in samples])
 
 
 class Details(QWidget):
@@ -482,8 +508,8 @@ class Details(QWidget):
     def _show_title(self, text: str) -> None:
         self.title.set_text(text)
         wanted = self.title.fontMetrics().horizontalAdvance(text) + 14
-        most = self.width() - (440 if self.tabs.isVisibleTo(self) else 40)
-        self.title.setFixedWidth(max(80, min(wanted, most)))
+        taken = self.tabs.sizeHint().width() + 60 if not self.tabs.isHidden() else 60
+        self.title.setFixedWidth(max(80, min(wanted, self.width() - taken)))
 
     def _show_shape(self, shape: tones.Shape) -> None:
         colour = self._look.tokens.colour(shape[1])

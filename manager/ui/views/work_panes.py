@@ -92,12 +92,13 @@ class WorkPane(QWidget):
         name: str,
         title: str,
         shown: tuple[str, ...] | None = None,
+        widths: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.runtime = runtime
         self.model = model
         model.set_active(False)
-        self.table = RowsTable(model, look, name=name, views=views, title=title, shown=shown)
+        self.table = RowsTable(model, look, name=name, views=views, title=title, shown=shown, widths=widths)
         self.empty = EmptyState(self.table.viewport())
         model.counts_changed.connect(self._counts)
 
@@ -243,7 +244,8 @@ class OperationsPane(WorkPane):
             model,
             name="table-operations",
             title="Operations",
-            shown=("title", "state", "author", "created"),
+            shown=("title", "state", "created", "author"),
+            widths={"title": 176, "state": 90, "created": 72},
         )
         self._chosen = ""
         self.children_model = RowsModel(
