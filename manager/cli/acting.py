@@ -110,6 +110,8 @@ async def carry_out(app: App, settings: Settings, request: Request) -> int:
                 return 1
             plan = confirmed
         results = [_skipped(skipped) for skipped in plan.skipped]
+        if any(result.unreachable for result in results):
+            session.warn_of_unreachable()
         if plan.steps:
             results += await Work(session, request, plan).results()
         place = {vm: index for index, vm in enumerate(found)}
@@ -126,7 +128,7 @@ def _skipped(skipped: Skipped) -> Result:
         name=skipped.name,
         outcome=Outcome.DONE if skipped.already else Outcome.SKIPPED,
         reason=skipped.reason.text,
-        remedy="" if skipped.already else skipped.reason.remedy,
+        remedy="" if skipped.already or skipped.unreachable else skipped.reason.remedy,
         unreachable=skipped.unreachable,
     )
 

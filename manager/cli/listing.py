@@ -71,12 +71,11 @@ async def show_list(
         sort: By which field, and whether downwards.
         measure: Take load samples first; costs a second.
     """
-    async with opened(app, settings, reading=True) as session:
-        if kind is Kind.NODE:
-            missing = session.warn_of_unreachable()
-        else:
+    definitions = kind is Kind.NODE or any("config" in field.depends for field in (*columns, sort[0]))
+    async with opened(app, settings, reading=True, definitions=definitions) as session:
+        if kind is Kind.VM:
             session.need_any()
-            missing = 0
+        missing = session.warn_of_unreachable()
         if measure:
             await session.sample()
         view = session.view
@@ -85,7 +84,7 @@ async def show_list(
             print_json([{f.name: f.as_json(view, row) for f in columns} for row in rows])
         else:
             print_table([_column(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
-        return NOT_REACHED if missing and missing == len(view.nodes) else 0
+        return NOT_REACHED if missing == len(view.nodes) else 0
 
 
 def _column(spec: FieldSpec) -> Column:
@@ -181,6 +180,7 @@ async def show_vm(app: App, settings: Settings, name: str) -> int:
     """``vm show``: everything that is known of one VM."""
     async with opened(app, settings, reading=True) as session:
         session.need_any()
+        session.warn_of_unreachable()
         vm = session.view.vms[session.find([name])[0]]
         if settings.as_json:
             print_json([_vm_json(session, vm)])

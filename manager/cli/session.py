@@ -159,18 +159,21 @@ class Session:
         return len(missing)
 
     def need_any(self) -> None:
-        """Raises `UserError` if no node at all is there; warns if some are missing."""
+        """Raises `UserError` if no node at all is there."""
         missing = self.unreachable()
         if missing and len(missing) == len(self.view.nodes):
             lines = "\n".join(printable(self.why_unreachable(node)) for node in missing)
             raise UserError(
                 f"No node of cluster {self.config.name} can be reached.\n{lines}", exit_code=NOT_REACHED
             )
-        self.warn_of_unreachable()
 
-    async def read(self) -> None:
-        """Wait until every node was read or failed, at most until the deadline."""
-        settled = asyncio.ensure_future(self.runtime.settled())
+    async def read(self, *, definitions: bool) -> None:
+        """Wait until every node was read or failed, at most until the deadline.
+
+        `definitions`: and with it each VM's definition, which takes far longer than the rest.
+        """
+        reading = self.runtime.settled() if definitions else self.runtime.listed()
+        settled = asyncio.ensure_future(reading)
         loop = asyncio.get_running_loop()
         try:
             while not settled.done():
@@ -258,7 +261,12 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 @asynccontextmanager
 async def opened(
-    app: App, settings: Settings, *, reading: bool, check: Callable[[ClusterConfig], None] | None = None
+    app: App,
+    settings: Settings,
+    *,
+    reading: bool,
+    definitions: bool = True,
+    check: Callable[[ClusterConfig], None] | None = None,
 ) -> AsyncIterator[Session]:
     """A session with everything read; closed at the end, whatever hangs.
 
@@ -266,6 +274,7 @@ async def opened(
         app: Where the adapters come from.
         settings: Which cluster, how long.
         reading: The command only looks; see `BuildAdapters`.
+        definitions: It needs more of the VMs than their names and states.
         check: What can be refused before anything is connected to.
     """
     event_log = EventLog(settings.log_json) if settings.log_json else None
@@ -287,7 +296,7 @@ async def opened(
                 deadline_s=deadline_s,
                 timeout_s=settings.timeout_s,
             )
-            await session.read()
+            await session.read(definitions=definitions)
             session.remember_names()
             yield session
         finally:

@@ -668,7 +668,7 @@ class Work:
         assert operation.vm is not None
         place = self.place(operation.vm)
         code = failure.code if failure else None
-        if operation.cancelled_by and code in (None, FailureCode.CANCELLED, FailureCode.INTERRUPTED):
+        if operation.cancelled_by and (code in (None, FailureCode.CANCELLED) or code in _UNCERTAIN):
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
         elif failure is None:
             self._end(operation, _S.FAILED, because(ReasonCode.NOT_AS_WANTED, place=place), turn)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QAction, QKeySequence
@@ -26,7 +26,7 @@ from manager.core.actions import (
 )
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
-from manager.core.ids import Kind, NodeId, VmId
+from manager.core.ids import Kind, VmId
 from manager.core.model import Priority
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.ui.icons import icon
@@ -114,41 +114,6 @@ def _questions() -> list[Question]:
 _QUESTIONS = _questions()
 
 
-class PassView:
-    """A view with the sums over a node's VMs remembered, for one pass over many VMs.
-
-    Asking where each of 8,000 VMs fits adds up every node's VMs each time; within one pass they are the same.
-    """
-
-    def __init__(self, view: ClusterView) -> None:
-        self._view = view
-        self.id = view.id
-        self.config = view.config
-        self.revision = view.revision
-        self.now_s = view.now_s
-        self.nodes = view.nodes
-        self.vms = view.vms
-        self.operations = view.operations
-        self.claims = view.claims
-        self._mib: dict[NodeId, int] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the view's own."""
-        return getattr(self._view, name)
-
-    def committed_mib(self, node: NodeId) -> int:
-        """Memory in use on a node, as at the start of this pass."""
-        found = self._mib.get(node)
-        if found is None:
-            found = self._mib[node] = self._view.committed_mib(node)
-        return found
-
-
-def pass_view(view: ClusterView) -> ClusterView:
-    """The view for one pass over many VMs; not to be kept."""
-    return cast(ClusterView, PassView(view))
-
-
 @dataclass(slots=True)
 class Count:
     """To how many of the selected an action applies, and why not to the others."""
@@ -200,7 +165,6 @@ class ActionCenter(QObject):
         self._set: frozenset[str] = frozenset()
         self._work: list[Question] = []
         self._count = Count()
-        self._pass: ClusterView | None = None
         self.counts: dict[str, Count] = {entry.id: Count() for entry in ENTRIES}
         self.actions: dict[str, QAction] = {}
         self._timer = QTimer(self)
@@ -270,7 +234,6 @@ class ActionCenter(QObject):
                 self._tell(question, Count(total=total))
             self.counted.emit()
             return
-        self._pass = pass_view(self._view)
         # What is quick to ask comes first; where a VM may move costs a look at every node.
         self._work = sorted(_QUESTIONS, key=lambda q: q[0] is not LIVE_MIGRATE)
         self._count = Count(total=total)
@@ -287,9 +250,9 @@ class ActionCenter(QObject):
         self._count_until(time.monotonic() + _SLICE_S)
 
     def _count_until(self, end: float | None) -> None:
-        assert self._pass is not None
+        assert self._view is not None
         while self._work:
-            self._count_some(self._work[-1], self._pass, end)
+            self._count_some(self._work[-1], self._view, end)
             if not self._count.is_complete:
                 self._timer.start(4)  # others have their turn
                 return
@@ -297,7 +260,6 @@ class ActionCenter(QObject):
             self._count = Count(total=len(self._ids))
             if end is not None:
                 self.counted.emit()
-        self._pass = None
         self.counted.emit()
 
     def _count_some(self, question: Question, view: ClusterView, end: float | None) -> None:

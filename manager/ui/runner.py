@@ -28,7 +28,7 @@ from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.reasons import ReasonCode
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
-from manager.ui.actions import Entry, pass_view
+from manager.ui.actions import Entry
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.dialogs.small import PeerLoginDialog, TagsDialog
@@ -111,7 +111,7 @@ class Runner:
         if spec is LIVE_MIGRATE and not unasked and (asks_target or many_moves):
             plan = await self._ask_move(runtime, ids, parameters)
         else:
-            plan = spec.plan(pass_view(runtime.view), ids, parameters)
+            plan = spec.plan(runtime.view, ids, parameters)
             if not plan.steps:
                 self._note(f"{spec.verb}: nothing to do. {sentence(skipped_text(plan))}", (), "")
                 return
@@ -134,7 +134,7 @@ class Runner:
             dialog = ConfirmDialog(self._parent, self._look, runtime.view.config, plan, changed)
             if not await dialog.answer():
                 return None
-            fresh = plan.spec.plan(pass_view(runtime.view), [s.vm for s in plan.steps], plan.parameters)
+            fresh = plan.spec.plan(runtime.view, [s.vm for s in plan.steps], plan.parameters)
             changed = difference(plan, fresh)
             if not changed:
                 return plan
@@ -153,7 +153,7 @@ class Runner:
             plan = dialog.plan
             if not answered:
                 return None
-            fresh = plan.spec.plan(pass_view(runtime.view), [s.vm for s in plan.steps], plan.parameters)
+            fresh = plan.spec.plan(runtime.view, [s.vm for s in plan.steps], plan.parameters)
             changed = difference(plan, fresh)
             if not changed:
                 return plan  # the targets that were shown are kept

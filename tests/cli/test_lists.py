@@ -115,6 +115,13 @@ def test_sorting_downwards_leaves_the_unknown_last(muster: Cli) -> None:
     assert rows[-1]["cpu"] is None
 
 
+def test_definitions_are_read_only_if_a_column_needs_them(muster: Cli) -> None:
+    muster.faults.hang_call("n1", "read_vm")
+    ran = muster("vm", "list", "--columns", "name,status", "--json", "--timeout", "5")
+    assert len(ran.rows) == 11
+    assert ran.err == ""
+
+
 def test_unknown_column(muster: Cli) -> None:
     ran = muster("vm", "list", "--columns", "name,memry_mib")
     assert ran.code == 2

@@ -446,6 +446,10 @@ class Cluster:
         found = [o for o in self.state.operations.values() if o.vm == uuid(name)]
         return found[-1]
 
+    def operation_of(self, effect: fx.VmEffect) -> Operation:
+        """The operation that an effect is of."""
+        return self.state.operations[effect.operation]
+
     def children(self, batch: OperationId) -> list[Operation]:
         """The operations of a batch."""
         return [o for o in self.state.operations.values() if o.parent == batch]

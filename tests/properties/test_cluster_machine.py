@@ -60,23 +60,26 @@ class Checked(Cluster):
             if o.vm and not o.is_over and o.state is not OperationState.WAITING
             if o.id not in before or before[o.id].state is OperationState.WAITING
         ]
-        for operation in begun:
+        begun.sort(key=order)
+        for place, operation in enumerate(begun):
             if operation.kind is OperationKind.MIGRATE and not isinstance(event, ev.OperationsRestored):
-                self._has_room(operation)
+                self._had_room(operation, begun[place + 1 :])
             self._passed_nobody(operation)
         for effect in outcome.effects:
             if isinstance(effect, fx.VmEffect):
                 self._is_asked_for(effect)
         return outcome
 
-    def _has_room(self, operation: Operation) -> None:
+    def _had_room(self, operation: Operation, later: list[Operation]) -> None:
+        """When it was let go, before those that came after it in the same turn."""
         assert operation.target is not None
         node = self.state.nodes[operation.target]
         assert node.is_up
         assert node.facts is not None
         total = node.facts.memory_mib
         kept = 0 if operation.target_given else planner.reserve_mib(self.state.config.placement, total)
-        assert self.state.committed_mib(operation.target) <= total - kept
+        after = sum(planner.need_mib(o.memory_mib) for o in later if o.target == operation.target)
+        assert self.state.committed_mib(operation.target) - after <= total - kept
 
     def _passed_nobody(self, operation: Operation) -> None:
         """Nobody who comes first waits for what it took."""

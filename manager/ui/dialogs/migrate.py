@@ -23,7 +23,6 @@ from manager.core.cluster import ClusterView
 from manager.core.ids import NodeId, VmId
 from manager.core.model import PeerRoute
 from manager.core.placement.planner import node_takes_work, overhead_mib
-from manager.ui.actions import pass_view
 from manager.ui.dialogs.base import Asking
 from manager.ui.theme import Look, fixed_font
 from manager.ui.views.parts import PlainTable, text_label
@@ -114,7 +113,7 @@ class MigrateDialog(Asking):
         if found is None:
             route = PeerRoute.THROUGH_THIS_COMPUTER if self.through.isChecked() else PeerRoute.NODE_TO_NODE
             parameters = MigrateParameters(target=target, route=route)
-            found = self._plans[target] = LIVE_MIGRATE.plan(pass_view(self._view), self._ids, parameters)
+            found = self._plans[target] = LIVE_MIGRATE.plan(self._view, self._ids, parameters)
         return found
 
     def _replan(self) -> None:

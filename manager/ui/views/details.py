@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QScrollArea,
+    QSizePolicy,
     QStackedWidget,
     QTabBar,
     QVBoxLayout,
@@ -28,7 +29,7 @@ from manager.core.ids import Kind, NodeId, VmId
 from manager.core.model import Node, Vm
 from manager.core.query.fields import FIELDS, status_text
 from manager.services.runtime import Runtime
-from manager.ui.actions import ActionCenter, pass_view
+from manager.ui.actions import ActionCenter
 from manager.ui.icons import state_pixmap
 from manager.ui.models import tones
 from manager.ui.models.rows_model import plain
@@ -196,6 +197,7 @@ class Details(QWidget):
         head_layout.setSpacing(7)
         self._shape = QLabel()
         self.title = ElidedLabel(style="title")
+        self.title.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
         head_layout.addWidget(self._shape)
         head_layout.addWidget(self.title)
         self.tabs = QTabBar()
@@ -491,10 +493,9 @@ class Details(QWidget):
         if len(found) > _LISTED:
             denied = self._center.counts["vm.live_migrate.best"].denied
             return [(units.count_text(n, "VM"), r.text, r.remedy) for r, n in denied.most_common(50)]
-        once = pass_view(view)
         rows = []
         for vm in found:
-            verdict = LIVE_MIGRATE.verdict(once, vm.id)
+            verdict = LIVE_MIGRATE.verdict(view, vm.id)
             if isinstance(verdict, Denied):
                 rows.append((vm.name, verdict.reason.text, verdict.reason.remedy))
         return rows

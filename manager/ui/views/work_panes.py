@@ -245,7 +245,7 @@ class OperationsPane(WorkPane):
             name="table-operations",
             title="Operations",
             shown=("title", "state", "created", "author"),
-            widths={"title": 176, "state": 90, "created": 72},
+            widths={"title": 176, "state": 90, "created": 84},
         )
         self._chosen = ""
         self.children_model = RowsModel(
