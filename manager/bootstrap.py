@@ -59,9 +59,7 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
         from manager.backends.libvirt.backend import LibvirtHypervisor
         from manager.services.clock import RealClock
 
-        return LibvirtHypervisor(
-            config=config, clock=RealClock(), secrets=secrets, ask_secret=ask_secret
-        )
+        return LibvirtHypervisor(config=config, clock=RealClock(), secrets=secrets, ask_secret=ask_secret)
 
     def runtime(config: ClusterConfig, ask_secret: AskSecret | None) -> Runtime:
         return _runtime(config, hypervisor(config, ask_secret), paths, event_log, reading=reading)

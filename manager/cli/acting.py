@@ -255,7 +255,7 @@ class Work:
     async def _hand_over(self, *, waiting: bool) -> None:
         """Stay until the hosts have what was begun, so that it goes on when this process is gone.
 
-        `waiting`: also until everything that waits for its turn was begun; nobody else may be there to begin it.
+        `waiting`: also until everything that waits for its turn was begun; nobody else may be there for it.
         """
         if not self.session.outlives_us:
             return

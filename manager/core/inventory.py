@@ -108,6 +108,14 @@ class Inventory:
         node = self._incoming.get(vm)
         return node if node is not None and self.nodes[node].is_up else None
 
+    def copies(self, vm: VmId) -> list[NodeId]:
+        """The nodes that answer and say that a VM runs there."""
+        return [
+            s.node
+            for s in self.sightings(vm).values()
+            if s.status is VmStatus.RUNNING and self.nodes[s.node].is_up
+        ]
+
     def unread(self, node: NodeId) -> tuple[VmId, ...]:
         """VMs of a node whose definition was not read on this connection, by name.
 
@@ -626,22 +634,20 @@ class Inventory:
 
         In a healthy migration the target's event may come before the source's.
         """
-        running = [
-            s for s in sightings.values() if s.status is VmStatus.RUNNING and self.nodes[s.node].is_up
-        ]
+        running = self.copies(vm)
         moving = (operation is not None and _is_moving(operation)) or (
             vm in self.foreign_jobs and self.foreign_jobs[vm][2]
         )
         if len(running) < 2 or moving:
             return False
-        last_event = max(self._last_event_s[s.node] for s in running)
-        stale = [s.node for s in running if (self.nodes[s.node].last_read_s or 0.0) < last_event]
+        last_event = max(self._last_event_s[node] for node in running)
+        stale = [node for node in running if (self.nodes[node].last_read_s or 0.0) < last_event]
         known = vm in self.vms and self.vms[vm].alarm  # stays until a node says otherwise
         if stale and not known:
             turn.effects += [ReadNode(trace=turn.trace, node=node) for node in stale]
             return False
         notes.append(
-            because(ReasonCode.RUNNING_ON_TWO, nodes=", ".join(sorted(s.node for s in running)))
+            because(ReasonCode.RUNNING_ON_TWO, nodes=", ".join(sorted(running)))
         )
         return True
 

@@ -398,6 +398,9 @@ class Work:
         if goal is not None:
             self._end(operation, _S.DONE, goal, turn)
             return None
+        copies = self._inventory.copies(vm.id)
+        if len(copies) > 1 and not vm.alarm:  # one of them is old news, or it is an alarm
+            return because(ReasonCode.WAITS_INVENTORY, node=min(copies))
         harmless = operation.kind is OperationKind.SETTINGS or operation.change is VmChange.TURN_OFF
         if vm.alarm and not harmless:
             nodes = ", ".join(sorted({vm.owner, *vm.other_nodes}))

@@ -129,9 +129,7 @@ class NodeSession:
             self._connected = False
             await self._hypervisor.disconnect(self.node)
             now_s = self._clock.now_s()
-            self._dispatch(
-                NodeLost(at_s=now_s, node=self.node, failure=failure, retry_at_s=now_s + pause_s)
-            )
+            self._dispatch(NodeLost(at_s=now_s, node=self.node, failure=failure, retry_at_s=now_s + pause_s))
             self._over()
             await self._pause(pause_s)
 

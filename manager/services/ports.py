@@ -59,8 +59,8 @@ class Clock(Protocol):
 class Hypervisor(Protocol):
     """All hosts of one cluster. Loop thread only; nothing here blocks the loop.
 
-    Every method raises `OperationError` with a `Failure`; nothing else for what a host can do. Every wait has a
-    deadline of the adapter's; cancelling the awaiting task abandons the call without harm to others.
+    Every method raises `OperationError` with a `Failure`; nothing else for what a host can do. Every wait has
+    a deadline of the adapter's; cancelling the awaiting task abandons the call without harm to others.
     """
 
     async def connect(self, node: NodeConfig) -> NodeFacts:

@@ -126,9 +126,7 @@ class Runtime:
         self._tasks.spawn(self._commit_loop(), "journal")
         for number, text in enumerate(self.journal.notices):
             reason = because(ReasonCode.JOURNAL_NOTICE, text=text)
-            self.dispatch(
-                NoticeGiven(at_s=self.clock.now_s(), key=f"journal-{number}", reason=reason)
-            )
+            self.dispatch(NoticeGiven(at_s=self.clock.now_s(), key=f"journal-{number}", reason=reason))
         if left:
             self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
 
@@ -289,9 +287,7 @@ class Runtime:
                 log.error("%s: the journal cannot be written: %s", self.id, error)
                 self._uncommitted -= len(batch)
                 self.dispatch(
-                    JournalFailed(
-                        at_s=self.clock.now_s(), operations=tuple(latest), text=str(error)
-                    )
+                    JournalFailed(at_s=self.clock.now_s(), operations=tuple(latest), text=str(error))
                 )
                 continue
             self._uncommitted -= len(batch)

@@ -106,9 +106,7 @@ class Sampler:
     async def _foreign(self, vm: VmId, node: NodeId) -> None:
         active = self._state.nodes[node].is_up and await self._hypervisor.has_job(node, vm)
         if not active:
-            self._dispatch(
-                ForeignJobSeen(at_s=self._clock.now_s(), node=node, vm=vm, active=False)
-            )
+            self._dispatch(ForeignJobSeen(at_s=self._clock.now_s(), node=node, vm=vm, active=False))
 
     async def _load(self, node: NodeId) -> None:
         await self._dispatch_in_turn(await self._hypervisor.sample(node))

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -79,6 +80,9 @@ async def _main(
         window.resize(QSize(*options.size))
     closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     window.closed.connect(partial(_resolve, closed))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Python's own handlers run between two beats of the heartbeat; the window ends as if it were closed.
+        signal.signal(number, lambda *_: _resolve(closed))
     gc.disable()  # a round over all that is being read would stand still for longer than any of it
     try:
         for config, source in open_clusters:

@@ -172,6 +172,8 @@ def test_a_move_that_failed_or_was_cancelled_frees_its_place() -> None:
 
 def test_places_far_back_are_not_counted_so_that_each_end_changes_few_rows() -> None:
     cluster = make(outgoing=1, incoming=0)
+    cluster.facts[N2] = host_facts("n2", memory_mib=1 << 20)
+    cluster.connect("n2")
     names = [f"v{i:03}" for i in range(LONG_LINE + 20)]
     for name in names:
         cluster.add("n1", name, known=False)

@@ -116,9 +116,7 @@ class Window:
 
     def picture(self, path: Path) -> None:
         """A picture of the whole screen, for people."""
-        subprocess.run(
-            ["import", "-window", "root", str(path)], env=self._screen.env, check=True, timeout=20
-        )
+        subprocess.run(["import", "-window", "root", str(path)], env=self._screen.env, check=True, timeout=20)
 
     def quit(self, limit_s: float = 10.0) -> float:
         """Ctrl+Q; the seconds until the process was gone."""

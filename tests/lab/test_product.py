@@ -1,4 +1,4 @@
-"""The product on real hosts: journal, queue, sessions and adapter together, as window and command use them."""
+"""The product on real hosts: journal, queue, sessions and adapter together, as window and command use it."""
 
 from __future__ import annotations
 

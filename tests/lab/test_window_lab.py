@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def slow_file(lab: Lab) -> Path:
 
 
 @pytest.fixture
-def guests(lab: Lab) -> Iterator[tuple[str, ...]]:
+def guests(lab: Lab) -> tuple[str, ...]:
     """Three booted guests of this test's own on one node."""
 
     async def add() -> None:
@@ -36,7 +35,7 @@ def guests(lab: Lab) -> Iterator[tuple[str, ...]]:
             await lab.wait_ready(name, 90)
 
     run_apart(add)
-    yield NAMES
+    return NAMES
 
 
 def percents(muster: Window) -> list[int]:

@@ -24,7 +24,7 @@ def rows() -> Iterator[Row]:
     )
     state = worlds.filled_state(NODES, VMS)
     yield Row(name="core: whole inventory read again, nothing changed, CPU", ours=_refresh(state))
-    burst = [cpu_s(lambda: _burst(worlds.filled_state(NODES, VMS), s)) for s in range(3)]
+    burst = [cpu_s(lambda seed=s: _burst(worlds.filled_state(NODES, VMS), seed)) for s in range(3)]
     fill = median([cpu_s(lambda: worlds.filled_state(NODES, VMS)) for _ in range(3)])
     spent = max(0.0, median(burst) - fill)
     yield Row(

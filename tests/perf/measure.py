@@ -75,9 +75,7 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def pairs(
-    ours: Callable[[], float], other: Callable[[], float], count: int
-) -> tuple[float, float, float]:
+def pairs(ours: Callable[[], float], other: Callable[[], float], count: int) -> tuple[float, float, float]:
     """Both in turn, A B A B: medians of ours and the other, and the median of the ratios."""
     first, second = [], []
     for _ in range(count):

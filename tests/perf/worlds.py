@@ -75,7 +75,10 @@ def filled_state(nodes: int, vms: int) -> ClusterState:
     share = vms // nodes
     for index, node in enumerate(state.config.nodes):
         facts = NodeFacts(
-            hostname=node.name, host_uuid=node.name, cpus=64, memory_mib=1024 * 1024,
+            hostname=node.name,
+            host_uuid=node.name,
+            cpus=64,
+            memory_mib=1024 * 1024,
             features=frozenset({"live migration"}),
         )
         state.handle(NodeConnected(at_s=1.0, node=node.name, facts=facts))

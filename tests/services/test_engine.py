@@ -36,9 +36,7 @@ async def open_runtime(tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
             journal=SqliteJournal(tmp_path / "journal"),
             clock=clock,
             author=f"user{len(opened)}",
-            ownership=Ownership(
-                lock=OwnershipLock(tmp_path / "lock"), socket=tmp_path / "socket"
-            ),
+            ownership=Ownership(lock=OwnershipLock(tmp_path / "lock"), socket=tmp_path / "socket"),
         )
         opened.append(runtime)
         await runtime.start()
@@ -97,6 +95,24 @@ async def test_a_client_takes_over_when_the_owner_ends(open_runtime: Callable[[]
     assert third.view.operations[batch[0]].state is OperationState.DONE
 
 
+async def test_what_ends_as_the_owner_leaves_is_told_to_its_clients(
+    open_runtime: Callable[[], Any],
+) -> None:
+    owner = await open_runtime()
+    client = await open_runtime()
+    batch = client.request(ACTIONS["vm.pause"].plan(client.view, running(client)[:1]))
+    async with asyncio.timeout(10):
+        while batch[0] not in owner.view.operations:
+            await asyncio.sleep(0.01)
+        await owner.ended(batch)
+
+    await owner.close()  # before its next report is due; the journal lists only what has not ended
+
+    async with asyncio.timeout(10):
+        (ended,) = await client.ended(batch)
+    assert ended.state is OperationState.DONE
+
+
 async def test_the_owner_refuses_what_is_no_request(
     open_runtime: Callable[[], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,8 +128,6 @@ async def test_the_owner_refuses_what_is_no_request(
     assert owner.view.operations == {}
 
 
-async def test_the_socket_is_for_this_user_only(
-    open_runtime: Callable[[], Any], tmp_path: Path
-) -> None:
+async def test_the_socket_is_for_this_user_only(open_runtime: Callable[[], Any], tmp_path: Path) -> None:
     await open_runtime()
     assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o600

@@ -236,9 +236,7 @@ async def test_settings_wait_for_a_move_and_say_so() -> None:
         await until(clock, lambda: bool(view.progress), 60)
         high = PriorityParameters(priority=Priority.HIGH)
         first = runtime.request(ACTIONS["vm.priority"].plan(view, [a], high))[0]
-        second = runtime.request(
-            ACTIONS["vm.tags"].plan(view, [a], TagsParameters(tags=("web",)))
-        )[0]
+        second = runtime.request(ACTIONS["vm.tags"].plan(view, [a], TagsParameters(tags=("web",))))[0]
         (write,) = children(runtime, first)
         assert write.state is OperationState.WAITING
         assert write.reason is not None
