@@ -149,7 +149,7 @@ class Engine:
         if self._server is not None:
             self._server.close()
         if self.is_owner:
-            pass  # self._tell_clients()  # what ended just now is not in the journal that one of them reads next
+            self._tell_clients()  # what ended just now is not in the journal that one of them reads next
         for writer in (*self._clients, *([self._owner] if self._owner else ())):
             writer.close()
         self._clients.clear()

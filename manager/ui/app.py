@@ -104,6 +104,7 @@ async def _main(
     finally:
         gc.enable()
         heartbeat.stop()
+        window.shut()
         window.hide()
         await tasks.close(0.2)
         await workspace.shutdown()

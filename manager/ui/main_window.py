@@ -33,7 +33,7 @@ from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.ids import ClusterId, Kind, OperationId, VmId
 from manager.core.model import ClusterConfig, PeerRoute, Tier
-from manager.core.operations import Operation, OperationKind
+from manager.core.operations import Operation, OperationKind, OperationState
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
@@ -747,7 +747,6 @@ class MainWindow(QMainWindow):
             self._selection.set_text("")
             return
         count = page.table.selected_count
-        what = "VM" if page.kind is Kind.VM else "node"
         hidden = page.table.hidden_selected
         text = f"{count:,} selected" if count else ""
         if hidden:
@@ -766,7 +765,7 @@ class MainWindow(QMainWindow):
                 page.selected_ids[0] if count == 1 else f"{count} nodes selected", "Actions are on VMs"
             )
         else:
-            self.actions_pane.say("Nothing selected", f"Select {what}s to act on them")
+            self.actions_pane.say("Nothing selected", "Select VMs in Roles to act on them")
 
     def _act(self, entry: Entry) -> None:
         pages = self.current
@@ -1116,35 +1115,43 @@ class MainWindow(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:
         """Close at once, or ask first if work is left."""
         if not self._closing:
-            running, waiting, demo = self._work_left()
+            running, waiting, through, demo = self._work_left()
             if running or waiting:
                 event.ignore()
-                self._tasks.spawn(self._ask_close(running, waiting, demo), "ask before closing")
+                self._tasks.spawn(self._ask_close(running, waiting, through, demo), "ask before closing")
                 return
         self._closing = True
         self.save_layout()
-        self._clock.stop()
-        self._unsubscribe()
-        for pages in self.clusters.values():
-            pages.bridge.close()  # what still happens is shown nowhere any more
+        self.shut()
         event.accept()
         self.closed.emit()
 
-    def _work_left(self) -> tuple[int, int, bool]:
-        running = waiting = 0
+    def shut(self) -> None:
+        """Listen to nothing any more: what still happens is shown nowhere."""
+        self._clock.stop()
+        self._tree_timer.stop()
+        self._unsubscribe()
+        self._unsubscribe = lambda: None
+        for pages in self.clusters.values():
+            pages.bridge.close()
+
+    def _work_left(self) -> tuple[int, int, int, bool]:
+        running = waiting = through = 0
         demo = True
         for pages in self.clusters.values():
             view = pages.runtime.view
             for key in view.claims.values():
-                if view.operations[key].state.value == "Waiting":
+                operation = view.operations[key]
+                if operation.state is OperationState.WAITING:
                     waiting += 1
                 else:
                     running += 1
+                    through += operation.route is PeerRoute.THROUGH_THIS_COMPUTER
                 demo = demo and view.config.tier is Tier.DEMO
-        return running, waiting, demo
+        return running, waiting, through, demo
 
-    async def _ask_close(self, running: int, waiting: int, demo: bool) -> None:
-        dialog = WorkLeftDialog(self, running, waiting, demo=demo)
+    async def _ask_close(self, running: int, waiting: int, through: int, demo: bool) -> None:
+        dialog = WorkLeftDialog(self, running, waiting, through, demo=demo)
         if not await dialog.answer():
             return
         if dialog.choice == WorkLeftDialog.FINISH:
@@ -1157,7 +1164,7 @@ class MainWindow(QMainWindow):
         for pages in self.clusters.values():
             view = pages.runtime.view
             claimed = [view.operations[key] for key in view.claims.values()]
-            pages.runtime.cancel(tuple(o.id for o in claimed if o.state.value == "Waiting"))
+            pages.runtime.cancel(tuple(o.id for o in claimed if o.state is OperationState.WAITING))
             left = tuple(view.claims.values())
             if left:
                 await pages.runtime.ended(left)

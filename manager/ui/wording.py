@@ -139,7 +139,7 @@ def plan_command(view: ClusterView, plan: Plan[Any]) -> str:
         if parameters.route is PeerRoute.THROUGH_THIS_COMPUTER:
             words += ["--through-this-computer"]
     elif isinstance(parameters, PriorityParameters):
-        words += ["--priority", parameters.priority.name.lower().replace("_", "-")]
+        words += ["--set", parameters.priority.name.lower().replace("_", "-")]
     elif isinstance(parameters, TagsParameters):
         words += [word for tag in parameters.tags for word in ("--tag", shlex.quote(tag))]
     return " ".join(words)

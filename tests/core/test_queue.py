@@ -273,8 +273,10 @@ def test_a_vm_that_moved_while_it_waited_goes_from_where_it_is_now() -> None:
         cluster.add("n1", name)
     cluster.ask("vm.live_migrate", "a", "b", target=N3)
     guest = cluster.hosts[N1].pop(uuid("b"))
+    guest.cause = StatusCause.MIGRATED
     cluster.hosts[N2][uuid("b")] = guest
     cluster.tell("n2", "b")
+    assert states(cluster)["b"] == "waits until n1 was read again"  # two copies, or old news
     cluster.read("n1")
     assert cluster.take(fx.CheckPeerLogin, "b").node == "n2"
 

@@ -170,7 +170,9 @@ class WorkLeftDialog(Asking):
 
     FINISH, CLOSE = "finish", "close"
 
-    def __init__(self, parent: QWidget | None, running: int, waiting: int, *, demo: bool) -> None:
+    def __init__(
+        self, parent: QWidget | None, running: int, waiting: int, through: int, *, demo: bool
+    ) -> None:
         total = running + waiting
         super().__init__(parent, f"Close with {units.count_text(total, 'operation')} left?")
         self.setMinimumWidth(480)
@@ -183,6 +185,11 @@ class WorkLeftDialog(Asking):
                 " What the hosts have begun goes on there without this window; what waits is taken up again"
                 " if Muster starts within 10 minutes."
             )
+            if through:
+                text += (
+                    f" {units.count_text(through, 'VM')} moving through this computer: given up if it closes,"
+                    " and the VM stays where it is."
+                )
         self.body.addWidget(text_label(text, wrap=True))
         self.add_buttons()
         self.button("Stay", self.reject, default=True)

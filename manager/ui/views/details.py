@@ -33,7 +33,7 @@ from manager.ui.actions import ActionCenter
 from manager.ui.icons import state_pixmap
 from manager.ui.models import tones
 from manager.ui.models.rows_model import plain
-from manager.ui.theme import Look
+from manager.ui.theme import Look, repolish
 from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label
 
 HISTORY_S = 600.0
@@ -307,7 +307,7 @@ class Details(QWidget):
         what = "VMs" if self._kind is Kind.VM else "a node"
         self._shape.clear()
         self._shape.hide()
-        self._show_title(f"Select {what} to see the details here")
+        self._show_title(f"Select {what} to see the details here", style="dim")
         self._notes.hide()
         self._facts.hide()
         self._blocked.hide()
@@ -373,7 +373,7 @@ class Details(QWidget):
             ("Owner node", cell("owner")),
             ("Priority", cell("priority")),
             ("Uptime", cell("uptime_s")),
-            ("CPU", f"{cell('cpu')} %" if load else "–"),
+            ("CPU", f"{cell('cpu')} %" if load and load.cpu_percent is not None else "–"),
             ("vCPUs", cell("vcpus")),
             ("Memory", memory + (f", {units.mib_text(used)} used" if used else "")),
             ("Guest agent", cell("agent")),
@@ -506,7 +506,10 @@ class Details(QWidget):
         lines = self._runtime.view.story(key)
         self._story.show_rows([(units.time_text(x.at_s), x.text) for x in reversed(lines)])
 
-    def _show_title(self, text: str) -> None:
+    def _show_title(self, text: str, style: str = "title") -> None:
+        if self.title.objectName() != style:
+            self.title.setObjectName(style)
+            repolish(self.title)
         self.title.set_text(text)
         wanted = self.title.fontMetrics().horizontalAdvance(text) + 14
         taken = self.tabs.sizeHint().width() + 60 if not self.tabs.isHidden() else 60
