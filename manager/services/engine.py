@@ -122,6 +122,7 @@ class Engine:
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
         self._owner: asyncio.StreamWriter | None = None
+        self._asked: dict[OperationId, ActionRequested] = {}  # of the owner, and not reported yet
         self._changed: set[OperationId] = set()
         self._reporting = False
         self._heard = asyncio.Event()
@@ -153,10 +154,11 @@ class Engine:
         for writer in (*self._clients, *([self._owner] if self._owner else ())):
             writer.close()
         self._clients.clear()
-        if self._ownership is not None and self.is_owner:
-            with contextlib.suppress(OSError):
-                self._ownership.socket.unlink()
-            self._ownership.lock.release()
+        if self._ownership is not None:
+            if self.is_owner:
+                with contextlib.suppress(OSError):
+                    self._ownership.socket.unlink()
+            self._ownership.lock.release()  # does nothing if it is not ours
 
     # --- requests --------------------------------------------------------------------------
 
@@ -173,6 +175,7 @@ class Engine:
             raise OSError("the owner of this cluster's operations was lost; try again in a moment")
         if isinstance(event, ActionRequested):
             plan = event.plan
+            self._asked[event.operation] = event
             self._owner.write(
                 _frame(
                     _Request(
@@ -193,9 +196,14 @@ class Engine:
     # --- the owner's side ------------------------------------------------------------------
 
     async def _own(self) -> None:
-        self.is_owner = True
         await self._take_over()
+        self.is_owner = True
         self._heard.set()
+        # What the last owner never wrote down it never started: asked again, of ourselves.
+        asked, self._asked = self._asked, {}
+        for key, event in asked.items():
+            if key not in self._view.operations:
+                self._dispatch(event)
         if self._ownership is None:
             return
         path = self._ownership.socket
@@ -304,6 +312,8 @@ class Engine:
                             progress=report.progress,
                         )
                     )
+                    for operation in report.operations:
+                        self._asked.pop(operation.id, None)
                     self._heard.set()
             except (OSError, ValueError, msgspec.DecodeError, asyncio.IncompleteReadError) as error:
                 log.info("the owner of operations is gone: %s", error)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from manager.core.actions import Plan
@@ -18,11 +19,12 @@ from manager.core.events import (
     JournalFailed,
     NodeLost,
     NoticeGiven,
+    OperationsReported,
     OperationsRestored,
 )
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
 from manager.core.model import ClusterConfig
-from manager.core.operations import Operation
+from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
 from manager.services.effect_runner import EffectRunner
 from manager.services.engine import Engine, Ownership
@@ -121,8 +123,23 @@ class Runtime:
             self._tasks.spawn(session.run(), f"session {session.node}")
 
     async def _take_over(self) -> None:
-        """This process owns the operations from now on: read what the last owner left."""
+        """This process owns the operations from now on: read what the last owner left.
+
+        Of an owner that was followed until it died the last words may be missing: its journal has them.
+        """
         left = await self.journal.load()
+        journaled = {operation.id for operation in left}
+        untold = [o for o in self._state.operations.values() if not o.is_over and o.id not in journaled]
+        if untold:
+            past = {operation.id: operation for operation in await self.journal.history(10_000)}
+            now_s = self.clock.now_s()
+            never_started = because(ReasonCode.INTERRUPTED_WAITING)
+            told = [
+                past.get(o.id)
+                or replace(o, state=OperationState.CANCELLED, reason=never_started, ended_s=now_s)
+                for o in untold
+            ]
+            self.dispatch(OperationsReported(at_s=now_s, operations=tuple(told)))
         self._tasks.spawn(self._commit_loop(), "journal")
         for number, text in enumerate(self.journal.notices):
             reason = because(ReasonCode.JOURNAL_NOTICE, text=text)

@@ -141,7 +141,7 @@ def plan_command(view: ClusterView, plan: Plan[Any]) -> str:
     elif isinstance(parameters, PriorityParameters):
         words += ["--set", parameters.priority.name.lower().replace("_", "-")]
     elif isinstance(parameters, TagsParameters):
-        words += [word for tag in parameters.tags for word in ("--tag", shlex.quote(tag))]
+        words += ["--set", shlex.quote(",".join(parameters.tags))]
     return " ".join(words)
 
 

@@ -131,3 +131,24 @@ async def test_the_owner_refuses_what_is_no_request(
 async def test_the_socket_is_for_this_user_only(open_runtime: Callable[[], Any], tmp_path: Path) -> None:
     await open_runtime()
     assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_a_killed_owner_did_not_tell_is_found_in_its_journal(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await open_runtime()
+    client = await open_runtime()
+    first, second = running(client)[:2]
+    monkeypatch.setattr(owner.engine, "_tell_clients", lambda: None)  # killed before its next report
+    batch = client.request(ACTIONS["vm.pause"].plan(client.view, [first]))
+    async with asyncio.timeout(10):
+        await owner.ended(batch)
+    monkeypatch.setattr(owner.engine, "_take", lambda message: None)  # and before it read this one
+    lost = client.request(ACTIONS["vm.pause"].plan(client.view, [second]))
+    await owner.close()
+
+    async with asyncio.timeout(10):
+        (again,) = await client.ended(lost)
+    assert again.state is OperationState.DONE
+    assert client.view.vms[second].status is VmStatus.PAUSED
+    assert not client.view.claims
