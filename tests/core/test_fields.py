@@ -42,8 +42,6 @@ def cluster() -> Cluster:
     cluster.become("n1", "web-2", R, StatusCause.BOOTED)
     cluster.add("n1", "web-10", config=definition(priority=Priority.LOW))
     cluster.add("n2", "db", PAUSED, StatusCause.IO_ERROR)
-    cluster.add("n2", "unread", known=False)
-    cluster.read("n2")
     cluster.add("n3", "lost")
     cluster.lose("n3")
     cluster.ask("vm.live_migrate", "web-2", target=NodeId("n2"))
@@ -55,7 +53,6 @@ def cluster() -> Cluster:
             vms={uuid("web-2"): VmLoad(cpu_percent=50.4)},
         )
     )
-    cluster.sweep("n2")
     cluster.ask("vm.live_migrate", "web-10", target=NodeId("n2"))
     cluster.answer(cluster.take(fx.CheckPeerLogin, "web-10"))
     cluster.feed(
@@ -72,7 +69,7 @@ def cluster() -> Cluster:
             iteration=3,
         )
     )
-    cluster.hosts[NodeId("n2")][uuid("new")] = cluster.hosts[N1][uuid("web-2")].__class__("new", R)
+    cluster.add("n2", "new", known=False)
     cluster.read("n2")
     return cluster
 

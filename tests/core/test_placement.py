@@ -109,7 +109,7 @@ def test_a_plan_of_40_counts_its_own_moves(cluster: Cluster) -> None:
     need = planner.need_mib(2048)
     assert targets == {N2: (65536 - 4096) // need, N3: (32768 - 4096) // need} == {N2: 26, N3: 12}
     assert len(plan.skipped) == 2
-    assert plan.skipped[0].reason.text.startswith("no node can take it: n2: not enough memory")
+    assert plan.skipped[0].reason.text.startswith("no node can take it: n3: not enough memory")
     given = cluster.plan("vm.live_migrate", *names, target=N3)
     assert len(given.steps) == 13  # the reserve too
     assert given.skipped[0].reason.text == "n3: not enough memory (needs 2.3 GiB, free 1.8 GiB)"
