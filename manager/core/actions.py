@@ -121,7 +121,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Generic[P]):
-    """What an action will do: the same value for the preview, the confirmation, ``--what-if`` and the request."""
+    """What an action will do: one value for the preview, the confirmation, ``--what-if`` and the request."""
 
     action: str
     cluster: ClusterId
@@ -135,9 +135,7 @@ class Plan(Generic[P]):
         """The action's declaration."""
         return ACTIONS[self.action]
 
-    def operations(
-        self, event: ev.ActionRequested, view: ClusterView
-    ) -> tuple[Operation, list[Operation]]:
+    def operations(self, event: ev.ActionRequested, view: ClusterView) -> tuple[Operation, list[Operation]]:
         """The batch and one operation per step, as the journal will have them."""
         batch = Operation(
             id=event.operation,
@@ -192,8 +190,8 @@ class ActionSpec(Generic[P]):
     icon: str = ""
     reverse: Callable[[Operation, ClusterView], tuple[str, Any] | None] | None = None
     arrange: Callable[[ClusterView, list[PlanStep], P], tuple[list[PlanStep], list[Skipped]]] | None = (
-        None
-    )  # looks at all steps together
+        None  # looks at all steps together
+    )
 
     def verdict(self, view: ClusterView, vm_id: VmId, parameters: P | None = None) -> Verdict:
         """Whether the action applies to one VM, and if not, why."""
@@ -261,12 +259,8 @@ class ActionSpec(Generic[P]):
         """The event that carries a plan out. `operation` is the new batch's id."""
         if self.id == CANCEL.id:
             held = [view.claims[s.vm] for s in plan.steps if s.vm in view.claims]
-            return ev.CancelRequested(
-                at_s=at_s, trace=trace, operations=tuple(held), author=author
-            )
-        return ev.ActionRequested(
-            at_s=at_s, trace=trace, plan=plan, author=author, operation=operation
-        )
+            return ev.CancelRequested(at_s=at_s, trace=trace, operations=tuple(held), author=author)
+        return ev.ActionRequested(at_s=at_s, trace=trace, plan=plan, author=author, operation=operation)
 
     def undo(self, operation: Operation, view: ClusterView) -> Plan[Any] | Reason:
         """The plan that takes one ended operation back, or why there is none."""
@@ -305,9 +299,7 @@ class ActionSpec(Generic[P]):
             source=step.node,
             target=target or step.target if self.kind is OperationKind.MIGRATE else None,
             target_given=target is not None,
-            route=parameters.route
-            if isinstance(parameters, MigrateParameters)
-            else PeerRoute.NODE_TO_NODE,
+            route=parameters.route if isinstance(parameters, MigrateParameters) else PeerRoute.NODE_TO_NODE,
             change=change if self.kind is OperationKind.CHANGE else None,
             settings=settings if self.kind is OperationKind.SETTINGS else None,
             before=config.settings if config and self.kind is OperationKind.SETTINGS else None,
@@ -413,9 +405,7 @@ def _decide_migrate(view: ClusterView, vm: Vm, parameters: MigrateParameters) ->
     facts = view.nodes[vm.owner].facts if vm.owner else None
     if facts is not None and "live migration" not in facts.features:
         return Denied(
-            reason=because(
-                ReasonCode.NOT_SUPPORTED_HERE, node=str(vm.owner), feature="live migration"
-            )
+            reason=because(ReasonCode.NOT_SUPPORTED_HERE, node=str(vm.owner), feature="live migration")
         )
     if vm.config is None:
         return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
@@ -562,7 +552,8 @@ SAVE = ActionSpec(
     ),
     change=VmChange.SAVE,
     destructive=True,
-    consequence="Their memory is written to their node's disk and they stop. Start continues where they were.",
+    consequence="Their memory is written to their node's disk and they stop."
+    " Start continues where they were.",
     icon="save",
 )
 
@@ -574,9 +565,7 @@ PAUSE = ActionSpec(
     group=Group.POWER,
     doc="Freeze the VMs; their memory stays on the node.",
     default=NoParameters(),
-    decide=_power(
-        _RUNS, {VmStatus.PAUSED: ReasonCode.ALREADY_PAUSED}, other=ReasonCode.NOT_RUNNING
-    ),
+    decide=_power(_RUNS, {VmStatus.PAUSED: ReasonCode.ALREADY_PAUSED}, other=ReasonCode.NOT_RUNNING),
     change=VmChange.PAUSE,
     icon="pause",
     reverse=lambda operation, _: ("vm.resume", NoParameters()),
@@ -604,9 +593,7 @@ TURN_OFF = ActionSpec(
     group=Group.POWER,
     doc="Cut the VMs' power. Unsaved data in the guests is lost.",
     default=NoParameters(),
-    decide=_power(
-        _ON, {s: ReasonCode.ALREADY_OFF for s in (VmStatus.OFF, VmStatus.CRASHED)}, of_two=True
-    ),
+    decide=_power(_ON, {s: ReasonCode.ALREADY_OFF for s in (VmStatus.OFF, VmStatus.CRASHED)}, of_two=True),
     change=VmChange.TURN_OFF,
     destructive=True,
     consequence="This is a power cut: unsaved data in the guests is lost.",

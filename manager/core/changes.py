@@ -1,4 +1,4 @@
-"""What one turn of the core produced: effects for the world, changes for views, transitions for the journal."""
+"""What a turn of the core produced: effects for the world, changes for views, transitions for the journal."""
 
 from __future__ import annotations
 

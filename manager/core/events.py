@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from manager.core.operations import Operation
 
 
+NO_TRACE = TraceId("")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Base of all events. `at_s` is wall-clock seconds; the core has no clock of its own."""
 
     at_s: float
-    trace: TraceId = TraceId("")
+    trace: TraceId = NO_TRACE
 
 
 # --- nodes -----------------------------------------------------------------------------------

@@ -240,13 +240,9 @@ class Inventory:
         if failure.code is FailureCode.INCOMPATIBLE:
             return NodeStatus.INCOMPATIBLE, because(ReasonCode.INCOMPATIBLE, text=text)
         if node.last_seen_s is None:
-            return NodeStatus.UNKNOWN, because(
-                ReasonCode.NEVER_SEEN, node=node.id, text=text, hint=hint
-            )
+            return NodeStatus.UNKNOWN, because(ReasonCode.NEVER_SEEN, node=node.id, text=text, hint=hint)
         if retry_at_s is None:
-            return NodeStatus.UNKNOWN, because(
-                ReasonCode.NOT_HEARD, node=node.id, since=node.last_seen_s
-            )
+            return NodeStatus.UNKNOWN, because(ReasonCode.NOT_HEARD, node=node.id, since=node.last_seen_s)
         return NodeStatus.UNKNOWN, because(
             ReasonCode.RETRYING, since=node.last_seen_s, at=retry_at_s, text=text
         )
@@ -646,14 +642,10 @@ class Inventory:
         if stale and not known:
             turn.effects += [ReadNode(trace=turn.trace, node=node) for node in stale]
             return False
-        notes.append(
-            because(ReasonCode.RUNNING_ON_TWO, nodes=", ".join(sorted(running)))
-        )
+        notes.append(because(ReasonCode.RUNNING_ON_TWO, nodes=", ".join(sorted(running))))
         return True
 
-    def _activity(
-        self, vm: VmId, best: Sighting, operation: Operation | None, known: bool
-    ) -> Activity:
+    def _activity(self, vm: VmId, best: Sighting, operation: Operation | None, known: bool) -> Activity:
         if operation is not None:
             return activity_of(operation)
         foreign = self.foreign_jobs.get(vm)
@@ -838,5 +830,3 @@ def activity_of(operation: Operation) -> Activity:
     if operation.change is not None:
         return _CHANGE_ACTIVITY[operation.change.value]
     return Activity.CHANGING_SETTINGS
-
-

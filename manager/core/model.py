@@ -396,5 +396,3 @@ class Problem:
     severity: str = "error"  # error, warning
     node: NodeId | None = None
     vms: tuple[VmId, ...] = ()
-
-

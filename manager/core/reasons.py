@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from manager.core import units
 
@@ -66,7 +66,6 @@ class ReasonCode(StrEnum):
     # how operations end
     DONE = "done"
     MOVED = "moved"
-    FOUND_DONE = "found-done"
     CANCELLED_BY = "cancelled-by"
     STILL_RUNNING_WAIT_OVER = "still-running-wait-over"
     ACCEPTED = "accepted"
@@ -78,7 +77,6 @@ class ReasonCode(StrEnum):
     PEER_LOGIN_REFUSED = "peer-login-refused"
     FAILED = "failed"
     NOT_AS_WANTED = "not-as-wanted"
-    PLAN_CHANGED = "plan-changed"
     # information on VMs and nodes
     MOVING = "moving"
     MOVING_STARTS = "moving-starts"
@@ -102,7 +100,6 @@ class ReasonCode(StrEnum):
     AGENT_SILENT = "agent-silent"
     DEFINITION_TROUBLE = "definition-trouble"
     FOREIGN_JOB = "foreign-job"
-    SECRETS_IN_MEMORY = "secrets-in-memory"
     JOURNAL_NOTICE = "journal-notice"
     VM_VANISHED = "vm-vanished"
     BEING_READ = "being-read"
@@ -143,7 +140,7 @@ def because(code: ReasonCode, **fields: FieldValue) -> Reason:
 class _Format(string.Formatter):
     """Adds `{x:time}`, `{x:duration}`, `{x:mib}`, `{x:line}`; everything else as usual."""
 
-    _KINDS: dict[str, Callable[[Any], str]] = {
+    _KINDS: ClassVar[dict[str, Callable[[Any], str]]] = {
         "time": units.time_text,
         "duration": units.duration_text,
         "mib": units.mib_text,
@@ -203,7 +200,6 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CHOSEN_BY_USER: "chosen",
     ReasonCode.DONE: "done",
     ReasonCode.MOVED: "runs on {node}",
-    ReasonCode.FOUND_DONE: "found done after a restart of the program",
     ReasonCode.CANCELLED_BY: "cancelled by {who}; {place}",
     ReasonCode.STILL_RUNNING_WAIT_OVER: "still under way after {seconds} s; nothing was undone",
     ReasonCode.ACCEPTED: "accepted; not waited for",
@@ -215,7 +211,6 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.PEER_LOGIN_REFUSED: "{source} cannot log in to {target}: {text}; {place}",
     ReasonCode.FAILED: "{text}; {place}",
     ReasonCode.NOT_AS_WANTED: "the host reported no error, but {place}",
-    ReasonCode.PLAN_CHANGED: "the cluster changed since the plan was shown: {text}",
     ReasonCode.MOVING: "moving to {node}, {percent} %",
     ReasonCode.MOVING_STARTS: "moving to {node}, the target prepares",
     ReasonCode.NOT_HEARD: "{node} not heard since {since:time}",
@@ -238,7 +233,6 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.AGENT_SILENT: "the guest agent does not answer",
     ReasonCode.DEFINITION_TROUBLE: "its definition is not understood: {text}",
     ReasonCode.FOREIGN_JOB: "{what} by someone else",
-    ReasonCode.SECRETS_IN_MEMORY: "there is no key ring on this computer: passwords are held in memory until Muster ends",
     ReasonCode.JOURNAL_NOTICE: "{text}",
     ReasonCode.VM_VANISHED: "no node has a definition of it any more",
     ReasonCode.BEING_READ: "being read",
@@ -249,10 +243,13 @@ TEXTS: dict[ReasonCode, str] = {
 REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.HAS_SNAPSHOTS: "Delete or merge its snapshots first.",
     ReasonCode.HOST_DEVICE: "Shut the VM down, or remove the device.",
-    ReasonCode.LOCAL_DISK: "Put the disk on a shared path and name that path under [storage] shared_paths in the cluster file.",
+    ReasonCode.LOCAL_DISK: "Put the disk on a shared path and name that path under [storage] shared_paths"
+    " in the cluster file.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
-    ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync; it counts from the next start of the VM.",
-    ReasonCode.NODE_UNREACHABLE: "See the node's Information; its rows come back by themselves when it answers.",
+    ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"
+    " it counts from the next start of the VM.",
+    ReasonCode.NODE_UNREACHABLE: "See the node's Information;"
+    " its rows come back by themselves when it answers.",
     ReasonCode.SHUTDOWN_IGNORED: "Wait longer, ask the guest agent, or turn it off.",
     ReasonCode.PEER_LOGIN_REFUSED: "Repair it with: {commands}. Or move through this computer.",
     ReasonCode.NO_NODE_FITS: "Free memory on a node, or choose a node.",

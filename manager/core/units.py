@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -54,7 +54,7 @@ def time_text(at_s: float) -> str:
 
 def iso_text(at_s: float) -> str:
     """A moment as ISO 8601 in UTC, for JSON."""
-    return datetime.fromtimestamp(at_s, tz=timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(at_s, tz=UTC).isoformat(timespec="milliseconds")
 
 
 def count_text(count: int, singular: str, plural: str | None = None) -> str:

@@ -224,12 +224,8 @@ class Work:
         if operation.kind is OperationKind.SETTINGS:
             if failure is None:
                 assert operation.source and operation.vm and operation.settings
-                self._inventory.settings_written(
-                    operation.vm, operation.source, operation.settings, turn
-                )
-                turn.effects.append(
-                    ReadVm(trace=turn.trace, node=operation.source, vm=operation.vm)
-                )
+                self._inventory.settings_written(operation.vm, operation.source, operation.settings, turn)
+                turn.effects.append(ReadVm(trace=turn.trace, node=operation.source, vm=operation.vm))
                 self._end(operation, _S.DONE, None, turn)
             else:
                 self._end(operation, _S.FAILED, self._failed(operation, failure), turn)
@@ -746,9 +742,7 @@ class Work:
 
     # --- ending ----------------------------------------------------------------------------
 
-    def _end(
-        self, operation: Operation, state: OperationState, reason: Reason | None, turn: Turn
-    ) -> None:
+    def _end(self, operation: Operation, state: OperationState, reason: Reason | None, turn: Turn) -> None:
         operation = self._move(operation, state, turn, reason)
         self.progress.pop(operation.id, None)
         self._ended_calls.pop(operation.id, None)
@@ -826,9 +820,7 @@ class Work:
 
     def _cancelled(self, operation: Operation) -> Reason:
         assert operation.vm is not None
-        return because(
-            ReasonCode.CANCELLED_BY, who=operation.cancelled_by, place=self.place(operation.vm)
-        )
+        return because(ReasonCode.CANCELLED_BY, who=operation.cancelled_by, place=self.place(operation.vm))
 
     # --- bookkeeping -----------------------------------------------------------------------
 
@@ -914,7 +906,9 @@ def _is_being_read(node: Node) -> bool:
 
 def _reserves(operation: Operation) -> bool:
     """Whether it holds memory on its target: a move from the moment it is let go to its end."""
-    return operation.kind is OperationKind.MIGRATE and not (operation.is_over or operation.state is _S.WAITING)
+    return operation.kind is OperationKind.MIGRATE and not (
+        operation.is_over or operation.state is _S.WAITING
+    )
 
 
 def _words(operation: Operation) -> str:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 JOB_INTERVAL_S = 0.5
 LOAD_INTERVAL_S = 3.0
+FIRST_INTERVAL_S = 0.9
 
 
 class Sampler:
@@ -44,10 +45,12 @@ class Sampler:
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._next_load_s = 0.0
+        self._rounds = 0  # of loads, since somebody looks
 
     def want_loads(self, who: str, wanted: bool) -> None:
         """A shown column or plot asks for loads, or stops asking."""
         if wanted:
+            self._rounds = self._rounds if self._wanted else 0
             self._wanted.add(who)
             self._next_load_s = 0.0
             self._wake.set()
@@ -73,7 +76,10 @@ class Sampler:
             for vm, (node, _, _) in foreign.items():
                 self._once(f"foreign {vm}", self._foreign(vm, node))
             if self._wanted and self._clock.monotonic_s() >= self._next_load_s:
-                self._next_load_s = self._clock.monotonic_s() + LOAD_INTERVAL_S
+                # CPU figures are differences: the second round comes soon.
+                interval_s = LOAD_INTERVAL_S if self._rounds else FIRST_INTERVAL_S
+                self._rounds += 1
+                self._next_load_s = self._clock.monotonic_s() + interval_s
                 for row in self._state.nodes.values():
                     can = row.facts is not None and Feature.LOAD_FIGURES in row.facts.features
                     if row.is_up and can:

@@ -55,8 +55,9 @@ class MemorySecretStore:
 class KeyringSecretStore:
     """`SecretStore` on the key ring of this computer, with memory for what it will not take.
 
-    The key ring is looked for in a thread from the moment this is made. `get`, `set` and `delete` wait for
-    the outcome and may block (never on the loop thread); `is_persistent` does not wait.
+    The key ring is looked for in a thread when a secret is first needed: most logins need none, and finding
+    it costs a quarter of a second. `get`, `set` and `delete` wait for the outcome and may block (never on the
+    loop thread); `is_persistent` does not wait.
     """
 
     def __init__(self, find: Callable[[], KeyRing | None] | None = None, *, probe_s: float = PROBE_S) -> None:
@@ -65,11 +66,11 @@ class KeyringSecretStore:
         self._found = threading.Event()
         self._probe_s = probe_s
         self._find = find or find_key_ring
-        threading.Thread(target=self._probe, name="key ring probe", daemon=True).start()
+        self._probing: threading.Thread | None = None
 
     @property
     def is_persistent(self) -> bool:
-        """Whether secrets outlive this process. False while the key ring is still being looked for."""
+        """Whether secrets outlive this process. False until the key ring was found."""
         return self._ring is not None
 
     def get(self, entry: str, user: str) -> str | None:
@@ -116,6 +117,9 @@ class KeyringSecretStore:
             self._found.set()
 
     def _wait(self) -> KeyRing | None:
+        if self._probing is None:
+            self._probing = threading.Thread(target=self._probe, name="key ring probe", daemon=True)
+            self._probing.start()
         if not self._found.wait(self._probe_s):
             # Waited for once. If it answers later after all, it is used from then on.
             self._probe_s = 0.0

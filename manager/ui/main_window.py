@@ -440,12 +440,6 @@ class MainWindow(QMainWindow):
         if self._here is None:
             page = self.saved.page if self.saved.page in PAGES else "roles"
             self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
-        if runtime.view.config.tier is not Tier.DEMO and not self.workspace.adapters.secrets.is_persistent:
-            self.note(
-                "There is no key ring on this computer: passwords are held in memory until Muster ends.",
-                (),
-                "",
-            )
 
     def _remove_cluster(self, cluster: ClusterId) -> None:
         pages = self.clusters.pop(cluster)

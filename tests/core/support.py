@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -87,7 +87,7 @@ class Guest:
     name: str
     status: VmStatus
     cause: StatusCause = StatusCause.NONE
-    config: VmConfig = definition()
+    config: VmConfig = field(default_factory=definition)
     incarnation: int = 1
 
     def seen(self, vm: VmId) -> ev.SeenVm:
@@ -183,9 +183,7 @@ class Cluster:
         name = NodeId(node)
         self.connected.discard(name)
         retry_at_s = self.now + 5 if retry else None
-        self.feed(
-            ev.NodeLost(at_s=self.later(0.1), node=name, failure=UNREACHABLE, retry_at_s=retry_at_s)
-        )
+        self.feed(ev.NodeLost(at_s=self.later(0.1), node=name, failure=UNREACHABLE, retry_at_s=retry_at_s))
 
     def read(self, node: str, *, started_s: float | None = None) -> Outcome:
         """The inventory of a host is read, begun and ended now unless told otherwise."""
@@ -209,9 +207,7 @@ class Cluster:
         """One definition is read."""
         guest = self.hosts[NodeId(node)].get(vm)
         if guest is not None:
-            self.feed(
-                ev.VmConfigRead(at_s=self.later(0.01), node=NodeId(node), vm=vm, config=guest.config)
-            )
+            self.feed(ev.VmConfigRead(at_s=self.later(0.01), node=NodeId(node), vm=vm, config=guest.config))
 
     def tell(self, node: str, name: str, *, shutting_down: bool = False) -> Outcome | None:
         """The host's event that says how a VM is now; lost if the host is."""
@@ -457,9 +453,7 @@ class Cluster:
     def live(self) -> Iterable[Operation]:
         """The operations on VMs that are not over."""
         return [
-            o
-            for o in self.state.operations.values()
-            if o.kind is not OperationKind.BATCH and not o.is_over
+            o for o in self.state.operations.values() if o.kind is not OperationKind.BATCH and not o.is_over
         ]
 
     def story(self, name: str) -> list[str]:

@@ -28,7 +28,7 @@ from tests.core.support import (
 C = StatusCause
 N1, N2 = NodeId("n1"), NodeId("n2")
 
-# action: what is said of Running, Off, Saved, Paused, Crashed; "yes" where it applies, "=" where it is already so
+# action: what is said of Running, Off, Saved, Paused, Crashed; "=": it is already so
 TABLE: dict[str, tuple[str, str, str, str, str]] = {
     "start": ("= already running on n1", "yes", "yes", "not possible while Paused", "yes"),
     "shut_down": (
@@ -38,13 +38,31 @@ TABLE: dict[str, tuple[str, str, str, str, str]] = {
         "not possible while Paused",
         "= already off",
     ),
-    "restart": ("yes", "not running (Off)", "not running (Saved)", "not running (Paused)", "not running (Crashed)"),
+    "restart": (
+        "yes",
+        "not running (Off)",
+        "not running (Saved)",
+        "not running (Paused)",
+        "not running (Crashed)",
+    ),
     "save": ("yes", "not running (Off)", "= already saved", "yes", "not running (Crashed)"),
     "pause": ("yes", "not running (Off)", "not running (Saved)", "= already paused", "not running (Crashed)"),
-    "resume": ("= already running on n1", "not paused (Off)", "not paused (Saved)", "yes", "not paused (Crashed)"),
+    "resume": (
+        "= already running on n1",
+        "not paused (Off)",
+        "not paused (Saved)",
+        "yes",
+        "not paused (Crashed)",
+    ),
     "turn_off": ("yes", "= already off", "not possible while Saved", "yes", "= already off"),
     "reset": ("yes", "not running (Off)", "not running (Saved)", "yes", "not running (Crashed)"),
-    "delete_saved_state": ("has no saved state", "has no saved state", "yes", "has no saved state", "has no saved state"),
+    "delete_saved_state": (
+        "has no saved state",
+        "has no saved state",
+        "yes",
+        "has no saved state",
+        "has no saved state",
+    ),
     "live_migrate": (
         "yes",
         "not running (Off)",

@@ -170,6 +170,7 @@ def test_a_nodes_cells(cluster: Cluster) -> None:
     hold = Hold(who="x", why="y", since_s=1.0)
     cluster.feed(ev.NodeHeld(at_s=cluster.now, node=N1, hold=hold))
     assert node("n1", "status")[0] == "Paused"
+    assert node("n1", "information")[0] == "held by x: y"
 
 
 def test_an_operations_cells(cluster: Cluster) -> None:
@@ -226,7 +227,7 @@ def test_names_and_titles_are_unique(kind: Kind) -> None:
 
 
 def test_the_contract_of_the_command_line_is_kept() -> None:
-    vms = "uuid name status activity owner priority information vcpus memory_mib".split()
-    nodes = "name status uri vms cpus memory_mib memory_free_mib".split()
+    vms = ["uuid", "name", "status", "activity", "owner", "priority", "information", "vcpus", "memory_mib"]
+    nodes = ["name", "status", "uri", "vms", "cpus", "memory_mib", "memory_free_mib"]
     assert set(vms) <= FIELDS[Kind.VM].keys()
     assert set(nodes) <= FIELDS[Kind.NODE].keys()

@@ -83,9 +83,7 @@ def test_a_definition_that_is_not_left_over_from_a_move_is_not_called_older(clus
         ((PAUSED, C.POSTCOPY), (R, C.POSTCOPY), "n2"),
     ],
 )
-def test_the_owner_is_where_the_most_life_is(
-    cluster: Cluster, here: tuple, there: tuple, owner: str
-) -> None:
+def test_the_owner_is_where_the_most_life_is(cluster: Cluster, here: tuple, there: tuple, owner: str) -> None:
     cluster.add("n1", "a", *here)
     cluster.add("n2", "a", *there)
     assert cluster.vm("a").owner == owner
@@ -513,9 +511,7 @@ def test_a_guest_that_shuts_down_by_itself_says_so(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "cause", [C.IO_ERROR, C.WATCHDOG, C.POSTCOPY_FAILED, C.PANICKED], ids=lambda c: c.name
 )
-def test_a_pause_nobody_asked_for_is_a_problem_until_it_is_over(
-    cluster: Cluster, cause: StatusCause
-) -> None:
+def test_a_pause_nobody_asked_for_is_a_problem_until_it_is_over(cluster: Cluster, cause: StatusCause) -> None:
     cluster.add("n1", "a")
     cluster.become("n1", "a", PAUSED, cause)
     assert problem(cluster, f"vm:{uuid('a')}") == f"paused: {cause.value}"

@@ -507,9 +507,7 @@ def test_a_node_lost_in_the_middle_and_back(cluster: Cluster, lost: str, arrives
 def test_a_move_that_goes_on_while_its_source_was_lost_is_followed_to_its_end(cluster: Cluster) -> None:
     key = moving(cluster)
     cluster.lose("n1")
-    cluster.feed(
-        ev.EffectEnded(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE)
-    )
+    cluster.feed(ev.EffectEnded(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE))
     cluster.connect("n1")
     cluster.settle()
     for _ in range(5000):  # far longer than a lost node would be waited for
@@ -561,9 +559,7 @@ def test_answers_to_old_attempts_and_ended_operations_change_nothing(cluster: Cl
     for operation, attempt in ((key, 0), (key, 2), (OperationId("none"), 1)):
         for event in (
             ev.EffectEnded(at_s=cluster.later(), operation=operation, attempt=attempt),
-            ev.AbortFailed(
-                at_s=cluster.later(), operation=operation, attempt=attempt, failure=REFUSED
-            ),
+            ev.AbortFailed(at_s=cluster.later(), operation=operation, attempt=attempt, failure=REFUSED),
         ):
             outcome = cluster.feed(event)
             assert (outcome.effects, outcome.transitions) == ((), ())
@@ -600,9 +596,7 @@ def saving(cluster: Cluster) -> OperationId:
 def going_on_alone(cluster: Cluster) -> OperationId:
     key = moving(cluster)
     cluster.lose("n1")
-    cluster.feed(
-        ev.EffectEnded(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE)
-    )
+    cluster.feed(ev.EffectEnded(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE))
     cluster.connect("n1")
     cluster.settle()
     assert cluster.operation("a").state is S.SETTLING
@@ -658,9 +652,7 @@ def test_a_cancel_that_could_not_be_delivered_is_tried_again(cluster: Cluster) -
     cluster.ask("vm.cancel", "a")
     abort = cluster.take(fx.AbortMigration)
     cluster.pending.remove(abort)
-    cluster.feed(
-        ev.AbortFailed(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE)
-    )
+    cluster.feed(ev.AbortFailed(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE))
     cluster.wait(3)
     cluster.answer(cluster.take(fx.AbortMigration))
     cluster.reads()
@@ -964,9 +956,7 @@ def test_operations_of_another_process_are_shown_and_nothing_is_started(cluster:
     cluster.finish_move(key)
     cluster.settle()
     window.feed(
-        ev.OperationsReported(
-            at_s=cluster.later(), operations=tuple(cluster.state.operations.values())
-        )
+        ev.OperationsReported(at_s=cluster.later(), operations=tuple(cluster.state.operations.values()))
     )
     window.read("n1")
     window.read("n2")

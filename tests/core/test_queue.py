@@ -26,9 +26,7 @@ N1, N2, N3 = NodeId("n1"), NodeId("n2"), NodeId("n3")
 
 
 def make(nodes: int = 3, outgoing: int = 2, incoming: int = 2, whole: int = 0, **work: int) -> Cluster:
-    limits = MigrationLimits(
-        outgoing_per_node=outgoing, incoming_per_node=incoming, cluster_limit=whole
-    )
+    limits = MigrationLimits(outgoing_per_node=outgoing, incoming_per_node=incoming, cluster_limit=whole)
     return Cluster(cluster_config(nodes, migration=limits, work=WorkLimits(**work)))
 
 

@@ -55,9 +55,7 @@ def test_every_reason_has_the_fields_of_its_text(place: str, call: ast.Call) -> 
 
 
 def test_every_reason_is_used_somewhere() -> None:
-    texts = "".join(
-        path.read_text() for path in MANAGER.rglob("*.py") if path != Path(reasons.__file__)
-    )
+    texts = "".join(path.read_text() for path in MANAGER.rglob("*.py") if path != Path(reasons.__file__))
     unused = {code.name for code in ReasonCode if f"ReasonCode.{code.name}" not in texts}
     assert unused == set(), "a reason nobody gives is a promise nobody keeps"
 

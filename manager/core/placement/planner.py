@@ -104,9 +104,7 @@ def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) ->
     if need > free:
         return no(no_memory(node.id, need, free))
     reason = (
-        because(ReasonCode.CHOSEN_BY_USER)
-        if chosen
-        else because(ReasonCode.CHOSEN_MOST_FREE, free_mib=free)
+        because(ReasonCode.CHOSEN_BY_USER) if chosen else because(ReasonCode.CHOSEN_MOST_FREE, free_mib=free)
     )
     return NodeVerdict(node=node.id, fits=True, reason=reason, free_mib=free)
 
@@ -189,9 +187,7 @@ def disk_obstacle(config: ClusterConfig, disk: Disk, node: NodeId | None) -> Rea
         return None
     if config.shared_paths and not is_below(disk.source, config.shared_paths):
         if disk.device in ("cdrom", "floppy"):
-            return because(
-                ReasonCode.LOCAL_CD, target=disk.target, source=disk.source, node=str(node or "?")
-            )
+            return because(ReasonCode.LOCAL_CD, target=disk.target, source=disk.source, node=str(node or "?"))
         return because(ReasonCode.LOCAL_DISK, target=disk.target, source=disk.source)
     if config.shared_paths and not disk.read_only and disk.cache not in SAFE_CACHE_MODES:
         return because(ReasonCode.CACHE_MODE, target=disk.target, cache=disk.cache or "default")

@@ -160,6 +160,12 @@ def _movable(view: ClusterView, vm: Vm) -> Any:
     return not planner.obstacles(view.config, vm)
 
 
+def _node_information(view: ClusterView, node: Node) -> str | None:
+    told = [node.information] if node.information else []
+    told += [because(ReasonCode.HELD_BY, who=hold.who, why=hold.why) for hold in node.holds]
+    return "; ".join(reason.text for reason in told) or None
+
+
 def _free_mib(view: ClusterView, node: Node) -> Any:
     load = view.node_loads.get(node.id)
     if load is not None and load.memory_free_mib is not None and node.is_up:
@@ -495,10 +501,10 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         title="Information",
         kind=FieldKind.TEXT,
         doc="Why the node is in its state and what happens next.",
-        get=lambda view, node: node.information.text if node.information else None,
+        get=_node_information,
         text=_plain,
         json=_plain,
-        depends=_on("information"),
+        depends=_on("information", "holds"),
         width=340,
         searchable=True,
     ),
