@@ -23,7 +23,7 @@ from manager.core.operations import Operation
 from manager.core.reasons import Reason
 from manager.core.work import Work
 
-_ROOM = frozenset({"status", "holds", "vms_unread"})
+_ROOM = frozenset({"status", "holds", "vms_unread", "moves"})
 """Attributes of a node on which it depends whether work that waits can go there."""
 
 

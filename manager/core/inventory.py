@@ -477,7 +477,7 @@ class Inventory:
             config=config,
         )
         self._on_node[node].add(vm)
-        self._note_incoming(vm, node, before)
+        self._note_incoming(vm, node, before, turn)
         if before is None or before.status is not status:
             suffix = f" ({cause.value})" if cause.value else ""
             if before is not None or told:
@@ -492,12 +492,15 @@ class Inventory:
         others = (s for s in self.sightings(vm).values() if s.node != node)
         return max(others, key=lambda s: s.status in COUNTED, default=None)
 
-    def _note_incoming(self, vm: VmId, node: NodeId, before: Sighting | None) -> None:
+    def _forget_incoming(self, vm: VmId, turn: Turn) -> None:
+        turn.changes[Kind.NODE].update(self._incoming.pop(vm), ("moves",))
+
+    def _note_incoming(self, vm: VmId, node: NodeId, before: Sighting | None, turn: Turn) -> None:
         """Keep which node has the target's half of a move: one where the VM did not run before."""
         seen = self._sightings[vm][node]
         if not (seen.status is VmStatus.PAUSED and is_incoming(seen)):
             if self._incoming.get(vm) == node:
-                del self._incoming[vm]
+                self._forget_incoming(vm, turn)
         elif before is None or before.status not in COUNTED:
             left = self._left(vm, node)
             if seen.cause is StatusCause.MIGRATION or (left is not None and left.status in COUNTED):
@@ -507,7 +510,7 @@ class Inventory:
         self._sightings[vm].pop(node, None)
         self._on_node[node].discard(vm)
         if self._incoming.get(vm) == node:
-            del self._incoming[vm]
+            self._forget_incoming(vm, turn)
         self._story.tell(vm, turn.at_s, f"no longer on {node}")
         self.refresh(vm, turn)
 
@@ -522,7 +525,8 @@ class Inventory:
             if before is not None:
                 del self.vms[vm]
                 self.vm_loads.pop(vm, None)
-                self.foreign_jobs.pop(vm, None)
+                if self.foreign_jobs.pop(vm, None) and before.owner is not None:
+                    turn.changes[Kind.NODE].update(before.owner, ("moves",))
                 self.last_failures.pop(vm, None)
                 self._own(vm, before, None, turn)
                 turn.changes[Kind.VM].remove(vm)
@@ -693,34 +697,32 @@ class Inventory:
             and before.config is row.config
         ):
             return
-        running: dict[NodeId, int] = {}
-        total: dict[NodeId, int] = {}
-        unread: dict[NodeId, int] = {}
-        for each, sign in ((before, -1), (row, 1)):
-            if each is None or each.owner is None:
-                continue
-            node = each.owner
-            running[node] = running.get(node, 0) + sign * _runs(each)
-            total[node] = total.get(node, 0) + sign
-            measured = each.config is not None or each.status not in COUNTED
-            unread[node] = unread.get(node, 0) + sign * (not measured)
-            if each.status in COUNTED and each.config is not None:
-                self._used_mib[node] += sign * planner.need_mib(each.config.memory_mib)
-                self._used_vcpus[node] += sign * each.config.vcpus
-                turn.changes[Kind.NODE].update(node, _COMMITTED)
-        for node_id, change in total.items():
-            if change < 0:
-                self._owned[node_id].discard(vm)
-            elif change > 0:
-                self._owned[node_id].add(vm)
-            counted = self.nodes[node_id]
-            self._set_node(
-                turn,
-                counted,
-                vms_running=counted.vms_running + running[node_id],
-                vms_total=counted.vms_total + change,
-                vms_unread=counted.vms_unread + unread[node_id],
-            )
+        if before is not None and before.owner is not None and (row is None or row.owner != before.owner):
+            self._owned[before.owner].discard(vm)
+            self._count(before.owner, before, None, turn)
+            before = None
+        if row is not None and row.owner is not None:
+            self._owned[row.owner].add(vm)
+            self._count(row.owner, before, row, turn)
+
+    def _count(self, node_id: NodeId, before: Vm | None, row: Vm | None, turn: Turn) -> None:
+        """Correct a node's sums by what became of one of its VMs."""
+        old, new = _counts(before), _counts(row)
+        if old == new:
+            return
+        total, running, unread, mib, vcpus = (n - o for o, n in zip(old, new, strict=True))
+        if mib or vcpus:
+            self._used_mib[node_id] += mib
+            self._used_vcpus[node_id] += vcpus
+            turn.changes[Kind.NODE].update(node_id, _COMMITTED)
+        node = self.nodes[node_id]
+        self._set_node(
+            turn,
+            node,
+            vms_total=node.vms_total + total,
+            vms_running=node.vms_running + running,
+            vms_unread=node.vms_unread + unread,
+        )
 
     def _set_node(self, turn: Turn, node: Node, **values: Any) -> None:
         """Give some of a node's attributes new values."""
@@ -787,8 +789,16 @@ def _is_moving(operation: Operation) -> bool:
     return operation.kind is OperationKind.MIGRATE and operation.state is not OperationState.WAITING
 
 
-def _runs(vm: Vm) -> bool:
-    return vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)
+def _counts(vm: Vm | None) -> tuple[int, int, int, int, int]:
+    """What a row adds to its node: VMs, running ones, those not measured yet, MiB, vCPUs."""
+    if vm is None:
+        return (0, 0, 0, 0, 0)
+    runs = vm.status is VmStatus.RUNNING or vm.status is VmStatus.PAUSED
+    if vm.status not in COUNTED:
+        return (1, runs, 0, 0, 0)
+    if vm.config is None:
+        return (1, runs, 1, 0, 0)
+    return (1, runs, 0, planner.need_mib(vm.config.memory_mib), vm.config.vcpus)
 
 
 def _went_on(before: Vm, row: Vm) -> bool:

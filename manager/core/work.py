@@ -24,7 +24,7 @@ from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.inventory import Inventory, is_incoming
 from manager.core.migration.progress import MoveProgress, advanced
-from manager.core.migration.queue import Slots, order
+from manager.core.migration.queue import LINES, Place, Slots, order
 from manager.core.model import Node, NodeStatus, PeerRoute, StatusCause, Vm, VmSettings, VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState, moved_to
 from manager.core.placement import planner
@@ -83,8 +83,10 @@ class Work:
         self._open_children: dict[OperationId, int] = {}
         self._children: dict[OperationId, list[OperationId]] = {}
         self._of_vm: dict[VmId, list[OperationId]] = {}
-        self._queue: list[tuple[int, float, int, str]] = []  # `order` of what waits, sorted
+        self._active: dict[OperationId, Operation] = {}  # those of them that do not wait
+        self._queue: list[Place] = []  # what waits, sorted
         self._unlooked: set[OperationId] = set()  # waits, and its VM is new to it or changed
+        self._may_fit_later = False  # something waits for more than its place in a line
         self._reserved_mib: dict[NodeId, int] = {}
         self._ended_calls: dict[OperationId, tuple[float, Failure | None]] = {}
         self._restarted: set[OperationId] = set()  # whose guest was seen to restart
@@ -104,7 +106,7 @@ class Work:
         """Moves whose job may run on a host now: what the sampler polls."""
         return tuple(
             o
-            for o in self._live.values()
+            for o in self._active.values()
             if o.kind is OperationKind.MIGRATE and o.state in (_S.RUNNING, _S.SETTLING, _S.CANCELLING)
         )
 
@@ -309,54 +311,64 @@ class Work:
             return
         if operation.state is _S.WAITING:
             self._unlooked.add(operation.id)
-            self._look = True
         else:
             self.judge(vm, turn)
 
     def node_read(self, node: NodeId, turn: Turn) -> None:
         """A node was read whole: everything that waits for a look at it is judged."""
-        for operation in list(self._live.values()):
+        for operation in list(self._active.values()):
             if operation.vm is not None and node in (operation.source, operation.target):
                 self.judge(operation.vm, turn)
-        self._look = True
+        self._look |= self._may_fit_later
 
     # --- admission -------------------------------------------------------------------------
 
     def admit(self, turn: Turn) -> None:
-        """Start what may start, in order; tell the rest why it waits. Runs inside the same turn."""
-        while self._look:
-            self._look = False  # an end sets it again: what waited for that one may start too
-            self._admit(turn)
+        """Start what may start, in order; tell the rest why it waits. Runs inside the same turn.
 
-    def _admit(self, turn: Turn) -> None:
-        if not self._queue:
-            return
-        slots = Slots.in_use(
-            self._inventory.config,
-            (o for o in self._live.values() if o.state is not _S.WAITING),
-            self._inventory.foreign_moves(),
-        )
+        All of the queue is looked at when something ended; when only VMs changed that wait, only those.
+        """
+        while self._look or self._unlooked:
+            whole, self._look = self._look, False  # an end sets it: what waited for that one may start
+            fresh, self._unlooked = self._unlooked, set()
+            if whole:
+                self._queue = self._admit(self._queue, fresh, turn, whole=True)
+            else:
+                places = sorted(order(self._live[o]) for o in fresh if o in self._live)
+                self._admit(places, fresh, turn, whole=False)
+
+    def _admit(self, places: list[Place], fresh: set[OperationId], turn: Turn, *, whole: bool) -> list[Place]:
+        """One look at these; returns those that still wait. `fresh` are looked at closely."""
+        left: list[Place] = []
+        if not places:
+            return left
+        slots = Slots.in_use(self._inventory.config, self._active.values(), self._inventory.foreign_moves())
         unfit: dict[NodeId, int] = {}
-        left = []
-        for place in self._queue:
+        if whole:
+            self._may_fit_later = False
+        for place in places:
             operation = self._live.get(OperationId(place[-1]))
             if operation is None or operation.state is not _S.WAITING:
                 continue
             reason = None
-            if operation.id not in self._unlooked:
+            if operation.id not in fresh:
                 reason = slots.still_full(operation) or self._no_room_yet(operation, unfit)
             if reason is None:
                 reason = self._try_start(operation, slots, unfit, turn)
             if reason is None:
                 continue
             left.append(place)
-            if reason != operation.reason:
+            in_line = reason.code in LINES
+            self._may_fit_later |= not in_line
+            if in_line and not whole:
+                # Its place in line is known only when all are looked at; the old one holds if it has one.
+                self._look |= operation.reason is None or operation.reason.code is not reason.code
+            elif reason is not operation.reason and reason != operation.reason:
                 # A new reason of the same wait is not journaled: it is derived.
                 self._say(operation, reason, turn)
                 assert operation.vm is not None
                 self._inventory.refresh(operation.vm, turn)
-        self._queue = left
-        self._unlooked.clear()
+        return left
 
     def _no_room_yet(self, operation: Operation, unfit: Mapping[NodeId, int]) -> Reason | None:
         """The old reason, if in this turn no node had room for a smaller VM of that node."""
@@ -853,10 +865,14 @@ class Work:
         """Store a child's new state with what follows from it: its place in the queue, its reservation."""
         before = self._live.get(operation.id)
         waited = before is not None and before.state is _S.WAITING
-        if operation.is_over:
-            self._live.pop(operation.id, None)
-        else:
-            self._live[operation.id] = operation
+        for kept, belongs in (
+            (self._live, not operation.is_over),
+            (self._active, not operation.is_over and operation.state is not _S.WAITING),
+        ):
+            if belongs:
+                kept[operation.id] = operation
+            else:
+                kept.pop(operation.id, None)
         if operation.state is _S.WAITING and not waited:
             insort(self._queue, order(operation))
             self._unlooked.add(operation.id)
@@ -871,6 +887,8 @@ class Work:
         """Give the reason of the same state; it is derived, so not journaled."""
         operation = replace(operation, reason=reason)
         self.operations[operation.id] = self._live[operation.id] = operation
+        if operation.id in self._active:
+            self._active[operation.id] = operation
         turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
 
     def _set_timer(self, kind: str, operation: Operation, seconds: float, turn: Turn) -> None:

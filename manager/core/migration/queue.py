@@ -16,7 +16,23 @@ from manager.core.reasons import FieldValue, Reason, ReasonCode
 _STORED = frozenset({VmChange.SAVE})
 
 
-def order(operation: Operation) -> tuple[int, float, int, str]:
+LINES = frozenset(
+    {
+        ReasonCode.WAITS_OUTGOING,
+        ReasonCode.WAITS_INCOMING,
+        ReasonCode.WAITS_CLUSTER,
+        ReasonCode.WAITS_STARTS_NODE,
+        ReasonCode.WAITS_STARTS_CLUSTER,
+        ReasonCode.WAITS_SAVES,
+    }
+)
+"""Reasons of waits for a place that others have."""
+
+Place = tuple[int, float, int, str]
+"""Where an operation stands in the queue; the last part is its id."""
+
+
+def order(operation: Operation) -> Place:
     """Sort key of the queue: priority, then age, then place in the batch."""
     return (-operation.priority, operation.created_s, operation.order, operation.id)
 
