@@ -13,8 +13,11 @@ from manager.core.operations import OperationState
 from manager.core.units import LONG_LINE
 from tests.core.support import (
     OFF,
+    PAUSED,
     REFUSED,
     Cluster,
+    Guest,
+    R,
     cluster_config,
     definition,
     host_facts,
@@ -312,3 +315,45 @@ def test_a_lost_source_is_waited_for() -> None:
     assert states(cluster)["b"] == "waits until n1 was read again"
     cluster.connect("n1")
     assert states(cluster)["b"] == "n1 gives 1 of 1 outgoing moves; next in line"
+
+
+def test_room_that_others_make_is_seen_when_the_node_is_read() -> None:
+    cluster = make(2, outgoing=4)
+    cluster.facts[N2] = host_facts("n2", memory_mib=16384)
+    cluster.connect("n2")
+    for name in "ab":
+        cluster.add("n1", name, config=definition(3000))
+    plans = [cluster.plan("vm.live_migrate", name) for name in "ab"]
+    cluster.add("n2", "x", config=definition(8000))
+    for number, plan in enumerate(plans):
+        cluster.feed(
+            plan.spec.request(
+                plan,
+                author="adm",
+                at_s=cluster.later(),
+                trace="t",
+                operation=str(number),
+                view=cluster.state,
+            )
+        )
+    assert states(cluster)["b"].startswith("no node can take it")
+    cluster.hosts[N2][uuid("x")].status = OFF  # and its event was lost
+    cluster.read("n2")
+    assert states(cluster)["b"] == "Checking"
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_the_end_of_a_move_of_others_that_nobody_told_lets_ours_go(arrives: bool) -> None:
+    cluster = make(3, incoming=1)
+    cluster.add("n3", "x")
+    cluster.hosts[N2][uuid("x")] = Guest("x", PAUSED, StatusCause.MIGRATION)
+    cluster.tell("n2", "x")
+    cluster.add("n1", "a")
+    cluster.ask("vm.live_migrate", "a", target=N2)
+    assert states(cluster)["a"] == "n2 takes 1 of 1 incoming moves; next in line"
+    if arrives:
+        cluster.become("n2", "x", R, StatusCause.MIGRATED)
+    else:
+        del cluster.hosts[N2][uuid("x")]
+        cluster.read("n2")
+    assert states(cluster)["a"] == "Checking"

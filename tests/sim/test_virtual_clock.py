@@ -102,7 +102,7 @@ async def test_a_busy_loop_does_not_hang_a_test() -> None:
     stop = False
 
     async def busy() -> None:
-        while not stop:  # noqa: ASYNC110
+        while not stop:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(busy())
