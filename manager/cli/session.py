@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import difflib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -147,7 +148,7 @@ class Session:
         if information is None:
             return f"node {node.id} did not answer within {self.timeout_s:g} s."
         text = information.text
-        if node.id not in text:
+        if not re.search(rf"(?<!\w){re.escape(node.id)}(?!\w)", text):  # a node may be named “h”
             text = f"node {node.id}: {text}"
         return f"{text}. {information.remedy}".rstrip(" .") + "."
 

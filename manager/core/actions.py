@@ -305,6 +305,7 @@ class ActionSpec(Generic[P]):
             before=config.settings if config and self.kind is OperationKind.SETTINGS else None,
             priority=int(priority),
             memory_mib=config.memory_mib if config else 0,
+            vcpus=config.vcpus if config else 0,
             order=place,
         )
 

@@ -78,7 +78,8 @@ class Operation:
     settings: VmSettings | None = None
     before: VmSettings | None = None  # what `settings` replaced, for undo
     priority: int = int(Priority.MEDIUM)
-    memory_mib: int = 0  # reserved on the target while it moves
+    memory_mib: int = 0  # reserved on the target while it moves, and `vcpus`
+    vcpus: int = 0
     attempt: int = 0
     started_s: float | None = None
     ended_s: float | None = None

@@ -50,6 +50,7 @@ class ReasonCode(StrEnum):
     ONLY_ONE_NODE = "only-one-node"
     NO_NODE_FITS = "no-node-fits"
     NO_MEMORY_ON_NODE = "no-memory-on-node"
+    NO_CPUS_ON_NODE = "no-cpus-on-node"
     # why something waits
     WAITS_OUTGOING = "waits-outgoing"
     WAITS_INCOMING = "waits-incoming"
@@ -186,6 +187,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CACHE_MODE: "disk {target} has cache mode {cache}: not safe to move",
     ReasonCode.ONLY_ONE_NODE: "there is no other node that is up",
     ReasonCode.NO_NODE_FITS: "no node can take it: {verdicts}",
+    ReasonCode.NO_CPUS_ON_NODE: "{node}: not enough CPUs (needs {need} vCPUs, {left} left by the overcommit)",
     ReasonCode.NO_MEMORY_ON_NODE: "{node}: not enough memory (needs {need_mib:mib}, free {free_mib:mib})",
     ReasonCode.WAITS_OUTGOING: "{node} gives {count} of {limit} outgoing moves; {ahead:line}",
     ReasonCode.WAITS_INCOMING: "{node} takes {count} of {limit} incoming moves; {ahead:line}",

@@ -47,7 +47,7 @@ CONTINUE_AFTER_S = 600.0
 
 _S = OperationState
 _INTERRUPTED = Failure(code=FailureCode.INTERRUPTED, text="the program ended in the middle")
-_NO_ROOM = frozenset({ReasonCode.NO_MEMORY_ON_NODE, ReasonCode.NO_NODE_FITS})
+_NO_ROOM = frozenset({ReasonCode.NO_MEMORY_ON_NODE, ReasonCode.NO_CPUS_ON_NODE, ReasonCode.NO_NODE_FITS})
 _UNCERTAIN = frozenset({FailureCode.INTERRUPTED, FailureCode.TIMEOUT, FailureCode.UNREACHABLE})
 """Ends of calls that say nothing about what the host does meanwhile."""
 
@@ -88,6 +88,7 @@ class Work:
         self._unlooked: set[OperationId] = set()  # waits, and its VM is new to it or changed
         self._may_fit_later = False  # something waits for more than its place in a line
         self._reserved_mib: dict[NodeId, int] = {}
+        self._reserved_vcpus: dict[NodeId, int] = {}
         self._ended_calls: dict[OperationId, tuple[float, Failure | None]] = {}
         self._restarted: set[OperationId] = set()  # whose guest was seen to restart
         self._look = False  # admission is due in this turn
@@ -113,6 +114,10 @@ class Work:
     def moving_in_mib(self, node: NodeId) -> int:
         """Memory reserved on a node for moves under way, in MiB."""
         return self._reserved_mib.get(node, 0)
+
+    def moving_in_vcpus(self, node: NodeId) -> int:
+        """vCPUs reserved on a node for moves under way."""
+        return self._reserved_vcpus.get(node, 0)
 
     def about(self, key: str) -> Iterable[OperationId]:
         """The operations on a VM, or the children of an operation."""
@@ -343,7 +348,7 @@ class Work:
         if not places:
             return left
         slots = Slots.in_use(self._inventory.config, self._active.values(), self._inventory.foreign_moves())
-        unfit: dict[NodeId, int] = {}
+        unfit: dict[NodeId, tuple[int, int]] = {}
         if whole:
             self._may_fit_later = False
         for place in places:
@@ -370,10 +375,12 @@ class Work:
                 self._inventory.refresh(operation.vm, turn)
         return left
 
-    def _no_room_yet(self, operation: Operation, unfit: Mapping[NodeId, int]) -> Reason | None:
+    def _no_room_yet(self, operation: Operation, unfit: Mapping[NodeId, tuple[int, int]]) -> Reason | None:
         """The old reason, if in this turn no node had room for a smaller VM of that node."""
-        smallest = unfit.get(operation.source) if operation.source else None
-        too_large = smallest is not None and operation.memory_mib >= smallest
+        refused = unfit.get(operation.source) if operation.source else None
+        too_large = (
+            refused is not None and operation.memory_mib >= refused[0] and operation.vcpus >= refused[1]
+        )
         waits_for_room = operation.reason is not None and operation.reason.code in _NO_ROOM
         return operation.reason if too_large and waits_for_room else None
 
@@ -386,7 +393,7 @@ class Work:
         return target if _is_being_read(node) or planner.node_takes_work(node) is None else None
 
     def _try_start(
-        self, operation: Operation, slots: Slots, unfit: dict[NodeId, int], turn: Turn
+        self, operation: Operation, slots: Slots, unfit: dict[NodeId, tuple[int, int]], turn: Turn
     ) -> Reason | None:
         """Start it, end it, or say why it waits."""
         assert operation.vm is not None
@@ -440,7 +447,7 @@ class Work:
         return None
 
     def _try_move(
-        self, operation: Operation, vm: Vm, slots: Slots, unfit: dict[NodeId, int], turn: Turn
+        self, operation: Operation, vm: Vm, slots: Slots, unfit: dict[NodeId, tuple[int, int]], turn: Turn
     ) -> Reason | None:
         if vm.status not in (VmStatus.RUNNING, VmStatus.PAUSED):
             reason = because(ReasonCode.NOT_RUNNING, status=vm.status.value)
@@ -463,7 +470,7 @@ class Work:
                 planned if operation.target_given else None
             ):
                 if not operation.target_given and operation.source is not None:
-                    unfit[operation.source] = operation.memory_mib
+                    unfit[operation.source] = (operation.memory_mib, operation.vcpus)
                 return found.reason
             self._end(operation, _S.FAILED, found.reason, turn)
             return None
@@ -498,8 +505,8 @@ class Work:
         return self._inventory.committed_mib(node) + self.moving_in_mib(node)
 
     def committed_vcpus(self, node: NodeId) -> int:
-        """vCPUs in use on a node."""
-        return self._inventory.committed_vcpus(node)
+        """vCPUs in use on a node and reserved by moves to it."""
+        return self._inventory.committed_vcpus(node) + self.moving_in_vcpus(node)
 
     # --- starting --------------------------------------------------------------------------
 
@@ -881,6 +888,7 @@ class Work:
             if each is not None and target is not None:
                 need = sign * planner.need_mib(each.memory_mib)
                 self._reserved_mib[target] = self._reserved_mib.get(target, 0) + need
+                self._reserved_vcpus[target] = self._reserved_vcpus.get(target, 0) + sign * each.vcpus
                 turn.changes[Kind.NODE].update(target, ("committed",))
 
     def _say(self, operation: Operation, reason: Reason, turn: Turn) -> None:

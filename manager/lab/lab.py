@@ -705,7 +705,9 @@ def _write_cluster_file(file: Path, nodes: Iterable[Node], uri: str, shared: Pat
             f"peer_uri = {json.dumps(node.peer_uri)}",
             f"addresses = [{json.dumps(node.address)}]",
         ]
-    lines += ["", "[storage]", f"shared_paths = [{json.dumps(str(shared))}]", ""]
+    lines += ["", "[storage]", f"shared_paths = [{json.dumps(str(shared))}]"]
+    # All nodes share this machine's few CPUs, and their guests idle.
+    lines += ["", "[placement]", "cpu_overcommit = 100.0", ""]
     file.write_text("\n".join(lines))
 
 

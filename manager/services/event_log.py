@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any, TextIO
@@ -50,4 +51,5 @@ class EventLog:
         """Close the file; later records are dropped."""
         if self._file is not None:
             file, self._file = self._file, None
-            file.close()
+            with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
+                file.close()

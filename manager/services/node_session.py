@@ -33,7 +33,7 @@ _FINAL = frozenset({FailureCode.LOGIN, FailureCode.INCOMPATIBLE})
 _GONE = frozenset({FailureCode.UNREACHABLE, FailureCode.TIMEOUT})
 
 HINTS = {
-    FailureCode.LOGIN: "Check the user, the key or the password; "
+    FailureCode.LOGIN: "Check the user, the key, the certificate or the password; "
     "the libvirt group or polkit may have to allow it.",
     FailureCode.UNREACHABLE: "Check that the host is on, that its name resolves, "
     "and that its libvirt daemon runs.",

@@ -272,6 +272,8 @@ def config_from_uris(uris: Sequence[str], *, name: str = "", read_only: bool = F
 
 
 def _source(path: Path) -> str:
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for without end
+        raise UserError(f"{path}: not a file. Nothing was loaded.")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -32,6 +33,7 @@ KEPT_ENDED = 20_000
 
 _PRUNE_EVERY = 500
 _BUSY_S = 5.0
+_LEAST_FREE = 64 << 10  # bytes
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS operations (
@@ -186,7 +188,17 @@ class SqliteJournal:
 
     def _os_error(self, error: sqlite3.Error) -> OSError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+        if code == sqlite3.SQLITE_IOERR and self._is_disk_full():
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         return OSError(_ERRNO.get(code, errno.EIO), str(error), str(self._path))
+
+    def _is_disk_full(self) -> bool:
+        """A disk that fills while a file grows is told as an error of reading or writing only."""
+        try:
+            free = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        return free.f_bavail * free.f_frsize < _LEAST_FREE
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:

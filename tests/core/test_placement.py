@@ -251,3 +251,19 @@ def test_a_room_never_gives_what_it_has_not(cluster: Cluster) -> None:
     assert isinstance(third, Reason)
     assert fourth == fifth
     assert uuid("a") in cluster.state.vms
+
+
+def test_the_overcommit_of_cpus_is_kept_by_best_and_may_be_broken_by_hand(cluster: Cluster) -> None:
+    names = [f"v{i:02}" for i in range(3)]
+    for name in names:
+        cluster.add("n1", name, config=replace(definition(1024), vcpus=12))
+    for node in (N2, N3):
+        cluster.facts[node] = replace(host_facts(node), cpus=4)  # 16 vCPUs at the default of 4.0
+        cluster.connect(node)
+    cluster.sweep("n1")
+    plan = cluster.plan("vm.live_migrate", *names)
+    assert {step.target for step in plan.steps} == {N2, N3}
+    (left_out,) = plan.skipped
+    assert "n2: not enough CPUs (needs 12 vCPUs, 4 left by the overcommit)" in left_out.reason.text
+    by_hand = cluster.plan("vm.live_migrate", *names, target=N2)
+    assert len(by_hand.steps) == 3

@@ -83,9 +83,16 @@ def test_errors_of_opening(code: int, domain: int, number: int, ours: FailureCod
     assert connect_code_of(error(code, domain, number)) is ours
 
 
+def test_a_missing_file_is_a_certificate_only_over_tls() -> None:
+    missing = error(38, RPC, errno.ENOENT)
+    assert connect_code_of(missing) is C.UNREACHABLE
+    assert connect_code_of(missing, over_tls=True) is C.LOGIN
+
+
 def test_a_closed_pipe_may_be_a_refused_login() -> None:
     assert may_be_refusal(error(38, RPC, errno.ECONNRESET))
     assert may_be_refusal(error(38, RPC, -1))
+    assert may_be_refusal(error(38, RPC, errno.EIO))  # a TLS server that does not take our certificate
     assert not may_be_refusal(error(38, RPC, errno.ECONNREFUSED))
     assert not may_be_refusal(error(45, RPC))
 

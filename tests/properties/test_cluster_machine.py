@@ -341,15 +341,18 @@ class ClusterMachine(RuleBasedStateMachine):
             assert node.vms_running == sum(v.status in (R, PAUSED) for v in rows)
             counted = [v.config for v in rows if v.status in planner.COUNTED and v.config]
             reserved = [
-                o.memory_mib
+                (o.memory_mib, o.vcpus)
                 for o in self.cluster.live()
                 if o.kind is OperationKind.MIGRATE
                 and o.target == node.id
                 and o.state is not OperationState.WAITING
             ]
-            need = sum(planner.need_mib(m) for m in [*(c.memory_mib for c in counted), *reserved])
+            need = sum(
+                planner.need_mib(m) for m in [*(c.memory_mib for c in counted), *(m for m, _ in reserved)]
+            )
             assert state.committed_mib(node.id) == need
-            assert state.committed_vcpus(node.id) == sum(c.vcpus for c in counted)
+            vcpus = [*(c.vcpus for c in counted), *(v for _, v in reserved)]
+            assert state.committed_vcpus(node.id) == sum(vcpus)
 
     @invariant()
     def the_journal_has_it_all(self) -> None:

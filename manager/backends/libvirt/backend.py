@@ -210,7 +210,7 @@ class LibvirtHypervisor:
             try:
                 connection = open_plain()
             except libvirt.libvirtError as error:
-                code = connect_code_of(error)
+                code = connect_code_of(error, over_tls=uris.parsed(node.uri).transport == "tls")
                 if code is FailureCode.LOGIN:
                     login.refused()
                 login.maybe_refused = may_be_refusal(error)

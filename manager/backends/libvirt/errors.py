@@ -14,6 +14,7 @@ _RPC_DOMAINS = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
 _CONNECTION_CODES = frozenset(
     {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
 )
+_HUNG_UP = frozenset({-1, errno.ECONNRESET, errno.EPIPE, errno.EIO})  # EIO: TLS, by a host that refuses us
 
 _C = FailureCode
 BY_CODE: dict[int, FailureCode] = {
@@ -93,11 +94,12 @@ def code_of(error: libvirt.libvirtError) -> FailureCode:
     return BY_CODE.get(code, FailureCode.OTHER)
 
 
-def connect_code_of(error: libvirt.libvirtError) -> FailureCode:
+def connect_code_of(error: libvirt.libvirtError, *, over_tls: bool = False) -> FailureCode:
     """Our code for an error of opening a connection: LOGIN, UNREACHABLE or INCOMPATIBLE."""
     code, _, number = numbers_of(error)
     if is_connection_trouble(error):
         refused = number in (errno.EACCES, errno.EPERM)  # a unix socket that is not ours to open
+        refused = refused or (over_tls and number == errno.ENOENT)  # a certificate of ours that is not there
         return FailureCode.LOGIN if refused else FailureCode.UNREACHABLE
     found = BY_CODE.get(code, FailureCode.INCOMPATIBLE)
     if found is FailureCode.DENIED:
@@ -110,7 +112,7 @@ def may_be_refusal(error: libvirt.libvirtError) -> bool:
 
     ssh reports both through a closed pipe, and a certificate that is not accepted has no code of its own.
     """
-    return is_connection_trouble(error) and numbers_of(error)[2] in (-1, errno.ECONNRESET, errno.EPIPE)
+    return is_connection_trouble(error) and numbers_of(error)[2] in _HUNG_UP
 
 
 def failure_of(

@@ -10,6 +10,9 @@ from manager.core.ids import NodeId, VmId
 from manager.core.model import ClusterConfig, Disk, Node, PlacementPolicy, Vm, VmConfig, VmStatus
 from manager.core.reasons import Reason, ReasonCode, because
 
+_ANY_VCPUS = 1_000_000
+"""What a node chosen by hand may take: its overcommit is the administrator's own business then."""
+
 SAFE_CACHE_MODES = frozenset({"none", "directsync"})
 
 
@@ -73,6 +76,12 @@ def free_mib(view: PlacementView, node: Node) -> int:
     return total - reserve_mib(view.config.placement, total) - view.committed_mib(node.id)
 
 
+def free_vcpus(view: PlacementView, node: Node) -> int:
+    """vCPUs that further VMs may have on a node under the policy's overcommit; may be negative."""
+    cpus = node.facts.cpus if node.facts else 0
+    return int(cpus * view.config.placement.cpu_overcommit) - view.committed_vcpus(node.id)
+
+
 def node_takes_work(node: Node) -> Reason | None:
     """Why a node can be asked for nothing new, or None."""
     if not node.is_up:
@@ -86,7 +95,7 @@ def node_takes_work(node: Node) -> Reason | None:
 
 
 def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) -> NodeVerdict:
-    """Whether a node can take a VM. A node chosen by hand need not keep its reserve free."""
+    """Whether a node can take a VM. A node chosen by hand need keep neither its reserve nor its overcommit."""
 
     def no(reason: Reason) -> NodeVerdict:
         return NodeVerdict(node=node.id, fits=False, reason=reason)
@@ -103,6 +112,9 @@ def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) ->
         free += reserve_mib(view.config.placement, node.facts.memory_mib)
     if need > free:
         return no(no_memory(node.id, need, free))
+    vcpus, left = _vcpus(vm), free_vcpus(view, node)
+    if vcpus > left and not chosen:
+        return no(no_cpus(node.id, vcpus, left))
     reason = (
         because(ReasonCode.CHOSEN_BY_USER) if chosen else because(ReasonCode.CHOSEN_MOST_FREE, free_mib=free)
     )
@@ -125,30 +137,34 @@ def none_fits(reasons: Sequence[Reason]) -> Reason:
 
 
 class Room:
-    """Free memory per node while a plan is made: each VM placed takes its share."""
+    """Free memory and vCPUs per node while a plan is made: each VM placed takes its share."""
 
     def __init__(self, view: PlacementView, *, keep_reserve: bool) -> None:
         self._free: dict[NodeId, int] = {}
+        self._vcpus: dict[NodeId, int] = {}
         self._refused: dict[NodeId, Reason] = {}
-        self._refusals: dict[tuple[NodeId | None, int], Reason] = {}
+        self._refusals: dict[tuple[NodeId | None, int, int], Reason] = {}
         for node in view.nodes.values():
             trouble = node_takes_work(node)
             if trouble is not None:
                 self._refused[node.id] = trouble
                 continue
             self._free[node.id] = free_mib(view, node)
+            self._vcpus[node.id] = free_vcpus(view, node) if keep_reserve else _ANY_VCPUS
             if not keep_reserve and node.facts is not None:
                 self._free[node.id] += reserve_mib(view.config.placement, node.facts.memory_mib)
 
     def take(self, vm: Vm, target: NodeId | None) -> NodeVerdict | Reason:
         """Place one VM on the node with most room, or on `target`; or say why it fits nowhere."""
         need = need_mib(vm.config.memory_mib if vm.config else 0)
-        nodes = [n for n in self._free if n != vm.owner and target in (None, n)]
+        vcpus = _vcpus(vm)
+        nodes = [n for n in self._free if n != vm.owner and target in (None, n) and vcpus <= self._vcpus[n]]
         best_node = max(nodes, key=lambda n: (self._free[n], n), default=None)
         if best_node is None or need > self._free[best_node]:
-            return self._refusal(vm.owner, need, target)
+            return self._refusal(vm.owner, need, vcpus, target)
         free = self._free[best_node]
         self._free[best_node] -= need
+        self._vcpus[best_node] -= vcpus
         self._refusals.clear()
         reason = (
             because(ReasonCode.CHOSEN_BY_USER)
@@ -157,10 +173,13 @@ class Room:
         )
         return NodeVerdict(node=best_node, fits=True, reason=reason, free_mib=free)
 
-    def _refusal(self, owner: NodeId | None, need: int, target: NodeId | None) -> Reason:
-        key = (owner, need)
+    def _refusal(self, owner: NodeId | None, need: int, vcpus: int, target: NodeId | None) -> Reason:
+        key = (owner, need, vcpus)
         if key not in self._refusals:
-            told = self._refused | {n: no_memory(n, need, free) for n, free in self._free.items()}
+            told = self._refused | {
+                n: no_memory(n, need, free) if need > free else no_cpus(n, vcpus, self._vcpus[n])
+                for n, free in self._free.items()
+            }
             if target is not None:
                 self._refusals[key] = told[target]
             else:
@@ -172,6 +191,15 @@ class Room:
 def no_memory(node: NodeId, need: int, free: int) -> Reason:
     """Why a VM is too large for what a node has left. MiB."""
     return because(ReasonCode.NO_MEMORY_ON_NODE, node=node, need_mib=need, free_mib=max(free, 0))
+
+
+def no_cpus(node: NodeId, need: int, left: int) -> Reason:
+    """Why a VM has more vCPUs than a node's overcommit leaves."""
+    return because(ReasonCode.NO_CPUS_ON_NODE, node=node, need=need, left=max(left, 0))
+
+
+def _vcpus(vm: Vm) -> int:
+    return vm.config.vcpus if vm.config else 0
 
 
 def is_below(path: str, folders: tuple[str, ...]) -> bool:
