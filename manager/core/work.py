@@ -33,6 +33,9 @@ from manager.core.reasons import Reason, ReasonCode, because
 SHUTDOWN_PATIENCE_S = 180.0
 """How long a guest that was asked to shut down or restart is waited for."""
 
+LAST_LOOK_S = 10.0
+"""How long before that patience ends the node is read once more: an event may have been lost."""
+
 SETTLE_PATIENCE_S = 120.0
 """How long an ended call's result may take to be seen on nodes that answer."""
 
@@ -626,6 +629,7 @@ class Work:
         _, failure = self._ended_calls[operation.id]
         if operation.change in _ASKS_GUEST and failure is None:
             self._set_timer("patience", operation, SHUTDOWN_PATIENCE_S, turn)
+            self._set_timer("look", operation, SHUTDOWN_PATIENCE_S - LAST_LOOK_S, turn)
         else:
             self._set_timer("settle", operation, SETTLE_PATIENCE_S, turn)
             self._read_again(operation, turn)

@@ -254,3 +254,14 @@ async def test_settings_wait_for_a_move_and_say_so() -> None:
         # Both writes hold: the second was asked for before the first was made.
         wanted = VmSettings(priority=Priority.HIGH, tags=("web",))
         await until(clock, lambda: settings() == wanted, 60)
+
+
+async def test_a_shutdown_whose_event_is_lost_is_found_before_it_counts_as_ignored() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    async with muster(world, clock) as runtime:
+        Faults(world).lose_events("n1", 10)
+        batch = runtime.request(ACTIONS["vm.shut_down"].plan(runtime.view, [make_id("a")]))[0]
+        await until(clock, lambda: is_over(runtime, batch))
+        assert children(runtime, batch)[0].state is OperationState.DONE
+        assert runtime.view.vms[make_id("a")].status is VmStatus.OFF

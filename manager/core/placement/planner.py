@@ -95,7 +95,7 @@ def node_takes_work(node: Node) -> Reason | None:
 
 
 def verdict(view: PlacementView, vm: Vm, node: Node, *, chosen: bool = False) -> NodeVerdict:
-    """Whether a node can take a VM. A node chosen by hand need keep neither its reserve nor its overcommit."""
+    """Whether a node can take a VM. One chosen by hand need keep neither its reserve nor its overcommit."""
 
     def no(reason: Reason) -> NodeVerdict:
         return NodeVerdict(node=node.id, fits=False, reason=reason)
