@@ -54,6 +54,9 @@ _NO_ROOM = frozenset({ReasonCode.NO_MEMORY_ON_NODE, ReasonCode.NO_CPUS_ON_NODE, 
 _UNCERTAIN = frozenset({FailureCode.INTERRUPTED, FailureCode.TIMEOUT, FailureCode.UNREACHABLE})
 """Ends of calls that say nothing about what the host does meanwhile."""
 
+_LEAVING = frozenset({StatusCause.MIGRATION, StatusCause.MIGRATED, StatusCause.POSTCOPY})
+"""Why a source's half of a move is paused at its end."""
+
 _ASKS_GUEST = frozenset({VmChange.SHUT_DOWN, VmChange.SHUT_DOWN_AGENT, VmChange.RESTART})
 
 _GOALS: Mapping[VmChange, frozenset[VmStatus]] = {
@@ -711,11 +714,24 @@ class Work:
         return next((n.id for n in self.nodes.values() if _is_being_read(n)), None)
 
     def _still_moves(self, operation: Operation) -> bool:
-        """The call is gone but the hosts carry the move on: the target's half is still there."""
+        """The call is gone but the hosts carry the move on: one of its halves is still there.
+
+        At the end the target runs and the source, paused, clears up, or sends what post-copy asks for.
+        """
         if operation.kind is not OperationKind.MIGRATE or operation.vm is None:
             return False
         incoming = self._inventory.sighting(operation.vm, operation.target)
-        return incoming is not None and is_incoming(incoming)
+        source = self._inventory.sighting(operation.vm, operation.source)
+        outgoing = (
+            source is not None
+            and source.node != operation.target
+            and source.status is VmStatus.PAUSED
+            and source.cause in _LEAVING
+            and self.nodes[source.node].is_up
+            and incoming is not None
+            and incoming.status is VmStatus.RUNNING
+        )
+        return outgoing or (incoming is not None and is_incoming(incoming))
 
     def _judge_late(self, operation: Operation, turn: Turn) -> None:
         """The time to see a result is over: wait on for lost nodes, give up on answering ones."""

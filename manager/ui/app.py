@@ -30,6 +30,15 @@ from manager.ui.views.navigation import Place
 
 log = logging.getLogger(__name__)
 
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+
+NO_DISPLAY = (
+    "there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can be opened.\n"
+    "  A picture of it instead:   muster gui --screenshot FILE\n"
+    "  The command line:          muster vm list\n"
+    "                             muster --help"
+)
+
 SETTLE_S = 10.0
 """How long a screenshot waits for the nodes."""
 
@@ -43,11 +52,15 @@ def run(
     options: GuiOptions,
     event_log: EventLog | None,
 ) -> int:
-    """Open the window on these clusters; returns the exit code when it was closed."""
-    if options.screenshot is not None and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    """Open the window on these clusters; returns the exit code when it was closed.
+
+    Raises:
+        UserError: There is no display to open it on.
+    """
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in DISPLAYS):
+        if options.screenshot is None:
+            raise UserError(NO_DISPLAY)
+        os.environ["QT_QPA_PLATFORM"] = "offscreen"
     app = QApplication.instance()
     if not isinstance(app, QApplication):
         app = QApplication(sys.argv[:1])

@@ -183,6 +183,7 @@ class MainWindow(QMainWindow):
         self.export_action = a("Export…", self.export, "Ctrl+E", glyph="export")
         self.copy_action = a("Copy", self.copy_cells, "Ctrl+C", glyph="copy")
         self.copy_command_action = a("Copy as muster command", self.copy_command, "Ctrl+Shift+C")
+        self.select_all_action = a("Select all", self.select_all, "Ctrl+A")
         self.invert_action = a("Invert the selection", self.invert_selection, "Ctrl+I")
         self.palette_action = a("Go to anything…", self.open_palette, "Ctrl+K")
         self.next_pane_action = a("Next pane", partial(self._next_pane, 1), "F6")
@@ -261,7 +262,12 @@ class MainWindow(QMainWindow):
         action_menu = bar.addMenu("&Action")
         self.center.fill(action_menu)
         action_menu.addSeparator()
-        for action in (self.copy_action, self.copy_command_action, self.invert_action):
+        for action in (
+            self.copy_action,
+            self.copy_command_action,
+            self.select_all_action,
+            self.invert_action,
+        ):
             action_menu.addAction(action)
         action_menu.addSeparator()
         action_menu.addAction(self.properties_action)
@@ -362,14 +368,10 @@ class MainWindow(QMainWindow):
         self._tier: QLabel = text_label(style="dim")
         self._selection = ElidedLabel(style="dim")
         self._live: QLabel = text_label(style="dim")
-        self._gap: QLabel = text_label(style="dim")
-        self._gap.setToolTip("The longest time for which the window did not react since it opened")
         bar.setContentsMargins(8, 0, 8, 0)
         self._tier.setContentsMargins(0, 0, 18, 0)
-        self._gap.setContentsMargins(0, 0, 12, 0)
         bar.addWidget(self._tier)
         bar.addWidget(self._selection, 1)
-        bar.addPermanentWidget(self._gap)
         bar.addPermanentWidget(self._live)
 
     def _build_welcome(self) -> QWidget:
@@ -656,7 +658,7 @@ class MainWindow(QMainWindow):
             config = pages.runtime.view.config
             demo = " — DEMO" if config.tier is Tier.DEMO else ""
             only = " — read-only" if config.read_only else ""
-            self.setWindowTitle(f"{config.name} — Muster{demo}{only}")
+            self.setWindowTitle(f"{config.name}{demo}{only} — Muster")
             self._band.show_colour(config.colour)
             tier = tier_text(pages.runtime)
             self._tier.setText(f"DEMO: {tier.removeprefix('a demo: ')}" if demo else tier)
@@ -720,9 +722,9 @@ class MainWindow(QMainWindow):
         text = f"{'●' if up else '○'} {state}, {units.time_text(runtime.clock.now_s())}"
         if self._live.text() != text:
             self._live.setText(text)
-        gap = f"longest pause {self.heartbeat.longest_gap_ms:.0f} ms"
-        if self._gap.text() != gap:
-            self._gap.setText(gap)
+        gap = f"The window's longest pause since it opened: {self.heartbeat.longest_gap_ms:.0f} ms"
+        if self._live.toolTip() != gap:
+            self._live.setToolTip(gap)
 
     # --- actions --------------------------------------------------------------------------------------
 
@@ -737,7 +739,7 @@ class MainWindow(QMainWindow):
     def _tell_selection(self) -> None:
         pages, page = self.current, self.list_page
         if pages is None or page is None:
-            self.actions_pane.say("Nothing selected", "Select VMs in Roles to act on them")
+            self.actions_pane.say("Nothing selected", "Select VMs in Roles")
             self._selection.set_text("")
             return
         count = page.table.selected_count
@@ -759,7 +761,7 @@ class MainWindow(QMainWindow):
                 page.selected_ids[0] if count == 1 else f"{count} nodes selected", "Actions are on VMs"
             )
         else:
-            self.actions_pane.say("Nothing selected", "Select VMs in Roles to act on them")
+            self.actions_pane.say("Nothing selected", "Select VMs in Roles")
 
     def _act(self, entry: Entry) -> None:
         pages = self.current
@@ -889,6 +891,12 @@ class MainWindow(QMainWindow):
         else:
             text = f"muster {cluster_option(view)} node list"
         QGuiApplication.clipboard().setText(text)
+
+    def select_all(self) -> None:
+        """Select all that is shown."""
+        table = self._table()
+        if table is not None:
+            table.selectAll()
 
     def invert_selection(self) -> None:
         """Select what is not selected."""
@@ -1208,6 +1216,8 @@ class MainWindow(QMainWindow):
 
     def start(self) -> None:
         """After the first picture: what need not be in it."""
+        if self.list_page is not None:
+            self.list_page.table.setFocus(Qt.FocusReason.OtherFocusReason)  # keys act on the list at once
         self._dress()
         self._clock.start()
         self._tick()

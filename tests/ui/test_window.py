@@ -348,7 +348,7 @@ async def test_several_clusters_keep_their_colours_and_names_apart(open_desk: Op
     window = desk.window
     assert window.windowTitle() == "prod-a — Muster"
     window.next_cluster()
-    assert window.windowTitle() == "prod-b — Muster — DEMO"
+    assert window.windowTitle() == "prod-b — DEMO — Muster"
     assert window._tier.text().startswith("DEMO")
     assert len(desk.page.model.rows) == 5
     await window.workspace.close(ClusterId("prod-b"))

@@ -47,8 +47,9 @@ class ConnectDialog(Asking):
 
     def __init__(self, parent: QWidget | None, look: Look, workspace: Workspace, tasks: Tasks) -> None:
         super().__init__(parent, "Connect to a cluster")
-        self.resize(720, 520)
+        self.resize(780, 600)
         self._workspace, self._tasks = workspace, tasks
+        self._testing = False
         self.config: ClusterConfig | None = None
         form = QFormLayout()
         form.setHorizontalSpacing(12)
@@ -95,11 +96,13 @@ class ConnectDialog(Asking):
     def test(self) -> None:
         """Try every node, all at the same time; each answer shows as it comes."""
         nodes = self.nodes()
+        if self._testing:
+            return  # not greyed: the focus would fall on Cancel
         if not nodes:
             self._say("Nodes: at least one URI is needed, such as qemu+ssh://root@n1/system.")
             return
         self._say("")
-        self.test_button.setEnabled(False)
+        self._testing = True
         self.results.show_rows([(n.name, n.uri, "connecting …") for n in nodes])
         self._tasks.spawn(self._test(nodes), "connection test")
 
@@ -107,7 +110,7 @@ class ConnectDialog(Asking):
         try:
             await asyncio.gather(*(self._test_one(row, node) for row, node in enumerate(nodes)))
         finally:
-            self.test_button.setEnabled(True)
+            self._testing = False
 
     async def _test_one(self, row: int, node: NodeConfig) -> None:
         try:
@@ -127,6 +130,8 @@ class ConnectDialog(Asking):
         self.results.setItem(row, 2, item)
         self.results.setColumnWidth(1, 230)
         self.results.resizeRowsToContents()
+        for line in range(self.results.rowCount()):
+            self.results.setRowHeight(line, self.results.rowHeight(line) + 8)  # answers of many lines stay apart
 
     def _connect(self) -> None:
         name = self.name.text().strip()

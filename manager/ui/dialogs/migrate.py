@@ -47,7 +47,7 @@ class MigrateDialog(Asking):
         title = f"Live migrate {units.count_text(len(ids), 'VM')}"
         if len(ids) == 1 and ids[0] in view.vms:
             title = f"Live migrate {view.vms[ids[0]].name}"
-        super().__init__(parent, title, view.config)
+        super().__init__(parent, f"{title} in {view.config.name}", view.config)
         self.resize(900, 560)
         self._view, self._ids = view, tuple(ids)
         self._plans: dict[NodeId | None, Plan[Any]] = {}

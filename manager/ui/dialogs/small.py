@@ -107,7 +107,7 @@ class WhyGreyDialog(Asking):
         self, parent: QWidget | None, look: Look, lines: Iterable[tuple[str, str, list[str]]]
     ) -> None:
         super().__init__(parent, "Why is this grey?")
-        self.resize(640, 420)
+        self.resize(820, 420)
         self.table = PlainTable(("Action", "Applies to", "Why not to the others"), look, name="Why not")
         self.table.show_rows((title, count, "; ".join(reasons)) for title, count, reasons in lines)
         self.body.addWidget(self.table, 1)

@@ -436,9 +436,9 @@ class RowsTable(QTableView):
         if kind == QEvent.Type.Leave:
             self._set_hover(-1)
             self.rows_model.hold(False)
-        elif kind == QEvent.Type.Enter:
-            self.rows_model.hold(True)
         elif kind == QEvent.Type.MouseMove and isinstance(event, QMouseEvent):
+            # Not on entering: a list that opens under a resting pointer is still to find its order.
+            self.rows_model.hold(True)
             self._set_hover(self.rowAt(event.position().toPoint().y()))
         elif kind == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
             self._show_tool_tip(event)
@@ -631,9 +631,7 @@ class RowsTable(QTableView):
             order = [model.columns[name] for name in wanted if name in model.columns]
         for place, column in enumerate(order):
             header.moveSection(header.visualIndex(column), place)
-        last = self.shown_columns()[-1]
-        if model.fields[last].name not in known:
-            self.setColumnWidth(last, 120)  # it stretches over what is left
+        self.setColumnWidth(self.shown_columns()[-1], 120)  # it stretches over what is left
         model.set_order(saved.sort)
         self._show_order()
         self._restoring = False

@@ -63,6 +63,9 @@ QUEUE_COLUMNS = (
     "reason",
 )
 
+QUEUE_WIDTHS = {"from": 84, "to": 84, "phase": 112, "percent": 140, "iteration": 46, "eta": 52}
+"""Narrower than elsewhere: the reason at the end says what a move waits for."""
+
 
 def queue_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
     """What moves first, then what waits in the order of its turn, then what ended, newest first."""
@@ -155,6 +158,7 @@ class QueuePane(WorkPane):
             name="table-queue",
             title="Live migrations",
             shown=QUEUE_COLUMNS,
+            widths=QUEUE_WIDTHS,
         )
         self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
         self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
