@@ -33,9 +33,12 @@ _TEST_PATIENCE_S = 25.0
 
 
 def node_name(uri: str, taken: set[str]) -> str:
-    """A node's name from its URI: the host's first label, made unique."""
-    found = re.match(r"[a-z0-9+]+://(?:[^@/]*@)?\[?([^/:\]?]*)", uri)
-    host = (found.group(1) if found else "").split(".")[0] or "node"
+    """A node's name from its URI: the host's first label, or its address, made unique."""
+    found = re.match(r"[a-z0-9+]+://(?:[^@/]*@)?(?:\[([^\]]*)\]|([^/:?]*))", uri)
+    host = (found.group(1) or found.group(2) or "") if found else ""
+    if not re.fullmatch(r"[0-9.]+|.*:.*", host):
+        host = host.split(".")[0]
+    host = host or "node"
     name, count = host, 2
     while name in taken:
         name, count = f"{host}-{count}", count + 1
@@ -104,7 +107,8 @@ class ConnectDialog(Asking):
         self._say("")
         self._testing = True
         self.results.show_rows([(n.name, n.uri, "connecting …") for n in nodes])
-        self._tasks.spawn(self._test(nodes), "connection test")
+        test = self._tasks.spawn(self._test(nodes), "connection test")
+        self.finished.connect(lambda *_: test.cancel())  # nobody reads the answers any more
 
     async def _test(self, nodes: list[NodeConfig]) -> None:
         try:
@@ -131,7 +135,8 @@ class ConnectDialog(Asking):
         self.results.setColumnWidth(1, 230)
         self.results.resizeRowsToContents()
         for line in range(self.results.rowCount()):
-            self.results.setRowHeight(line, self.results.rowHeight(line) + 8)  # answers of many lines stay apart
+            # Answers of many lines stay apart.
+            self.results.setRowHeight(line, self.results.rowHeight(line) + 8)
 
     def _connect(self) -> None:
         name = self.name.text().strip()
