@@ -61,6 +61,23 @@ def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     assert errors == f"{path}: the picture cannot be written.\n"
 
 
+def test_without_a_display_it_says_so_instead_of_aborting(tmp_path: Path) -> None:
+    bare = environment(tmp_path)
+    for name in ("QT_QPA_PLATFORM", "WAYLAND_DISPLAY"):
+        bare.pop(name, None)
+    told = subprocess.run(
+        [sys.executable, "-m", "manager"],
+        cwd=ROOT,
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert told.returncode == 2
+    assert "there is no display here" in told.stderr
+    assert "muster gui --screenshot FILE" in told.stderr
+
+
 def test_it_ends_in_time_and_tells_its_longest_gap(tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     program = start(tmp_path, "--log-json", str(log), "--demo", "2x6", "gui")

@@ -19,6 +19,7 @@ from manager.core.model import StatusCause, VmStatus
 from manager.services.event_log import EventLog
 from manager.ui import theme
 from manager.ui.bridge import INTERVAL_MS, Bridge
+from manager.ui.dialogs.connect import node_name
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.tally import Tally
 from manager.ui.theme import Look, Sizes, Tokens
@@ -138,3 +139,18 @@ def test_the_tally_follows_changes_as_if_counted_anew() -> None:
     assert tally.statuses[VmStatus.OFF] == 2
     assert tally.attention == fresh.attention == {vm_id(0), vm_id(1)}
     assert tally.unmovable == fresh.unmovable == {vm_id(3)}
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("qemu+ssh://root@n1.example.org/system", "n1"),
+        ("qemu+ssh://root@n1:22/system?keyfile=/k", "n1"),
+        ("qemu+ssh://root@10.20.0.7/system", "10.20.0.7"),
+        ("qemu+tls://[fd00::7]/system", "fd00::7"),
+        ("test:///default", "node"),
+    ],
+)
+def test_a_node_is_called_after_its_host_or_its_address(uri: str, name: str) -> None:
+    assert node_name(uri, set()) == name
+    assert node_name(uri, {name}) == f"{name}-2"

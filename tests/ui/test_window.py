@@ -342,6 +342,13 @@ async def test_loads_are_asked_for_only_while_a_column_shows_them(open_desk: Ope
     assert not desk.runtime.sampler.wanted
 
 
+async def test_ctrl_a_selects_all_wherever_the_focus_is(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(1, 5))
+    desk.window.navigation.setFocus()
+    desk.window.select_all_action.trigger()
+    assert desk.page.table.selected_count == 5
+
+
 async def test_several_clusters_keep_their_colours_and_names_apart(open_desk: OpenDesk) -> None:
     one, two = runtime_of(1, 2), runtime_of(2, 5, name="prod-b", colour="#d55e00", tier=Tier.DEMO)
     desk = await open_desk(one, two)
