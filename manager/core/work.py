@@ -977,6 +977,9 @@ def can_abort(operation: Operation) -> bool:
 def repair_commands(inventory: Inventory, source: NodeId, target: NodeId) -> str:
     """What to run so that the source can log in to the target; shown, never run by us."""
     config = inventory.config.node(target)
+    if config.peer_uri is None and "?" in config.uri:
+        # What stands in its URI is of this computer: a key, a socket, a folder of certificates.
+        return f"in the cluster file, set peer_uri of {target} to how the other nodes reach it"
     uri = config.peer_uri or config.uri
     if "+ssh://" in uri:
         host = uri.split("://", 1)[1].split("/", 1)[0]

@@ -37,8 +37,8 @@ HINTS = {
     "the libvirt group or polkit may have to allow it.",
     FailureCode.UNREACHABLE: "Check that the host is on, that its name resolves, "
     "and that its libvirt daemon runs.",
-    FailureCode.TIMEOUT: "The host accepts connections but its libvirt daemon does not answer; "
-    "look at it there.",
+    FailureCode.TIMEOUT: "Nothing answers in time: the host may be off or behind a firewall, "
+    "or its libvirt daemon hangs.",
     FailureCode.INCOMPATIBLE: "Check the connection's URI.",
 }
 """What to try, by kind of failure; shown beside libvirt's own words."""
