@@ -212,6 +212,20 @@ async def test_a_move_that_is_not_safe_is_refused_unless_told(there: LabThere) -
 # --- login between the nodes ---
 
 
+async def test_a_daemon_restarted_under_its_guest_still_lets_it_go(
+    lab: Lab, guests: tuple[str, ...]
+) -> None:
+    """A daemon that finds a guest running has forgotten which machines its emulator knows."""
+    await put(lab, guests[0], "n1")
+    await lab.kill_daemon("n1")
+    await lab.start_daemon("n1")
+    async with lab_there(lab, guests[0]) as there:
+        vm = there.vms[0]
+        await there.hypervisor.check_peer(there.checking(vm, N2))
+        await there.hypervisor.migrate(there.move(vm))
+        assert await virsh_says(lab, guests[0], "n1", "n2") == {"n1": None, "n2": "running"}
+
+
 async def check(lab: Lab, guest: str, peer_uri: str | None, uri: str) -> OperationError:
     """The failure of a login check against a second node with these URIs."""
     base = cluster(lab)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import libvirt
+from lxml import etree
 
 from manager.backends.libvirt.errors import failure_of, is_connection_trouble, numbers_of
 from manager.backends.libvirt.lane import Opener, drop
 from manager.backends.libvirt.reading import job_figures, lookup
+from manager.backends.libvirt.xml_text import root_of
 from manager.core.effects import StartMigration
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.ids import NodeId, VmId
@@ -154,11 +156,25 @@ def abort(connection: libvirt.virConnect, vm: VmId) -> bool:
     raise AssertionError("unreachable")
 
 
-_IMPOSSIBLE_XML = (
-    "<domain type='qemu'><name>muster-peer-check</name><uuid>00000000-0000-4000-8000-000000000001</uuid>"
-    "<memory>1</memory><os><type>hvm</type></os></domain>"
-)
+_NOBODY = ("muster-peer-check", "00000000-0000-4000-8000-000000000001")
 _IMPOSSIBLE_URI = "muster-peer-check://none"
+
+
+def _impossible_xml(domain: libvirt.virDomain) -> str:
+    """A definition that no move of this VM accepts: same kind of machine, another name and UUID.
+
+    The machine is said because a daemon that was restarted under a running VM no longer knows the default one
+    (its status file keeps the emulator's features, not its machines).
+    """
+    theirs = root_of(domain.XMLDesc(0))
+    nobody = etree.Element("domain", type=theirs.get("type", "kvm"))
+    for tag, text in zip(("name", "uuid"), _NOBODY, strict=True):
+        etree.SubElement(nobody, tag).text = text
+    etree.SubElement(nobody, "memory").text = "1"
+    kind = theirs.find("os/type")
+    system = etree.SubElement(nobody, "os")
+    etree.SubElement(system, "type", dict(kind.attrib) if kind is not None else {}).text = "hvm"
+    return etree.tostring(nobody, encoding="unicode")
 
 
 def check_peer(connection: libvirt.virConnect, vm: VmId, peer_uri: str, target: NodeId) -> None:
@@ -175,11 +191,16 @@ def check_peer(connection: libvirt.virConnect, vm: VmId, peer_uri: str, target: 
         asked.
     """
     flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
+    domain = lookup(connection, vm)
+    try:
+        impossible_xml = _impossible_xml(domain)
+    except ValueError as error:
+        text = f"the VM's definition cannot be read: {error}"
+        raise OperationError(Failure(code=FailureCode.OTHER, text=text, vm=vm)) from None
     parameters = {
-        libvirt.VIR_MIGRATE_PARAM_DEST_XML: _IMPOSSIBLE_XML,
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: impossible_xml,
         libvirt.VIR_MIGRATE_PARAM_URI: _IMPOSSIBLE_URI,
     }
-    domain = lookup(connection, vm)
     try:
         domain.migrateToURI3(peer_uri, parameters, flags)
     except libvirt.libvirtError as error:
