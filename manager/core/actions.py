@@ -12,8 +12,12 @@ from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
 from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
 from manager.core.inventory import is_incoming
+from manager.core.migration import convergence
+from manager.core.migration.moves import MoveStep
+from manager.core.migration.progress import MovePhase
 from manager.core.model import (
     Authority,
+    MoveType,
     NodeStatus,
     PeerRoute,
     Priority,
@@ -25,7 +29,7 @@ from manager.core.model import (
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
-from manager.core.work import can_abort
+from manager.core.work import asks_guest, busy, can_abort, can_turn_back
 
 # --- parameters ------------------------------------------------------------------------------
 
@@ -55,6 +59,15 @@ class MigrateParameters:
 
     target: NodeId | None = None
     route: PeerRoute = PeerRoute.NODE_TO_NODE
+    pool: str = ""  # on the target: disks that the nodes do not share are copied there
+    policy: str = ""  # of convergence, by name; empty: the cluster's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageParameters:
+    """Where the disks go: a pool of the VM's own node."""
+
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +190,7 @@ class ActionSpec(Generic[P]):
     id: str  # "vm.start"
     title: str  # "Start", with an ellipsis if it asks something
     verb: str  # "Start" in "Start 12 VMs"
-    command: str  # the command line's word
+    command: str  # the command line's words
     group: Group
     doc: str  # one sentence: tooltip, command help and manual
     default: P
@@ -188,6 +201,7 @@ class ActionSpec(Generic[P]):
     consequence: str = ""  # the confirmation's body
     shortcut: str = ""
     icon: str = ""
+    move: MoveType = MoveType.LIVE  # of a move
     reverse: Callable[[Operation, ClusterView], tuple[str, Any] | None] | None = None
     arrange: Callable[[ClusterView, list[PlanStep], P], tuple[list[PlanStep], list[Skipped]]] | None = (
         None  # looks at all steps together
@@ -285,7 +299,10 @@ class ActionSpec(Generic[P]):
             settings = replace(settings, priority=parameters.priority)
         elif isinstance(parameters, TagsParameters):
             settings = replace(settings, tags=parameters.tags)
-        target = parameters.target if isinstance(parameters, MigrateParameters) else None
+        where = parameters if isinstance(parameters, MigrateParameters) else MigrateParameters()
+        target = where.target
+        if isinstance(parameters, StorageParameters):
+            where = replace(where, pool=parameters.pool)
         return Operation(
             id=OperationId(f"{batch.id}.{place:05}"),
             parent=batch.id,
@@ -299,7 +316,10 @@ class ActionSpec(Generic[P]):
             source=step.node,
             target=target or step.target if self.kind is OperationKind.MIGRATE else None,
             target_given=target is not None,
-            route=parameters.route if isinstance(parameters, MigrateParameters) else PeerRoute.NODE_TO_NODE,
+            route=where.route,
+            move=self.move,
+            pool=where.pool,
+            policy=where.policy,
             change=change if self.kind is OperationKind.CHANGE else None,
             settings=settings if self.kind is OperationKind.SETTINGS else None,
             before=config.settings if config and self.kind is OperationKind.SETTINGS else None,
@@ -326,8 +346,8 @@ def _common(view: ClusterView, vm: Vm, *, needs_free: bool = True) -> Denied | N
         return Denied(reason=because(ReasonCode.OTHER_AUTHORITY, authority=vm.authority.value))
     if needs_free and vm.operation is not None:
         held = view.operations.get(vm.operation)
-        text = held.action.partition(".")[2].replace("_", " ") if held else vm.activity.value
-        return Denied(reason=because(ReasonCode.VM_BUSY, activity=f"{vm.activity.value}, {text}"))
+        said = because(ReasonCode.VM_BUSY, activity=vm.activity.value.lower())
+        return Denied(reason=busy(held, vm.activity) if held else said)
     if needs_free and vm.activity.value.endswith("(not Muster's)"):
         return Denied(reason=because(ReasonCode.VM_BUSY_ELSEWHERE, node=str(vm.owner)))
     return None
@@ -389,6 +409,47 @@ def _decide_resume(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
 
 
 def _decide_migrate(view: ClusterView, vm: Vm, parameters: MigrateParameters) -> Verdict:
+    if vm.status not in _ON and vm.status is not VmStatus.SAVED:
+        return _may_move(view, vm, parameters) or Denied(
+            reason=because(ReasonCode.NOT_RUNNING, status=vm.status.value)
+        )
+    denied = _may_move(view, vm, parameters, feature="live migration")
+    if denied is not None:
+        return denied
+    if parameters.policy and parameters.policy not in convergence.POLICIES:
+        known = ", ".join(convergence.POLICIES)
+        return Denied(reason=because(ReasonCode.NO_SUCH_POLICY, policy=parameters.policy, known=known))
+    found = planner.obstacles(view.config, vm, copies_disks=bool(parameters.pool))
+    return Denied(reason=found[0]) if found else Allowed(target=parameters.target)
+
+
+def _decide_other_move(move: MoveType) -> Callable[[ClusterView, Vm, Any], Verdict]:
+    """The rule of a move that stops the VM on one node and starts it on another."""
+
+    def decide(view: ClusterView, vm: Vm, parameters: MigrateParameters) -> Verdict:
+        denied = _may_move(view, vm, parameters, feature="quick and storage migration")
+        if denied is not None:
+            return denied
+        if move is MoveType.SHUT_DOWN and vm.status is VmStatus.PAUSED:
+            return Denied(
+                reason=because(ReasonCode.STATE_FORBIDS, status="Paused: its guest cannot be asked")
+            )
+        found = planner.obstacles(view.config, vm, runs_on=move is MoveType.QUICK and vm.status in _ON)
+        if found:
+            return Denied(reason=found[0])
+        if vm.config and not vm.config.persistent:
+            return Denied(reason=because(ReasonCode.NOT_PERSISTENT))
+        if move is MoveType.QUICK and vm.status in _ON and not planner.saved_path(view.config, vm.id):
+            return Denied(reason=because(ReasonCode.NO_SHARED_PATH))
+        return Allowed(target=parameters.target)
+
+    return decide
+
+
+def _may_move(
+    view: ClusterView, vm: Vm, parameters: MigrateParameters, *, feature: str = ""
+) -> Denied | None:
+    """What forbids any move of a VM to another node."""
     target = parameters.target
     if target is not None and target not in view.nodes:
         return Denied(reason=because(ReasonCode.NO_SUCH_NODE, node=target))
@@ -397,26 +458,40 @@ def _decide_migrate(view: ClusterView, vm: Vm, parameters: MigrateParameters) ->
         return denied
     if vm.alarm:
         return Denied(reason=because(ReasonCode.RUNS_TWICE, nodes=_places(vm)))
-    if target is not None and target == vm.owner and vm.status in _ON:
+    if target is not None and target == vm.owner and vm.status is not VmStatus.SAVED:
         return Denied(reason=because(ReasonCode.ALREADY_THERE, node=target), already=True)
     if vm.status is VmStatus.SAVED:
         return Denied(reason=because(ReasonCode.SAVED_NOT_MOVED, node=str(vm.owner)))
-    if vm.status not in _ON:
-        return Denied(reason=because(ReasonCode.NOT_RUNNING, status=vm.status.value))
     facts = view.nodes[vm.owner].facts if vm.owner else None
-    if facts is not None and "live migration" not in facts.features:
-        return Denied(
-            reason=because(ReasonCode.NOT_SUPPORTED_HERE, node=str(vm.owner), feature="live migration")
-        )
+    if feature and facts is not None and feature not in facts.features:
+        return Denied(reason=because(ReasonCode.NOT_SUPPORTED_HERE, node=str(vm.owner), feature=feature))
     if vm.config is None:
         return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
-    found = planner.obstacles(view.config, vm)
-    if found:
-        return Denied(reason=found[0])
     trouble = planner.node_takes_work(view.nodes[target]) if target is not None else None
     if trouble is not None:
         return Denied(reason=trouble, unreachable=trouble.code is ReasonCode.NODE_UNREACHABLE)
-    return Allowed(target=target)
+    return None
+
+
+def _decide_storage(view: ClusterView, vm: Vm, parameters: StorageParameters) -> Verdict:
+    denied = _common(view, vm)
+    if denied is not None:
+        return denied
+    if vm.alarm:
+        return Denied(reason=because(ReasonCode.RUNS_TWICE, nodes=_places(vm)))
+    if vm.status not in _ON:
+        return Denied(reason=because(ReasonCode.NOT_RUNNING, status=vm.status.value))
+    facts = view.nodes[vm.owner].facts if vm.owner else None
+    feature = "quick and storage migration"
+    if facts is not None and feature not in facts.features:
+        return Denied(reason=because(ReasonCode.NOT_SUPPORTED_HERE, node=str(vm.owner), feature=feature))
+    if vm.config is None:
+        return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
+    if not parameters.pool:
+        return Denied(reason=because(ReasonCode.NO_POOL_NAMED))
+    if not any(planner.is_movable(disk) for disk in vm.config.disks):
+        return Denied(reason=because(ReasonCode.NO_DISK_TO_MOVE))
+    return Allowed()
 
 
 def _spread(
@@ -447,14 +522,26 @@ def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
             return Denied(reason=because(ReasonCode.VM_BUSY_ELSEWHERE, node=str(vm.owner)))
         return Denied(reason=because(ReasonCode.NOTHING_TO_CANCEL), already=True)
     waits = held.state in (OperationState.WAITING, OperationState.CHECKING)
-    asks = held.state is OperationState.SETTLING and held.change in (
-        VmChange.SHUT_DOWN,
-        VmChange.SHUT_DOWN_AGENT,
-        VmChange.RESTART,
-    )
+    settles = held.state is OperationState.SETTLING
     incoming = view.sightings(vm.id).get(held.target) if held.target else None
-    alone = held.state is OperationState.SETTLING and incoming is not None and is_incoming(incoming)
-    if waits or asks or ((alone or held.state is OperationState.RUNNING) and can_abort(held)):
+    alone = settles and held.step is MoveStep.MOVE and incoming is not None and is_incoming(incoming)
+    runs = held.state is OperationState.RUNNING
+    figures = view.progress.get(held.id)
+    if figures is not None and figures.phase is MovePhase.POST_COPY:
+        return Denied(
+            reason=because(
+                ReasonCode.PAST_RETURN,
+                node=str(held.target),
+                source=str(held.source),
+                left=100 - figures.percent,
+            )
+        )
+    if (
+        waits
+        or (settles and asks_guest(held))
+        or ((alone or runs) and can_abort(held))
+        or ((runs or settles) and can_turn_back(held))
+    ):
         return Allowed(target=vm.owner)
     return Denied(reason=because(ReasonCode.STATE_FORBIDS, status=vm.activity.value.lower()))
 
@@ -647,9 +734,77 @@ LIVE_MIGRATE: ActionSpec[Any] = ActionSpec(
     arrange=_spread,
 )
 
+QUICK_MIGRATE: ActionSpec[Any] = ActionSpec(
+    id="vm.quick_migrate",
+    title="Quick migrate…",
+    verb="Quick migrate",
+    command="migrate --type quick",
+    group=Group.MOVE,
+    doc="Save VMs, move them to another node and let them run on there. Those that are off move as they are.",
+    default=MigrateParameters(),
+    decide=_decide_other_move(MoveType.QUICK),
+    kind=OperationKind.MIGRATE,
+    move=MoveType.QUICK,
+    destructive=True,
+    consequence="They stand still while their memory is written to shared storage and read on the other node."
+    " If they cannot run on there, they run on where they were.",
+    icon="quick_migrate",
+    arrange=_spread,
+)
+
+SHUT_DOWN_AND_MOVE: ActionSpec[Any] = ActionSpec(
+    id="vm.shut_down_and_move",
+    title="Shut down and move…",
+    verb="Shut down and move",
+    command="migrate --type shutdown",
+    group=Group.MOVE,
+    doc="Ask the guests to shut down, move the VMs to another node and start them there.",
+    default=MigrateParameters(),
+    decide=_decide_other_move(MoveType.SHUT_DOWN),
+    kind=OperationKind.MIGRATE,
+    move=MoveType.SHUT_DOWN,
+    destructive=True,
+    consequence="The guests are asked to shut down; one that does not within 3 min stays where it is,"
+    " running. A VM that cannot be started on the other node is started on its own again.",
+    icon="shut_down_and_move",
+    arrange=_spread,
+)
+
+TURN_OFF_AND_MOVE: ActionSpec[Any] = ActionSpec(
+    id="vm.turn_off_and_move",
+    title="Turn off and move…",
+    verb="Turn off and move",
+    command="migrate --type turn-off",
+    group=Group.MOVE,
+    doc="Cut the VMs' power, move them to another node and start them there. Unsaved data is lost.",
+    default=MigrateParameters(),
+    decide=_decide_other_move(MoveType.TURN_OFF),
+    kind=OperationKind.MIGRATE,
+    move=MoveType.TURN_OFF,
+    destructive=True,
+    consequence="This is a power cut: unsaved data in the guests is lost."
+    " A VM that cannot be started on the other node is started on its own again.",
+    icon="turn_off_and_move",
+    arrange=_spread,
+)
+
+MOVE_STORAGE: ActionSpec[Any] = ActionSpec(
+    id="vm.move_storage",
+    title="Move storage…",
+    verb="Move the storage of",
+    command="migrate --type storage",
+    group=Group.MOVE,
+    doc="Copy the disks of running VMs to another pool of their node and use those; the old images are kept.",
+    default=StorageParameters(),
+    decide=_decide_storage,
+    kind=OperationKind.MIGRATE,
+    move=MoveType.STORAGE,
+    icon="move_storage",
+)
+
 CANCEL = ActionSpec(
     id="vm.cancel",
-    title="Cancel",
+    title="Cancel move",
     verb="Cancel the work on",
     command="cancel",
     group=Group.MOVE,
@@ -700,6 +855,10 @@ ACTIONS: dict[str, ActionSpec[Any]] = {
         RESET,
         DELETE_SAVED_STATE,
         LIVE_MIGRATE,
+        QUICK_MIGRATE,
+        SHUT_DOWN_AND_MOVE,
+        TURN_OFF_AND_MOVE,
+        MOVE_STORAGE,
         CANCEL,
         PRIORITY,
         TAGS,

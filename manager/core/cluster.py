@@ -19,7 +19,7 @@ from manager.core.model import (
     Vm,
     VmLoad,
 )
-from manager.core.operations import Operation
+from manager.core.operations import Operation, StandingOrders
 from manager.core.reasons import Reason
 from manager.core.work import Work
 
@@ -86,6 +86,11 @@ class ClusterView(Protocol):
         ...
 
     @property
+    def orders(self) -> StandingOrders:
+        """What holds for the whole queue: paused, limits, targets that rest."""
+        ...
+
+    @property
     def problems(self) -> Mapping[str, Problem]:
         """What an administrator should look at."""
         ...
@@ -100,6 +105,10 @@ class ClusterView(Protocol):
 
     def committed_vcpus(self, node: NodeId) -> int:
         """vCPUs in use on a node."""
+        ...
+
+    def moving(self, node: NodeId) -> tuple[int, int]:
+        """How many moves, of anyone, are under way out of a node and into it."""
         ...
 
     def story(self, key: str) -> tuple[LogEntry, ...]:
@@ -137,6 +146,9 @@ class ClusterState:
             ev.EffectEnded: work.effect_ended,
             ev.AbortFailed: work.abort_failed,
             ev.MigrationProgress: work.progressed,
+            ev.MigrationRouted: work.routed,
+            ev.TuneFailed: work.tune_failed,
+            ev.QueueRequested: work.control,
             ev.TimerFired: self._timer,
             ev.JournalFailed: work.journal_failed,
             ev.OperationsRestored: self._restored,
@@ -262,6 +274,11 @@ class ClusterState:
         return self._work.claims
 
     @property
+    def orders(self) -> StandingOrders:
+        """What holds for the whole queue."""
+        return self._work.orders
+
+    @property
     def problems(self) -> Mapping[str, Problem]:
         """What an administrator should look at."""
         return self._inventory.problems
@@ -293,6 +310,10 @@ class ClusterState:
     def committed_vcpus(self, node: NodeId) -> int:
         """vCPUs in use on a node."""
         return self._work.committed_vcpus(node)
+
+    def moving(self, node: NodeId) -> tuple[int, int]:
+        """How many moves, of anyone, are under way out of a node and into it."""
+        return self._work.moving(node)
 
     def story(self, key: str) -> tuple[LogEntry, ...]:
         """An object's story; a VM's has its operations' lines in it."""

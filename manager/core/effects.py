@@ -62,11 +62,76 @@ class StartMigration(VmEffect):
     unsafe: bool  # every writable disk is on a declared shared path with a safe cache mode
     convergence: Convergence
     autostart: bool  # carried by us: libvirt does not
+    addresses: tuple[str, ...] = ()  # of the target, tried in turn; empty: as the target says itself
+    parallel_connections: int = 0  # 0 or 1: one
+    encrypt: bool = False
+    copy_disks: tuple[str, ...] = ()  # targets (vda) of disks that the nodes do not share
+    pool: str = ""  # on the target, where those go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortMigration(VmEffect):
     """Ask the source to cancel the running move. The move's own `EffectEnded` tells the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneMigration(VmEffect):
+    """Change a running move. Answered by nothing when it worked, by `TuneFailed` when not.
+
+    Source: virDomainMigrateSetMaxDowntime, virDomainMigrateSetMaxSpeed, virDomainMigrateStartPostCopy.
+    """
+
+    pause_ms: int | None = None  # the longest pause of the guest that is permitted from now on
+    bandwidth_mib_s: int | None = None  # 0: no cap
+    post_copy: bool = False  # start the second half: the VM runs on the target from now on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveToFile(VmEffect):
+    """Save a running VM's memory to a file on shared storage and stop it. Source: virDomainSaveFlags."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreFromFile(VmEffect):
+    """Let a VM that `node` defines run on from that file; then the file is deleted.
+
+    Source: virDomainRestoreFlags, virStorageVolDelete.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyDefinition(VmEffect):
+    """Define a VM that is off on `target` too; `node` keeps its definition.
+
+    Source: virDomainMigrateToURI3 with VIR_MIGRATE_OFFLINE and VIR_MIGRATE_PERSIST_DEST.
+    """
+
+    target: NodeId
+    route: PeerRoute
+    autostart: bool  # carried by us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetDefinition(VmEffect):
+    """Undefine a VM on `node`, on which it does not run; it runs elsewhere. Its disks are not touched.
+
+    Source: virDomainUndefineFlags with VIR_DOMAIN_UNDEFINE_KEEP_NVRAM.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyDisks(VmEffect):
+    """Copy a running VM's disks to a pool of its own node and switch over; the old images are kept, renamed.
+
+    Ended when the last one was switched. Source: virDomainBlockCopy, virDomainBlockJobAbort with PIVOT.
+    """
+
+    pool: str
+    disks: tuple[str, ...]  # vda, vdb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

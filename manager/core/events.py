@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from manager.core.errors import Failure
@@ -12,6 +13,7 @@ from manager.core.model import (
     Hold,
     NodeFacts,
     NodeLoad,
+    Pacemaker,
     StatusCause,
     VmConfig,
     VmLoad,
@@ -182,10 +184,11 @@ class VmConfigRead(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmAuthoritySeen(Event):
-    """These VMs of a node are resources of Pacemaker; all others of that node are not."""
+    """What a node's Pacemaker said: the VMs of these names are its resources, all others there are not."""
 
     node: NodeId
-    names: frozenset[str]
+    pacemaker: Pacemaker
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +241,26 @@ class MigrationProgress(Event):
     iteration: int
     downtime_ms: int | None = None
     post_copy: bool = False
+    throttle_percent: int | None = None  # how far auto-converge slows the guest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationRouted(Event):
+    """Which way a move's memory goes, told when it is tried: once per address."""
+
+    operation: OperationId
+    attempt: int
+    address: str = ""  # empty: as the target says itself
+    encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneFailed(Event):
+    """A `TuneMigration` could not be delivered or was refused; the move goes on as before."""
+
+    operation: OperationId
+    attempt: int
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,3 +311,31 @@ class CancelRequested(Event):
 
     operations: tuple[OperationId, ...]
     author: str
+
+
+class QueueVerb(StrEnum):
+    """What can be asked of the queue as a whole, and of a move under way."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    REORDER = "reorder"
+    LIMITS = "limits"
+    TUNE = "tune"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRequested(Event):
+    """An administrator steers the queue.
+
+    PAUSE and RESUME without anything named mean all of it: nothing new starts, what runs goes on.
+    """
+
+    verb: QueueVerb
+    author: str
+    operations: tuple[OperationId, ...] = ()  # batches to pause or resume; what to reorder; the move to tune
+    node: NodeId | None = None  # RESUME: the target that is fed again
+    before: OperationId | None = None  # REORDER: None means behind all that have a hand-made place
+    limits: tuple[tuple[str, int], ...] = ()  # by their names in the cluster file
+    pause_ms: int | None = None  # TUNE: permit the guest this pause
+    bandwidth_mib_s: int | None = None  # TUNE: 0 means no cap
+    post_copy: bool = False  # TUNE: start the second half

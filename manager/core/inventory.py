@@ -12,6 +12,8 @@ from manager.core.changes import Story, Turn
 from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, VmId
+from manager.core.migration.guard import limited
+from manager.core.migration.moves import MoveStep
 from manager.core.model import (
     Activity,
     Authority,
@@ -19,6 +21,7 @@ from manager.core.model import (
     Node,
     NodeLoad,
     NodeStatus,
+    Pacemaker,
     Problem,
     Sighting,
     StatusCause,
@@ -27,7 +30,7 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import Operation, OperationKind, OperationState, StandingOrders
 from manager.core.placement import planner
 from manager.core.placement.planner import COUNTED
 from manager.core.reasons import Reason, ReasonCode, because
@@ -66,17 +69,29 @@ def is_incoming(sighting: Sighting) -> bool:
     return sighting.status is VmStatus.PAUSED and sighting.cause in _INCOMING
 
 
+def _said_of(pacemaker: Pacemaker) -> Reason | None:
+    """What a node that is up says of its Pacemaker."""
+    code = {
+        Pacemaker.NONE: None,
+        Pacemaker.ASKED: ReasonCode.PACEMAKER_ASKED,
+        Pacemaker.RUNS: ReasonCode.RUNS_PACEMAKER,
+        Pacemaker.UNTOLD: ReasonCode.PACEMAKER_UNTOLD,
+    }[pacemaker]
+    return because(code) if code else None
+
+
 class Inventory:
     """Nodes, VMs and loads. Only `ClusterState` calls the methods that change it."""
 
     def __init__(self, config: ClusterConfig, story: Story, claim: Claim) -> None:
-        self.config = config
+        self.config = self._file = config
         self.nodes: dict[NodeId, Node] = {n.name: Node(id=n.name, uri=n.uri) for n in config.nodes}
         self.vms: dict[VmId, Vm] = {}
         self.node_loads: dict[NodeId, NodeLoad] = {}
         self.vm_loads: dict[VmId, VmLoad] = {}
         self.problems: dict[str, Problem] = {}
         self.foreign_jobs: dict[VmId, tuple[NodeId, str, bool]] = {}
+        self._foreign_since_s: dict[VmId, float] = {}
         self.last_failures: dict[VmId, Reason] = {}
         self._sightings: dict[VmId, dict[NodeId, Sighting]] = {}
         self._on_node: dict[NodeId, set[VmId]] = {n: set() for n in self.nodes}
@@ -84,12 +99,16 @@ class Inventory:
         self._used_mib: dict[NodeId, int] = dict.fromkeys(self.nodes, 0)
         self._used_vcpus: dict[NodeId, int] = dict.fromkeys(self.nodes, 0)
         self._incoming: dict[VmId, NodeId] = {}  # targets' halves of moves that are seen
-        self._pacemaker: dict[NodeId, frozenset[str]] = {}
+        self._pacemaker: dict[NodeId, frozenset[str]] = dict.fromkeys(self.nodes, frozenset())
         self._last_event_s: dict[NodeId, float] = dict.fromkeys(self.nodes, 0.0)
         self._story = story
         self._claim = claim
 
     # --- reading ---------------------------------------------------------------------------
+
+    def limit(self, orders: StandingOrders) -> None:
+        """Let the limits that were changed while running count from now on."""
+        self.config = limited(self._file, orders)
 
     def sightings(self, vm: VmId) -> dict[NodeId, Sighting]:
         """What every node says of a VM. Not to be changed."""
@@ -191,7 +210,7 @@ class Inventory:
             facts=event.facts,
             last_seen_s=event.at_s,
             retry_at_s=None,
-            information=because(ReasonCode.RUNS_PACEMAKER) if event.facts.pacemaker else None,
+            information=_said_of(node.pacemaker),
         )
         self._story.tell(node.id, event.at_s, f"connected: {event.facts.hostname}")
 
@@ -265,14 +284,13 @@ class Inventory:
         if node is None or node.status is NodeStatus.INCOMPATIBLE:
             return
         came_up = not node.is_up
-        pacemaker = node.facts is not None and node.facts.pacemaker
         self._set_node(
             turn,
             node,
             status=NodeStatus.UP,
             last_seen_s=event.at_s,
             last_read_s=event.started_s,
-            information=because(ReasonCode.RUNS_PACEMAKER) if pacemaker else None,
+            information=_said_of(node.pacemaker),
         )
         if came_up:
             self._solved(turn, f"node:{node.id}")
@@ -346,20 +364,17 @@ class Inventory:
         if node is None or node.status is NodeStatus.INCOMPATIBLE:
             return
         self._last_event_s[event.node] = event.at_s
-        # "It shuts down" says nothing of the state that it shuts down from.
-        before = self.sighting(event.vm, event.node) if event.shutting_down else None
-        self._see(
-            turn,
-            event.vm,
-            event.node,
-            event.name,
-            before.status if before else event.status,
-            event.cause,
-            event.shutting_down,
-            None,
-            told=True,
-        )
         turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
+        status, cause = event.status, event.cause
+        if event.shutting_down:
+            # It says nothing of the state that it shuts down from. One that is not here any more is the
+            # target's half of a move that failed: it must not be taken for one that arrived.
+            before = self.sighting(event.vm, event.node)
+            if before is None:
+                return
+            status = before.status
+            cause = before.cause if is_incoming(before) else cause
+        self._see(turn, event.vm, event.node, event.name, status, cause, event.shutting_down, None, told=True)
 
     def undefined(self, event: ev.VmUndefined, turn: Turn) -> None:
         """A definition is gone; only a read tells whether the VM still runs without one."""
@@ -404,11 +419,20 @@ class Inventory:
             self.refresh(event.vm, turn)
 
     def authority_seen(self, event: ev.VmAuthoritySeen, turn: Turn) -> None:
-        """Which VMs of a node are Pacemaker's."""
-        if self._pacemaker.get(event.node) != event.names:
-            self._pacemaker[event.node] = event.names
-            for vm in tuple(self._on_node.get(event.node, ())):
-                self.refresh(vm, turn)
+        """Which VMs of a node are Pacemaker's. Holds until the node says otherwise, also while it is lost."""
+        node = self.nodes.get(event.node)
+        if node is None or (node.pacemaker, self._pacemaker[node.id]) == (event.pacemaker, event.names):
+            return
+        if event.pacemaker is Pacemaker.UNTOLD and node.pacemaker is Pacemaker.RUNS:
+            return  # it has told before
+        if node.pacemaker is not event.pacemaker:
+            self._story.tell(node.id, event.at_s, f"Pacemaker: {event.pacemaker.value}")
+        self._pacemaker[node.id] = event.names
+        self._set_node(turn, node, pacemaker=event.pacemaker)
+        if node.is_up:
+            self._set_node(turn, node, information=_said_of(event.pacemaker))
+        for vm in tuple(self._on_node[node.id]):
+            self.refresh(vm, turn)
 
     def foreign_job(self, event: ev.ForeignJobSeen, turn: Turn) -> None:
         """Someone works on a VM; what one of our operations holds is ours and says so itself."""
@@ -416,9 +440,12 @@ class Inventory:
         if held is not None and held[0].state is not OperationState.WAITING:
             return
         if event.active:
+            if event.vm not in self.foreign_jobs:
+                self._foreign_since_s[event.vm] = event.at_s
             self.foreign_jobs[event.vm] = (event.node, event.what, event.migration)
         else:
             self.foreign_jobs.pop(event.vm, None)
+        turn.changes[Kind.NODE].update(event.node, ("moving",))
         self.refresh(event.vm, turn)
 
     def _see(
@@ -581,7 +608,8 @@ class Inventory:
         notes += self._operation_notes(operation, percent)
         foreign = self.foreign_jobs.get(vm)
         if foreign and operation is None:
-            notes.append(because(ReasonCode.FOREIGN_JOB, what=foreign[1]))
+            since = self._foreign_since_s.get(vm, turn.at_s)
+            notes.append(because(ReasonCode.FOREIGN_JOB, what=foreign[1], since=since))
         if vm in self.last_failures and operation is None:
             notes.append(self.last_failures[vm])
         if known:
@@ -594,11 +622,7 @@ class Inventory:
             older = all(sightings[n].cause is StatusCause.MIGRATED for n in others)
             code = ReasonCode.ALSO_DEFINED_OLDER if older else ReasonCode.ALSO_DEFINED
             notes.append(because(code, nodes=", ".join(others)))
-        authority = (
-            Authority.PACEMAKER
-            if best.name in self._pacemaker.get(best.node, frozenset())
-            else Authority.MUSTER
-        )
+        authority = self._authority(best)
         if authority is not Authority.MUSTER:
             notes.append(because(ReasonCode.OTHER_AUTHORITY, authority=authority.value))
         return Vm(
@@ -622,6 +646,12 @@ class Inventory:
             percent=percent,
         )
 
+    def _authority(self, seen: Sighting) -> Authority:
+        """A VM that may be Pacemaker's is rather left alone than fought over."""
+        if self.nodes[seen.node].pacemaker in (Pacemaker.ASKED, Pacemaker.UNTOLD):
+            return Authority.UNTOLD
+        return Authority.PACEMAKER if seen.name in self._pacemaker[seen.node] else Authority.MUSTER
+
     def _runs_twice(
         self,
         vm: VmId,
@@ -635,7 +665,7 @@ class Inventory:
         In a healthy migration the target's event may come before the source's.
         """
         running = self.copies(vm)
-        moving = (operation is not None and _is_moving(operation)) or (
+        moving = (operation is not None and _goes_live(operation)) or (
             vm in self.foreign_jobs and self.foreign_jobs[vm][2]
         )
         if len(running) < 2 or moving:
@@ -667,6 +697,11 @@ class Inventory:
             return []
         if operation.reason is not None:
             return [operation.reason]
+        if operation.kind is OperationKind.MIGRATE and operation.step not in (None, MoveStep.MOVE):
+            what = operation.step.value if operation.step else ""
+            at = f"{operation.source} → {operation.target}" if operation.target else str(operation.source)
+            how_far = f"{what}, {percent} %" if percent is not None else what
+            return [because(ReasonCode.STEP, what=how_far, node=at)]
         if operation.kind is OperationKind.MIGRATE and operation.target:
             if percent is None:
                 return [because(ReasonCode.MOVING_STARTS, node=operation.target)]
@@ -783,6 +818,11 @@ class Inventory:
     def _solved(self, turn: Turn, key: str) -> None:
         if self.problems.pop(key, None) is not None:
             turn.changes[Kind.PROBLEM].remove(key)
+
+
+def _goes_live(operation: Operation) -> bool:
+    """Whether it is in order that two nodes say they run its VM."""
+    return _is_moving(operation) and operation.step in (None, MoveStep.MOVE)
 
 
 def _is_moving(operation: Operation) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 
 from manager.core.ids import NodeId, OperationId, VmId
@@ -128,6 +128,16 @@ class Authority(StrEnum):
 
     MUSTER = "Muster"
     PACEMAKER = "Pacemaker"
+    UNTOLD = "Pacemaker, perhaps"  # the VM's node has not said whose it is
+
+
+class Pacemaker(StrEnum):
+    """What is known of Pacemaker on a node."""
+
+    NONE = "none"  # it does not run there, or there is no way to ask
+    ASKED = "asked"  # for the first time, and there is no answer yet
+    RUNS = "runs"
+    UNTOLD = "untold"  # it is there, and does not tell which VMs are its own: not to this login, or it hangs
 
 
 class PeerRoute(StrEnum):
@@ -162,6 +172,27 @@ class Convergence:
     time_out_s: int = 0  # 0: max(10 min, 60 s per GiB)
 
 
+class MoveType(StrEnum):
+    """How a VM goes to another node, or its disks to another pool."""
+
+    LIVE = "live"  # it runs on; disks that the nodes do not share are copied where a pool is given
+    QUICK = "quick"  # saved, restored there
+    SHUT_DOWN = "shutdown"  # the guest is asked to shut down, started there
+    TURN_OFF = "turn-off"  # power cut, started there
+    STORAGE = "storage"  # its disks go to another pool; it runs on where it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """What is tried again after a transient error: how often, after how long, and when it is enough."""
+
+    times: int = 3
+    first_s: float = 5.0  # each further pause is three times as long
+    target_failures: int = 3  # in a row: that target is fed no more
+    batch_failures: int = 3  # and `batch_percent` of a batch: it pauses and asks
+    batch_percent: int = 20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationLimits:
     """How many live migrations may run at once, and how fast. 0 means no limit of its own."""
@@ -172,7 +203,10 @@ class MigrationLimits:
     bandwidth_mib_s: int = 0
     node_bandwidth_mib_s: int = 0
     networks: tuple[str, ...] = ()
+    parallel_connections: int = 0  # 0: one, as the hypervisor does by itself
+    encrypt: bool = False  # the memory goes through TLS; the hosts need certificates for it
     convergence: Convergence = Convergence()
+    retry: RetryPolicy = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +240,7 @@ class ClusterConfig:
     shared_paths: tuple[str, ...] = ()
     read_only: bool = False
     tier: Tier = Tier.MANAGED
+    file: str = field(default="", compare=False)  # it was read from; empty: none, as with --connect
 
     def node(self, name: NodeId) -> NodeConfig:
         """The node of that name; `KeyError` if the file has none."""
@@ -229,7 +264,6 @@ class NodeFacts:
     hypervisor: str = ""
     hypervisor_version: str = ""
     numa_cells: int = 1
-    pacemaker: bool = False
     read_only: bool = False
     encrypted: bool = False
     features: frozenset[str] = frozenset()  # what this connection can do; see ports.Feature
@@ -347,6 +381,7 @@ class Node:
     status: NodeStatus = NodeStatus.CONNECTING
     information: Reason | None = None
     facts: NodeFacts | None = None
+    pacemaker: Pacemaker = Pacemaker.NONE
     holds: tuple[Hold, ...] = ()
     drain: DrainState = DrainState.NONE
     last_seen_s: float | None = None

@@ -8,7 +8,8 @@ from enum import StrEnum
 from manager.core.effects import VmChange
 from manager.core.errors import ImpossibleTransition
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
-from manager.core.model import PeerRoute, Priority, VmSettings
+from manager.core.migration.moves import MoveStep
+from manager.core.model import MoveType, PeerRoute, Priority, VmSettings
 from manager.core.reasons import Reason
 
 
@@ -17,8 +18,9 @@ class OperationKind(StrEnum):
 
     BATCH = "batch"  # a parent: one request for many VMs; ends when its children have
     CHANGE = "change"  # one change of state of one VM
-    MIGRATE = "migrate"  # one live migration
+    MIGRATE = "migrate"  # one move of a VM, of any type
     SETTINGS = "settings"  # one write of a VM's metadata
+    CONTROL = "control"  # the queue's standing orders; one per cluster, never over
 
 
 class OperationState(StrEnum):
@@ -46,13 +48,32 @@ TRANSITIONS: dict[OperationState, frozenset[OperationState]] = {
     _S.WAITING: frozenset({_S.CHECKING, _S.RUNNING, _S.DONE, _S.FAILED, _S.CANCELLED}),
     _S.CHECKING: frozenset({_S.WAITING, _S.RUNNING, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.SETTLING, _S.CANCELLING, _S.DONE, _S.FAILED, _S.CANCELLED}),
-    _S.SETTLING: frozenset({_S.DONE, _S.FAILED, _S.CANCELLING, _S.CANCELLED}),
-    _S.CANCELLING: frozenset({_S.DONE, _S.FAILED, _S.CANCELLED}),
+    _S.SETTLING: frozenset({_S.WAITING, _S.RUNNING, _S.DONE, _S.FAILED, _S.CANCELLING, _S.CANCELLED}),
+    _S.CANCELLING: frozenset({_S.RUNNING, _S.DONE, _S.FAILED, _S.CANCELLED}),
     _S.DONE: frozenset(),
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
 }
-"""All moves there are; `docs/states/operation.md` is drawn from this."""
+"""All moves there are; `docs/states/operation.md` is drawn from this.
+
+From Settling a move of several steps runs its next one, and what failed for a while waits to be tried again.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingOrders:
+    """What holds for the whole queue until someone says otherwise. Journaled as the CONTROL operation."""
+
+    paused_by: str = ""  # nothing new starts; what runs goes on
+    paused_since_s: float | None = None
+    paused_batches: tuple[OperationId, ...] = ()
+    forgiven: tuple[tuple[OperationId, int], ...] = ()  # failures of a batch after which it was continued
+    resting: tuple[tuple[NodeId, int], ...] = ()  # targets that are fed no more, and failures in a row
+    limits: tuple[tuple[str, int], ...] = ()  # changed while running, by their names in the cluster file
+
+
+ORDERS_ID = OperationId("queue")
+"""The id of the one CONTROL operation of a cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +95,17 @@ class Operation:
     target: NodeId | None = None  # of a move; None until one is chosen
     target_given: bool = False  # the administrator named it: never replaced by another
     route: PeerRoute = PeerRoute.NODE_TO_NODE
+    move: MoveType = MoveType.LIVE
+    step: MoveStep | None = None  # of a move: the one under way, or the last one
+    pool: str = ""  # where disks go that are copied
+    policy: str = ""  # of convergence, by name; empty: the cluster's
+    retries: int = 0
+    retry_at_s: float | None = None  # not before then
+    avoid: tuple[NodeId, ...] = ()  # targets on which it failed: others are preferred
+    rank: float | None = None  # a hand-made place before all others of its priority
+    was_off: bool = False  # a move of a VM that is off: it stays off
+    failed: str = ""  # it will end as failed because of this, when all is cleared up
+    cap_mib_s: int = 0  # of a live move: its share of the network; 0: none
     change: VmChange | None = None
     settings: VmSettings | None = None
     before: VmSettings | None = None  # what `settings` replaced, for undo
@@ -86,6 +118,7 @@ class Operation:
     cancelled_by: str = ""
     children: int = 0
     order: int = 0  # position in its batch
+    orders: StandingOrders | None = None  # of the CONTROL operation
 
     @property
     def is_over(self) -> bool:

@@ -41,12 +41,19 @@ class ReasonCode(StrEnum):
     NOT_SUPPORTED_HERE = "not-supported-here"
     DEFINITION_UNREAD = "definition-unread"
     NO_SUCH_NODE = "no-such-node"
+    NO_SUCH_POLICY = "no-such-policy"
+    NO_POOL_NAMED = "no-pool-named"
+    NO_DISK_TO_MOVE = "no-disk-to-move"
+    NOT_PERSISTENT = "not-persistent"
+    NO_SHARED_PATH = "no-shared-path"
+    PAST_RETURN = "past-return"
     # why a VM cannot be moved
     HAS_SNAPSHOTS = "has-snapshots"
     HOST_DEVICE = "host-device"
     LOCAL_DISK = "local-disk"
     LOCAL_CD = "local-cd"
     CACHE_MODE = "cache-mode"
+    SHARING_UNDECLARED = "sharing-undeclared"
     ONLY_ONE_NODE = "only-one-node"
     NO_NODE_FITS = "no-node-fits"
     NO_MEMORY_ON_NODE = "no-memory-on-node"
@@ -58,9 +65,26 @@ class ReasonCode(StrEnum):
     WAITS_STARTS_NODE = "waits-starts-node"
     WAITS_STARTS_CLUSTER = "waits-starts-cluster"
     WAITS_SAVES = "waits-saves"
+    WAITS_BANDWIDTH = "waits-bandwidth"
     WAITS_MOVE_ENDS = "waits-move-ends"
     WAITS_WORK_ENDS = "waits-work-ends"
     WAITS_INVENTORY = "waits-inventory"
+    QUEUE_PAUSED = "queue-paused"
+    BATCH_PAUSED = "batch-paused"
+    TARGET_RESTS = "target-rests"
+    RETRY = "retry"
+    STEP = "step"
+    # what is done about a move that does not converge
+    STUCK_RAISES = "stuck-raises"
+    STUCK_RAISES_THEN_SWITCHES = "stuck-raises-then-switches"
+    STUCK_SWITCHES_AT = "stuck-switches-at"
+    STUCK_SWITCHES = "stuck-switches"
+    STUCK_GIVES_UP = "stuck-gives-up"
+    STUCK_CANCELS = "stuck-cancels"
+    PAUSE_BOUND = "pause-bound"
+    PAUSE_RAISED = "pause-raised"
+    POST_COPY_BEGUN = "post-copy-begun"
+    NOT_CONVERGED = "not-converged"
     # why a node was chosen
     CHOSEN_MOST_FREE = "chosen-most-free"
     CHOSEN_BY_USER = "chosen-by-user"
@@ -75,6 +99,10 @@ class ReasonCode(StrEnum):
     INTERRUPTED_WAITING = "interrupted-waiting"
     JOURNAL_FAILED = "journal-failed"
     ENDED_ELSEWHERE = "ended-elsewhere"
+    MOVED_OFF = "moved-off"
+    DISKS_MOVED = "disks-moved"
+    STILL_DEFINED = "still-defined"
+    CANNOT_TELL = "cannot-tell"
     PEER_LOGIN_REFUSED = "peer-login-refused"
     FAILED = "failed"
     NOT_AS_WANTED = "not-as-wanted"
@@ -88,6 +116,8 @@ class ReasonCode(StrEnum):
     LOGIN_FAILED = "login-failed"
     INCOMPATIBLE = "incompatible"
     RUNS_PACEMAKER = "runs-pacemaker"
+    PACEMAKER_ASKED = "pacemaker-asked"
+    PACEMAKER_UNTOLD = "pacemaker-untold"
     HELD_BY = "held-by"
     ALSO_DEFINED = "also-defined"
     ALSO_DEFINED_OLDER = "also-defined-older"
@@ -139,13 +169,16 @@ def because(code: ReasonCode, **fields: FieldValue) -> Reason:
 
 
 class _Format(string.Formatter):
-    """Adds `{x:time}`, `{x:duration}`, `{x:mib}`, `{x:line}`; everything else as usual."""
+    """Adds `{x:time}`, `{x:duration}` and the other kinds below; everything else as usual."""
 
     _KINDS: ClassVar[dict[str, Callable[[Any], str]]] = {
         "time": units.time_text,
         "duration": units.duration_text,
         "mib": units.mib_text,
         "line": units.line_text,
+        "pause": units.pause_text,
+        "rate": units.rate_text,
+        "slowing": units.slowing_text,
     }
 
     def format_field(self, value: Any, format_spec: str) -> str:
@@ -180,11 +213,20 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NOT_SUPPORTED_HERE: "the hypervisor on {node} cannot do this ({feature})",
     ReasonCode.DEFINITION_UNREAD: "its definition is still being read",
     ReasonCode.NO_SUCH_NODE: "there is no node {node} in this cluster",
+    ReasonCode.NO_SUCH_POLICY: "there is no policy {policy}; known: {known}",
+    ReasonCode.NO_POOL_NAMED: "no pool is named to copy its disks to",
+    ReasonCode.NO_DISK_TO_MOVE: "has no disk whose image can be copied",
+    ReasonCode.NOT_PERSISTENT: "is transient: its definition would be gone once it stops",
+    ReasonCode.NO_SHARED_PATH: "no shared path is declared, so its memory cannot be handed over",
+    ReasonCode.PAST_RETURN: "it runs on {node} already and fetches the last {left} % from {source};"
+    " if that stops, the VM is lost",
     ReasonCode.HAS_SNAPSHOTS: "has {count} snapshot(s), which libvirt does not move",
     ReasonCode.HOST_DEVICE: "uses a device of its host: {device}",
     ReasonCode.LOCAL_DISK: "disk {target} ({source}) is not on storage shared by the nodes",
     ReasonCode.LOCAL_CD: "CD {target} ({source}) is on {node}'s own disk",
     ReasonCode.CACHE_MODE: "disk {target} has cache mode {cache}: not safe to move",
+    ReasonCode.SHARING_UNDECLARED: "the cluster file declares no shared path, so nobody checked that"
+    " the nodes share the storage of these disks; libvirt may refuse the move",
     ReasonCode.ONLY_ONE_NODE: "there is no other node that is up",
     ReasonCode.NO_NODE_FITS: "no node can take it: {verdicts}",
     ReasonCode.NO_CPUS_ON_NODE: "{node}: not enough CPUs (needs {need} vCPUs, {left} left by the overcommit)",
@@ -195,9 +237,35 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.WAITS_STARTS_NODE: "{node} makes {count} of {limit} starts; {ahead:line}",
     ReasonCode.WAITS_STARTS_CLUSTER: "the cluster makes {count} of {limit} starts; {ahead:line}",
     ReasonCode.WAITS_SAVES: "{node} makes {count} of {limit} saves and restores; {ahead:line}",
+    ReasonCode.WAITS_BANDWIDTH: "{node} has {count} of {limit} MiB/s given to moves; {ahead:line}",
+    ReasonCode.QUEUE_PAUSED: "the queue was paused by {who} {since:time}",
+    ReasonCode.BATCH_PAUSED: "its batch is paused: {count} of {of} failed",
+    ReasonCode.TARGET_RESTS: "{node} is fed no more: the last {count} moves to it failed",
+    ReasonCode.RETRY: "retry {count} of {limit} at {at:time}: {text}",
+    ReasonCode.STEP: "{what} ({node})",
+    ReasonCode.MOVED_OFF: "is on {node} now, off as before",
+    ReasonCode.DISKS_MOVED: "its disks are in pool {pool} on {node} now; the old images are kept",
+    ReasonCode.STILL_DEFINED: "{place}; {node} still has its old definition: {text}",
+    ReasonCode.CANNOT_TELL: "{text}; whether {node} runs it cannot be seen, so it was not started again",
     ReasonCode.WAITS_MOVE_ENDS: "waits for its move to {node} to end",
     ReasonCode.WAITS_WORK_ENDS: "waits until the work on this VM has ended: {work}",
     ReasonCode.WAITS_INVENTORY: "waits until {node} was read again",
+    ReasonCode.STUCK_RAISES: "{throttle:slowing}raises the permitted pause to {pause_ms:pause} at {at:time};"
+    " gives up at {end:time}: the VM stays {place}",
+    ReasonCode.STUCK_RAISES_THEN_SWITCHES: "{throttle:slowing}raises the permitted pause to {pause_ms:pause}"
+    " at {at:time}; if nothing helps, switches to the second half (post-copy) by {end:time}",
+    ReasonCode.STUCK_SWITCHES_AT: "{throttle:slowing}switches to the second half (post-copy) at {at:time}:"
+    " from then on the VM runs on the target",
+    ReasonCode.STUCK_SWITCHES: "switches to the second half (post-copy) now",
+    ReasonCode.STUCK_GIVES_UP: "{throttle:slowing}gives up at {at:time}: the VM stays {place}",
+    ReasonCode.STUCK_CANCELS: "gives up now: the VM stays {place}",
+    ReasonCode.PAUSE_BOUND: "permitted pause set to {pause_ms:pause}, as the policy says",
+    ReasonCode.PAUSE_RAISED: "permitted pause raised to {pause_ms:pause}: it does not converge"
+    " ({dirty:rate} changed, {rate:rate} sent)",
+    ReasonCode.POST_COPY_BEGUN: "switched to the second half (post-copy): it does not converge"
+    " ({dirty:rate} changed, {rate:rate} sent)",
+    ReasonCode.NOT_CONVERGED: "it did not converge within {span:duration}"
+    " ({dirty:rate} changed, {rate:rate} sent); {place}",
     ReasonCode.CHOSEN_MOST_FREE: "most free memory ({free_mib:mib})",
     ReasonCode.CHOSEN_BY_USER: "chosen",
     ReasonCode.DONE: "done",
@@ -221,7 +289,9 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.RETRYING: "not heard since {since:time}; next try at {at:time}: {text}",
     ReasonCode.LOGIN_FAILED: "login failed: {text}",
     ReasonCode.INCOMPATIBLE: "{text}",
-    ReasonCode.RUNS_PACEMAKER: "Pacemaker runs here: its VMs are read-only for now",
+    ReasonCode.RUNS_PACEMAKER: "runs Pacemaker: the VMs it manages are read-only here",
+    ReasonCode.PACEMAKER_ASKED: "asking whether Pacemaker manages its VMs: read-only until then",
+    ReasonCode.PACEMAKER_UNTOLD: "Pacemaker does not say which VMs it manages: all are read-only here",
     ReasonCode.HELD_BY: "held by {who}: {why}",
     ReasonCode.ALSO_DEFINED: "also defined on {nodes}",
     ReasonCode.ALSO_DEFINED_OLDER: "also defined on {nodes}, older",
@@ -234,7 +304,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.OFF_BECAUSE: "{cause} {at:time}",
     ReasonCode.AGENT_SILENT: "the guest agent does not answer",
     ReasonCode.DEFINITION_TROUBLE: "its definition is not understood: {text}",
-    ReasonCode.FOREIGN_JOB: "{what} by someone else",
+    ReasonCode.FOREIGN_JOB: "{what} by someone else since {since:time}",
     ReasonCode.JOURNAL_NOTICE: "{text}",
     ReasonCode.VM_VANISHED: "no node has a definition of it any more",
     ReasonCode.BEING_READ: "being read",
@@ -242,21 +312,43 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NOT_KNOWN: "not known",
 }
 
+_QUIETEN = "Permit a longer pause now, raise the cap on the rate, give the guest less to do, or cancel."
+
 REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.HAS_SNAPSHOTS: "Delete or merge its snapshots first.",
     ReasonCode.HOST_DEVICE: "Shut the VM down, or remove the device.",
     ReasonCode.LOCAL_DISK: "Put the disk on a shared path and name that path under [storage] shared_paths"
     " in the cluster file.",
+    ReasonCode.NO_SHARED_PATH: "Name a folder that all nodes share under [storage] shared_paths"
+    " in the cluster file.",
+    ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
     ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"
     " it counts from the next start of the VM.",
+    ReasonCode.SHARING_UNDECLARED: "Name the shared folders under [storage] shared_paths"
+    " in the cluster file.",
     ReasonCode.NODE_UNREACHABLE: "See the node's Information;"
     " its rows come back by themselves when it answers.",
+    ReasonCode.QUEUE_PAUSED: "Continue with Ctrl+. or `muster queue resume`.",
+    ReasonCode.BATCH_PAUSED: "See why they failed, then continue or cancel it in the queue,"
+    " or with `muster queue resume` and its number.",
+    ReasonCode.TARGET_RESTS: "See why, then feed it again in the queue,"
+    " or with `muster queue resume --node {node}`.",
+    ReasonCode.VM_BUSY: "Wait until that has ended, or cancel it.",
+    ReasonCode.STUCK_RAISES: _QUIETEN,
+    ReasonCode.STUCK_RAISES_THEN_SWITCHES: _QUIETEN,
+    ReasonCode.STUCK_GIVES_UP: _QUIETEN,
+    ReasonCode.STUCK_SWITCHES_AT: "Cancel before then if the VM must not depend on two nodes at once.",
+    ReasonCode.NOT_CONVERGED: "Move it when the guest is less busy, with a higher cap on the rate,"
+    " or with the policy “insist” or “post-copy”.",
     ReasonCode.SHUTDOWN_IGNORED: "Wait longer, ask the guest agent, or turn it off.",
     ReasonCode.PEER_LOGIN_REFUSED: "Repair it with: {commands}. Or move through this computer.",
     ReasonCode.NO_NODE_FITS: "Free memory on a node, or choose a node.",
     ReasonCode.READ_ONLY: "Connect again without “read-only”.",
     ReasonCode.LOGIN_FAILED: "{hint}",
     ReasonCode.NEVER_SEEN: "{hint}",
+    ReasonCode.PACEMAKER_UNTOLD: "On the host, add the user of the login to the group haclient,"
+    " or see why Pacemaker hangs; then read the node again.",
+    ReasonCode.OTHER_AUTHORITY: "Use Pacemaker's own tools on one of its nodes: pcs, crm or crm_resource.",
     ReasonCode.SAVED_NOT_MOVED: "Start it, then move it.",
 }

@@ -39,6 +39,23 @@ def duration_text(seconds: float) -> str:
     return f"{secs} s"
 
 
+def pause_text(milliseconds: float) -> str:
+    """A short span: ``300 ms``, ``1 s``, ``1.5 s``."""
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:g} s"
+
+
+def rate_text(bytes_per_s: float) -> str:
+    """A rate with a binary unit: ``7.9 MiB/s``."""
+    return f"{size_text(bytes_per_s)}/s"
+
+
+def slowing_text(percent: int) -> str:
+    """How far a hypervisor slows a guest, before what follows; negative if it does not."""
+    if percent < 0:
+        return ""
+    return f"now: slows the guest by {percent} %; " if percent else "now: begins to slow the guest; "
+
+
 def clock_text(seconds: float) -> str:
     """A span as a stop watch shows it: ``0:40``, ``12:05``, ``1:02:03``."""
     total = max(0, int(seconds))

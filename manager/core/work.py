@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
@@ -13,20 +14,50 @@ from manager.core.effects import (
     CancelTimer,
     ChangeVm,
     CheckPeerLogin,
+    CopyDefinition,
+    CopyDisks,
+    Effect,
+    ForgetDefinition,
     ReadNode,
     ReadVm,
+    RestoreFromFile,
+    SaveToFile,
     SetTimer,
     StartMigration,
+    TuneMigration,
     VmChange,
     WriteVmSettings,
 )
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.inventory import Inventory, is_incoming
-from manager.core.migration.progress import MoveProgress, advanced
-from manager.core.migration.queue import LINES, Place, Slots, order
-from manager.core.model import Node, NodeStatus, PeerRoute, StatusCause, Vm, VmSettings, VmStatus
-from manager.core.operations import Operation, OperationKind, OperationState, moved_to
+from manager.core.migration import convergence, guard, moves, networks
+from manager.core.migration.moves import MoveStep
+from manager.core.migration.progress import MovePhase, MoveProgress, advanced
+from manager.core.migration.queue import LINES, Place, Slots, is_heavy, order
+from manager.core.model import (
+    Activity,
+    Authority,
+    ClusterConfig,
+    Convergence,
+    MoveType,
+    Node,
+    NodeStatus,
+    PeerRoute,
+    Sighting,
+    StatusCause,
+    Vm,
+    VmSettings,
+    VmStatus,
+)
+from manager.core.operations import (
+    ORDERS_ID,
+    Operation,
+    OperationKind,
+    OperationState,
+    StandingOrders,
+    moved_to,
+)
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
 
@@ -59,6 +90,14 @@ _LEAVING = frozenset({StatusCause.MIGRATION, StatusCause.MIGRATED, StatusCause.P
 
 _ASKS_GUEST = frozenset({VmChange.SHUT_DOWN, VmChange.SHUT_DOWN_AGENT, VmChange.RESTART})
 
+_CHANGES: Mapping[MoveStep, VmChange] = {
+    MoveStep.SHUT_DOWN: VmChange.SHUT_DOWN,
+    MoveStep.TURN_OFF: VmChange.TURN_OFF,
+    MoveStep.START: VmChange.START,
+    MoveStep.START_BACK: VmChange.START,
+}
+"""Steps of a move that are a change of state like any other."""
+
 _GOALS: Mapping[VmChange, frozenset[VmStatus]] = {
     VmChange.START: frozenset({VmStatus.RUNNING, VmStatus.PAUSED}),
     VmChange.SHUT_DOWN: frozenset({VmStatus.OFF, VmStatus.CRASHED}),
@@ -80,7 +119,6 @@ class Work:
         self.operations: dict[OperationId, Operation] = {}
         self.progress: dict[OperationId, MoveProgress] = {}
         self.claims: dict[VmId, OperationId] = {}
-        self.config = inventory.config
         self.nodes: Mapping[NodeId, Node] = inventory.nodes
         self.vms: Mapping[VmId, Vm] = inventory.vms
         self._inventory = inventory
@@ -97,9 +135,22 @@ class Work:
         self._reserved_vcpus: dict[NodeId, int] = {}
         self._ended_calls: dict[OperationId, tuple[float, Failure | None]] = {}
         self._restarted: set[OperationId] = set()  # whose guest was seen to restart
+        self._streaks: dict[NodeId, set[OperationId]] = {}  # moves to a target that failed, none done since
+        self._failures: dict[OperationId, int] = {}  # of a batch
         self._look = False  # admission is due in this turn
 
     # --- reading ---------------------------------------------------------------------------
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The cluster's settings, with the limits that were changed while running."""
+        return self._inventory.config
+
+    @property
+    def orders(self) -> StandingOrders:
+        """What holds for the whole queue."""
+        control = self.operations.get(ORDERS_ID)
+        return (control.orders if control else None) or StandingOrders()
 
     def claim(self, vm: VmId) -> tuple[Operation, int | None] | None:
         """The operation that holds a VM, with its percentage."""
@@ -114,8 +165,14 @@ class Work:
         return tuple(
             o
             for o in self._active.values()
-            if o.kind is OperationKind.MIGRATE and o.state in (_S.RUNNING, _S.SETTLING, _S.CANCELLING)
+            if o.step in moves.WITH_JOB and o.state in (_S.RUNNING, _S.SETTLING, _S.CANCELLING)
         )
+
+    def moving(self, node: NodeId) -> tuple[int, int]:
+        """How many moves, of anyone, are under way out of a node and into it."""
+        mine = [(o.source, o.target) for o in self._active.values() if o.target is not None]
+        ways = [*mine, *self._inventory.foreign_moves()]
+        return sum(source == node for source, _ in ways), sum(target == node for _, target in ways)
 
     def moving_in_mib(self, node: NodeId) -> int:
         """Memory reserved on a node for moves under way, in MiB."""
@@ -145,8 +202,9 @@ class Work:
             elif child.kind is OperationKind.SETTINGS:
                 self._keep(child, turn)  # it can wait: it is admitted when the VM is free
             else:
-                busy = because(ReasonCode.VM_BUSY, activity=_words(self.operations[holder]))
-                self._end(child, _S.FAILED, busy, turn)
+                row = self.vms.get(child.vm)
+                activity = row.activity if row else Activity.NONE
+                self._end(child, _S.FAILED, busy(self.operations[holder], activity), turn)
         if not children:
             self._close_parent(batch.id, turn)
         self._look = True
@@ -162,10 +220,14 @@ class Work:
         """Take over what an earlier run of the program left in the journal."""
         rank = {OperationKind.BATCH: 0, OperationKind.SETTINGS: 2}
         # The program lived at least until the last thing that its journal tells of.
-        alive_s = max((max(o.created_s, o.started_s or 0, o.ended_s or 0) for o in operations), default=0)
+        work = [o for o in operations if o.kind is not OperationKind.CONTROL]
+        alive_s = max((max(o.created_s, o.started_s or 0, o.ended_s or 0) for o in work), default=0)
         for operation in sorted(operations, key=lambda o: (rank.get(o.kind, 1), order(o))):
             self._know(operation)
             turn.changes[Kind.OPERATION].add(operation.id)
+            if operation.kind is OperationKind.CONTROL:
+                self._inventory.limit(operation.orders or StandingOrders())
+                continue
             if operation.is_over:
                 continue
             if operation.kind is OperationKind.BATCH:
@@ -188,8 +250,10 @@ class Work:
                     self._end(operation, _S.CANCELLED, because(ReasonCode.INTERRUPTED_WAITING), turn)
                 elif operation.state is _S.CHECKING:
                     self._move(operation, _S.WAITING, turn)
+                elif operation.retry_at_s is not None:
+                    self._set_timer("retry", operation, max(0.0, operation.retry_at_s - turn.at_s), turn)
             else:
-                asked = operation.state is _S.SETTLING and operation.change in _ASKS_GUEST
+                asked = operation.state is _S.SETTLING and asks_guest(operation)
                 self._settle(operation, None if asked else _INTERRUPTED, turn)
                 if operation.state is _S.CANCELLING:
                     self._send_abort(operation, turn)
@@ -208,6 +272,8 @@ class Work:
             else:
                 turn.changes[Kind.OPERATION].add(operation.id)
             self._know(operation)
+            if operation.kind is OperationKind.CONTROL:
+                self._inventory.limit(operation.orders or StandingOrders())
             if operation.vm is None:
                 continue
             if not operation.is_over:
@@ -216,6 +282,118 @@ class Work:
                 del self.claims[operation.vm]
                 self.progress.pop(operation.id, None)
             self._inventory.refresh(operation.vm, turn)
+
+    def control(self, event: ev.QueueRequested, turn: Turn) -> None:
+        """An administrator steers the queue."""
+        orders = self.orders
+        match event.verb:
+            case ev.QueueVerb.PAUSE if event.operations:
+                batches = {self._batch_of(o) for o in event.operations} - {None}
+                wanted = tuple(sorted({*orders.paused_batches, *(b for b in batches if b)}))
+                self._order(replace(orders, paused_batches=wanted), turn)
+            case ev.QueueVerb.PAUSE if not orders.paused_by:
+                self._order(replace(orders, paused_by=event.author, paused_since_s=turn.at_s), turn)
+            case ev.QueueVerb.RESUME if event.node is not None:
+                self._streaks.pop(event.node, None)
+                self._order(guard.released(orders, event.node), turn)
+            case ev.QueueVerb.RESUME if event.operations:
+                for each in event.operations:
+                    batch = self._batch_of(each)
+                    if batch is not None:
+                        orders = guard.continued(orders, batch, self._failures.get(batch, 0))
+                self._order(orders, turn)
+            case ev.QueueVerb.RESUME:
+                self._order(replace(orders, paused_by="", paused_since_s=None), turn)
+            case ev.QueueVerb.LIMITS if not guard.checked(dict(event.limits)):
+                self._order(
+                    replace(orders, limits=tuple((dict(orders.limits) | dict(event.limits)).items())), turn
+                )
+            case ev.QueueVerb.REORDER:
+                self._reorder(event, turn)
+            case ev.QueueVerb.TUNE:
+                self._tune_by_hand(event, turn)
+        self._look = True
+
+    def _batch_of(self, key: OperationId) -> OperationId | None:
+        operation = self.operations.get(key)
+        if operation is None or operation.kind is OperationKind.CONTROL:
+            return None
+        return operation.parent or operation.id
+
+    def _order(self, orders: StandingOrders, turn: Turn) -> None:
+        """New standing orders, journaled like every operation."""
+        if orders == self.orders:
+            return
+        control = self.operations.get(ORDERS_ID) or Operation(
+            id=ORDERS_ID,
+            kind=OperationKind.CONTROL,
+            action="queue",
+            author="",
+            trace=turn.trace,
+            created_s=turn.at_s,
+            state=_S.RUNNING,
+        )
+        self._put(replace(control, orders=orders), turn)
+        self._inventory.limit(orders)
+        self._look = True
+
+    def _reorder(self, event: ev.QueueRequested, turn: Turn) -> None:
+        """Give waiting work a hand-made place before another one of the same priority."""
+        moved = [self._live[o] for o in event.operations if o in self._live]
+        moved = [o for o in moved if o.state is _S.WAITING and is_heavy(o)]
+        for priority in sorted({o.priority for o in moved}, reverse=True):
+            chosen = [o.id for o in moved if o.priority == priority]
+            line = [
+                o.id
+                for o in (self._live[OperationId(p[-1])] for p in self._queue)
+                if o.state is _S.WAITING and o.priority == priority and is_heavy(o) and o.id not in chosen
+            ]
+            ranked = sum(self._live[o].rank is not None for o in line)
+            place = line.index(event.before) if event.before in line else ranked
+            line[place:place] = chosen
+            for rank, key in enumerate(line[: max(place + len(chosen), ranked + len(chosen))]):
+                self._rank(self._live[key], float(rank), turn)
+        self._queue.sort()
+
+    def _rank(self, operation: Operation, rank: float, turn: Turn) -> None:
+        if operation.rank == rank:
+            return
+        self._queue.remove(order(operation))
+        operation = replace(operation, rank=rank)
+        self._live[operation.id] = operation
+        self._put(operation, turn)
+        self._queue.append(order(operation))
+
+    def _tune_by_hand(self, event: ev.QueueRequested, turn: Turn) -> None:
+        for key in event.operations:
+            operation = self._live.get(key)
+            if operation is None or operation.state is not _S.RUNNING or operation.step is not MoveStep.MOVE:
+                continue
+            what = [f"permits a pause of {event.pause_ms} ms"] if event.pause_ms else []
+            if event.bandwidth_mib_s is not None:
+                cap = (
+                    f"caps it at {event.bandwidth_mib_s} MiB/s"
+                    if event.bandwidth_mib_s
+                    else "removes its cap"
+                )
+                what.append(cap)
+            what += ["starts its second half"] if event.post_copy else []
+            self._story.tell(key, turn.at_s, f"{event.author} {' and '.join(what)}")
+            figures = self.progress.get(key)
+            if event.pause_ms and figures is not None:
+                watch = replace(figures.watch, pause_ms=event.pause_ms)
+                self.progress[key] = replace(figures, watch=watch)
+            if event.bandwidth_mib_s is not None:
+                operation = replace(operation, cap_mib_s=event.bandwidth_mib_s)
+                self._live[key] = self._active[key] = operation
+                self._put(operation, turn)
+            self._tune(
+                operation,
+                turn,
+                pause_ms=event.pause_ms,
+                bandwidth_mib_s=event.bandwidth_mib_s,
+                post_copy=event.post_copy,
+            )
 
     # --- what happens ----------------------------------------------------------------------
 
@@ -227,8 +405,9 @@ class Work:
         failure = event.failure
         if operation.state is _S.CHECKING:
             if failure is None:
-                self._start_move(operation, turn)
-            else:
+                self._set_out(operation, turn)
+            elif self._retry(operation, failure, turn) is None:
+                self._blame(operation, failure, turn)
                 self._end(operation, _S.FAILED, self._peer_refused(operation, failure), turn)
                 self._look = True
             return
@@ -251,11 +430,87 @@ class Work:
         operation = self._live.get(event.operation)
         if operation is None or operation.attempt != event.attempt or operation.vm is None:
             return
-        figures = advanced(self.progress.get(operation.id), event)
+        watch = self._converges(operation, event, turn)
+        figures = advanced(self.progress.get(operation.id), event, watch)
         if figures != self.progress.get(operation.id):
             self.progress[operation.id] = figures
             turn.changes[Kind.OPERATION].update(operation.id, ("progress",))
             self._inventory.refresh(operation.vm, turn)
+
+    def _converges(self, operation: Operation, seen: ev.MigrationProgress, turn: Turn) -> convergence.Watch:
+        """Judge a move's figures by its policy, and do now what that says."""
+        before = self.progress.get(operation.id, MoveProgress()).watch
+        if operation.step is not MoveStep.MOVE or operation.state is not _S.RUNNING:
+            return before
+        watch, step = convergence.judge(
+            before,
+            self._policy(operation),
+            seen,
+            memory_mib=operation.memory_mib,
+            started_s=operation.started_s or turn.at_s,
+            place=f"on {operation.source}",
+        )
+        if step is None:
+            return watch
+        self._story.tell(operation.id, turn.at_s, step.reason.text)
+        if step.give_up:
+            operation = replace(operation, failed=step.reason.text)
+            self._send_abort(self._move(operation, _S.CANCELLING, turn), turn)
+        else:
+            self._tune(operation, turn, pause_ms=step.pause_ms, post_copy=step.post_copy)
+        return watch
+
+    def _policy(self, operation: Operation) -> Convergence:
+        name = operation.policy if operation.policy in convergence.POLICIES else convergence.STANDARD
+        standard = self.config.migration.convergence
+        return convergence.policy(name, standard, memory_mib=operation.memory_mib)
+
+    def _tune(
+        self,
+        operation: Operation,
+        turn: Turn,
+        *,
+        pause_ms: int | None = None,
+        bandwidth_mib_s: int | None = None,
+        post_copy: bool = False,
+    ) -> None:
+        assert operation.vm and operation.source
+        turn.effects.append(
+            TuneMigration(
+                trace=operation.trace,
+                operation=operation.id,
+                attempt=operation.attempt,
+                vm=operation.vm,
+                node=operation.source,
+                pause_ms=pause_ms,
+                bandwidth_mib_s=bandwidth_mib_s,
+                post_copy=post_copy,
+            )
+        )
+
+    def routed(self, event: ev.MigrationRouted, turn: Turn) -> None:
+        """Which way a move's memory goes."""
+        operation = self._live.get(event.operation)
+        if operation is None or operation.attempt != event.attempt:
+            return
+        before = self.progress.get(operation.id, MoveProgress())
+        self.progress[operation.id] = replace(before, address=event.address, encrypted=event.encrypted)
+        how = "encrypted" if event.encrypted else "not encrypted"
+        self._story.tell(
+            operation.id, turn.at_s, f"over {event.address or 'the address of the target'}, {how}"
+        )
+        turn.changes[Kind.OPERATION].update(operation.id, ("progress",))
+
+    def tune_failed(self, event: ev.TuneFailed, turn: Turn) -> None:
+        """The move goes on as it was."""
+        operation = self._live.get(event.operation)
+        if operation is not None and operation.attempt == event.attempt:
+            self._story.tell(operation.id, turn.at_s, f"the host refused: {event.failure.text}")
+            figures = self.progress.get(operation.id)
+            if figures is not None:
+                watch = convergence.refused(figures.watch, self._policy(operation))
+                self.progress[operation.id] = replace(figures, watch=watch)
+            turn.changes[Kind.OPERATION].update(operation.id, ("progress",))
 
     def abort_failed(self, event: ev.AbortFailed, turn: Turn) -> None:
         """The cancel could not be delivered: tried again while the move still runs."""
@@ -293,6 +548,9 @@ class Work:
             self._judge_late(operation, turn)
         elif kind == "look" and operation.state in (_S.SETTLING, _S.CANCELLING):
             self._read_again(operation, turn)
+        elif kind == "retry" and operation.state is _S.WAITING:
+            self._unlooked.add(operation.id)
+            self._look = True
 
     def journal_failed(self, event: ev.JournalFailed, turn: Turn) -> None:
         """What could not be journaled must not start; what already runs is watched to its end."""
@@ -412,12 +670,16 @@ class Work:
             return None
         if vm.owner is None or not self._inventory.nodes[vm.owner].is_up:
             return because(ReasonCode.WAITS_INVENTORY, node=str(vm.owner or "?"))
-        others = self._work_of_others(operation, vm)
-        if others is not None:
-            return others
+        holds = self._held_back(operation, turn) or self._work_of_others(operation, vm)
+        if holds is not None:
+            return holds
         goal = self._goal_reached(operation, vm)
         if goal is not None:
             self._end(operation, _S.DONE, goal, turn)
+            return None
+        if vm.authority is not Authority.MUSTER:  # since it was asked for
+            reason = because(ReasonCode.OTHER_AUTHORITY, authority=vm.authority.value)
+            self._end(operation, _S.FAILED, reason, turn)
             return None
         copies = self._inventory.copies(vm.id)
         if len(copies) > 1 and not vm.alarm:  # one of them is old news, or it is an alarm
@@ -438,6 +700,26 @@ class Work:
         self._begin(operation, turn)
         return None
 
+    def _held_back(self, operation: Operation, turn: Turn) -> Reason | None:
+        """Why it may not start even if it has room: someone stopped the queue, or it is to be tried again."""
+        if not is_heavy(operation):
+            return None
+        orders = self.orders
+        if orders.paused_by:
+            return because(
+                ReasonCode.QUEUE_PAUSED, who=orders.paused_by, since=orders.paused_since_s or turn.at_s
+            )
+        batch = operation.parent
+        if batch in orders.paused_batches and batch is not None:
+            return because(
+                ReasonCode.BATCH_PAUSED,
+                count=self._failures.get(batch, 0),
+                of=self.operations[batch].children,
+            )
+        if operation.retry_at_s is not None and operation.retry_at_s > turn.at_s:
+            return operation.reason or because(ReasonCode.STATE_FORBIDS, status="waiting for its retry")
+        return None
+
     def _work_of_others(self, operation: Operation, vm: Vm) -> Reason | None:
         """Why it waits for other work on its VM; takes the claim when there is none."""
         holder = self.claims.get(vm.id)
@@ -455,25 +737,37 @@ class Work:
     def _try_move(
         self, operation: Operation, vm: Vm, slots: Slots, unfit: dict[NodeId, tuple[int, int]], turn: Turn
     ) -> Reason | None:
-        if vm.status not in (VmStatus.RUNNING, VmStatus.PAUSED):
+        runs = vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)
+        may_be_off = operation.move in moves.BACK and vm.status in (VmStatus.OFF, VmStatus.CRASHED)
+        if not runs and not may_be_off:
             reason = because(ReasonCode.NOT_RUNNING, status=vm.status.value)
             self._end(operation, _S.FAILED, reason, turn)
             return None
         if vm.config is None:
             return because(ReasonCode.DEFINITION_UNREAD)
+        operation = replace(operation, was_off=not runs, cap_mib_s=slots.cap_mib_s)
+        if operation.move is MoveType.STORAGE:
+            slots.take(operation)
+            self._begin(operation, turn)
+            return None
         planned = operation.target
+        if planned is not None and operation.target_given:
+            failures = dict(self.orders.resting).get(planned)
+            if failures is not None:
+                return because(ReasonCode.TARGET_RESTS, node=planned, count=failures)
         if planned is not None and _is_being_read(self.nodes[planned]):
             return because(ReasonCode.WAITS_INVENTORY, node=planned)
         if planned is not None and operation.target_given:
             found = planner.verdict(self, vm, self.nodes[planned], chosen=True)
         else:
-            found = self._choose_target(vm, planned, slots)
+            found = self._choose_target(operation, vm, slots)
         if not found.fits:
             unread = None if operation.target_given else self._being_read()
             if unread is not None:  # after a restart: it may be the one with room
                 return because(ReasonCode.WAITS_INVENTORY, node=unread)
-            if found.reason.code in _NO_ROOM and slots.makes_room(
-                planned if operation.target_given else None
+            rests = not operation.target_given and bool(self.orders.resting)
+            if found.reason.code in _NO_ROOM and (
+                rests or slots.makes_room(planned if operation.target_given else None)
             ):
                 if not operation.target_given and operation.source is not None:
                     unfit[operation.source] = (operation.memory_mib, operation.vcpus)
@@ -491,14 +785,25 @@ class Work:
         self._begin(operation, turn)
         return None
 
-    def _choose_target(self, vm: Vm, planned: NodeId | None, slots: Slots) -> planner.NodeVerdict:
-        """The node of the plan that was shown while it fits, else the best one that takes moves now."""
+    def _choose_target(self, operation: Operation, vm: Vm, slots: Slots) -> planner.NodeVerdict:
+        """The node of the plan that was shown while it fits, else the best one that takes moves now.
+
+        One on which it failed before comes last, one that rests is not taken.
+        """
+        planned, resting = operation.target, dict(self.orders.resting)
         ranked = planner.rank(self, vm)
-        fitting = [v for v in ranked if v.fits]
+        fitting = [v for v in ranked if v.fits and v.node not in resting]
+        fitting.sort(key=lambda v: v.node in operation.avoid)  # stable: the best first
         if not fitting:
+            tired = [
+                because(ReasonCode.TARGET_RESTS, node=v.node, count=resting[v.node]) if v.fits else v.reason
+                for v in ranked
+            ]
             return planner.NodeVerdict(
-                node=planned or NodeId(""), fits=False, reason=planner.none_fits([v.reason for v in ranked])
+                node=planned or NodeId(""), fits=False, reason=planner.none_fits(tired)
             )
+        if planned in operation.avoid:
+            planned = None
         for verdict in fitting:
             if verdict.node == planned:
                 return verdict
@@ -517,9 +822,11 @@ class Work:
     # --- starting --------------------------------------------------------------------------
 
     def _begin(self, operation: Operation, turn: Turn) -> None:
-        operation = replace(operation, attempt=operation.attempt + 1)
+        operation = replace(operation, attempt=operation.attempt + 1, retry_at_s=None)
         if operation.kind is OperationKind.MIGRATE:
-            if operation.route is PeerRoute.NODE_TO_NODE:
+            # Only a running VM can try the door: a definition that is refused says so itself.
+            asks = not operation.was_off and operation.move is not MoveType.STORAGE
+            if asks and operation.route is PeerRoute.NODE_TO_NODE:
                 operation = self._move(operation, _S.CHECKING, turn)
                 assert operation.vm and operation.source and operation.target
                 turn.effects.append(
@@ -533,7 +840,7 @@ class Work:
                     )
                 )
             else:
-                self._start_move(operation, turn)
+                self._set_out(operation, turn)
             return
         if operation.kind is OperationKind.SETTINGS and operation.settings and operation.before:
             row = self.vms[operation.vm] if operation.vm else None
@@ -567,38 +874,91 @@ class Work:
                 )
             )
 
-    def _start_move(self, operation: Operation, turn: Turn) -> None:
-        operation = self._move(operation, _S.RUNNING, turn)
-        assert operation.vm and operation.source and operation.target
-        row = self._inventory.vms.get(operation.vm)
+    def _set_out(self, operation: Operation, turn: Turn) -> None:
+        """The first step of a move."""
+        path = moves.PATH_OF_OFF if operation.was_off else moves.PATHS[operation.move]
+        self._run(operation, path[0], turn)
+
+    def _run(self, operation: Operation, step: MoveStep, turn: Turn) -> None:
+        """One step of a move. A later one is a new attempt: late answers to the one before change nothing."""
+        if operation.step is not None and operation.state not in (_S.WAITING, _S.CHECKING):
+            operation = replace(operation, attempt=operation.attempt + 1)
+            self._clear(operation, turn)
+        operation = self._move(replace(operation, step=step), _S.RUNNING, turn)
+        if len(moves.PATHS[operation.move]) > 1:
+            self._story.tell(operation.id, turn.at_s, step.value)
+        turn.effects.append(self._effect(operation, step))
+
+    def _effect(self, operation: Operation, step: MoveStep) -> Effect:
+        """What a step asks the world to do."""
+        vm, source, target = operation.vm, operation.source, operation.target
+        assert vm and source
+        row = self._inventory.vms.get(vm)
         config = row.config if row else None
-        limits = self._inventory.config.migration
-        turn.effects.append(
-            StartMigration(
-                trace=operation.trace,
-                operation=operation.id,
-                attempt=operation.attempt,
-                vm=operation.vm,
-                node=operation.source,
-                target=operation.target,
-                route=operation.route,
-                bandwidth_mib_s=limits.bandwidth_mib_s,
-                unsafe=config is not None and planner.may_pass_unsafe(self._inventory.config, config),
-                convergence=limits.convergence,
-                autostart=config is not None and config.autostart,
-            )
-        )
+        node = target if target and step in moves.ON_TARGET else source
+        about: Mapping[str, Any] = {
+            "trace": operation.trace,
+            "operation": operation.id,
+            "attempt": operation.attempt,
+            "vm": vm,
+            "node": node,
+        }
+        autostart = config is not None and config.autostart
+        match step:
+            case MoveStep.MOVE:
+                assert target
+                limits = self.config.migration
+                local = planner.local_disks(self.config, config) if config and operation.pool else ()
+                return StartMigration(
+                    **about,
+                    target=target,
+                    route=operation.route,
+                    bandwidth_mib_s=operation.cap_mib_s,
+                    unsafe=config is not None and planner.may_pass_unsafe(self.config, config),
+                    convergence=self._policy(operation),
+                    autostart=autostart,
+                    addresses=networks.addresses(
+                        limits.networks, self.config.node(source), self.config.node(target)
+                    ),
+                    parallel_connections=limits.parallel_connections,
+                    encrypt=limits.encrypt,
+                    copy_disks=local,
+                    pool=operation.pool if local else "",
+                )
+            case MoveStep.COPY_DISKS:
+                disks = tuple(d.target for d in config.disks if planner.is_movable(d)) if config else ()
+                return CopyDisks(**about, pool=operation.pool, disks=disks)
+            case MoveStep.SAVE:
+                return SaveToFile(**about, path=planner.saved_path(self.config, vm))
+            case MoveStep.RESTORE | MoveStep.RESTORE_BACK:
+                return RestoreFromFile(**about, path=planner.saved_path(self.config, vm))
+            case MoveStep.DEFINE:
+                assert target
+                return CopyDefinition(**about, target=target, route=operation.route, autostart=autostart)
+            case MoveStep.FORGET | MoveStep.FORGET_TARGET:
+                return ForgetDefinition(**about)
+            case _:
+                return ChangeVm(**about, change=_CHANGES[step])
 
     def _cancel_one(self, operation: Operation, author: str, turn: Turn) -> None:
         operation = replace(operation, cancelled_by=author)
         if operation.state in (_S.WAITING, _S.CHECKING):
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
             self._look = True
+        elif can_abort(operation) and self.is_past_return(operation):
+            return  # it runs on the target already
         elif can_abort(operation) and (operation.state is _S.RUNNING or self._goes_on_alone(operation)):
             operation = self._move(operation, _S.CANCELLING, turn)
             self._send_abort(operation, turn)
-        elif operation.state is _S.SETTLING and operation.change in _ASKS_GUEST:
+        elif operation.state is _S.SETTLING and asks_guest(operation):
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
+        elif can_turn_back(operation) and operation.state in (_S.RUNNING, _S.SETTLING):
+            self._move(operation, _S.CANCELLING, turn)  # what is under way ends, then it goes back
+
+    def is_past_return(self, operation: Operation) -> bool:
+        """Whether a move is in its second half (post-copy): the VM runs on the target already."""
+        figures = self.progress.get(operation.id)
+        return figures is not None and figures.phase is MovePhase.POST_COPY
 
     def _goes_on_alone(self, operation: Operation) -> bool:
         """A move whose call was lost with a connection or a program, and that the hosts carry on."""
@@ -630,7 +990,7 @@ class Work:
     def _watch(self, operation: Operation, turn: Turn) -> None:
         """Wait for what the end of the call brings; not for ever."""
         _, failure = self._ended_calls[operation.id]
-        if operation.change in _ASKS_GUEST and failure is None:
+        if asks_guest(operation) and failure is None:
             self._set_timer("patience", operation, SHUTDOWN_PATIENCE_S, turn)
             self._set_timer("look", operation, SHUTDOWN_PATIENCE_S - LAST_LOOK_S, turn)
         else:
@@ -650,9 +1010,12 @@ class Work:
         vm = self._inventory.vms.get(vm_id)
         goal = self._goal_reached(operation, vm) if vm else None
         if goal is not None:
-            self._end(operation, _S.DONE, goal if operation.kind is OperationKind.MIGRATE else None, turn)
+            if operation.kind is OperationKind.MIGRATE:
+                self._step_done(operation, goal, turn)
+            else:
+                self._end(operation, _S.DONE, None, turn)
             return
-        if vm is not None and operation.change in _ASKS_GUEST and failure is None:
+        if vm is not None and asks_guest(operation) and failure is None:
             return  # the guest has its time
         nodes = [self.nodes[n] for n in _nodes(operation)]
         unseen = [n for n in nodes if not n.is_up or (n.last_read_s or 0.0) < ended_s]
@@ -661,7 +1024,7 @@ class Work:
             failure.code not in _UNCERTAIN or (operation.target and failure.node == operation.target)
         )
         stays = (
-            operation.kind is OperationKind.MIGRATE
+            operation.step is MoveStep.MOVE
             and told
             and vm is not None
             and vm.owner == operation.source
@@ -681,6 +1044,97 @@ class Work:
         else:
             self._missed(operation, failure, turn)
 
+    def _step_done(self, operation: Operation, goal: Reason, turn: Turn) -> None:
+        """A step of a move reached what it is for: the next one, the way back, or the end."""
+        step = operation.step
+        assert step is not None
+        if operation.cancelled_by and step in (*moves.LEAVING, MoveStep.DEFINE):
+            self._turn_back(operation, turn)
+            return
+        following = moves.follows(operation.move, step, was_off=operation.was_off)
+        if step is MoveStep.FORGET_TARGET or (
+            following is MoveStep.FORGET_TARGET
+            and not self._inventory.sighting(operation.vm or VmId(""), operation.target)
+        ):
+            self._end_turned_back(operation, turn)
+        elif following is None:
+            self._streaks.pop(operation.target or NodeId(""), None)
+            self._end(operation, _S.DONE, goal, turn)
+        else:
+            self._run(operation, following, turn)
+
+    def _turn_back(self, operation: Operation, turn: Turn) -> None:
+        """It left its source and will not arrive: back, if the target surely does not run it."""
+        assert operation.vm is not None
+        copy = self._inventory.sighting(operation.vm, operation.target)
+        runs_there = copy is not None and copy.status not in (VmStatus.OFF, VmStatus.CRASHED)
+        if (
+            operation.target is not None
+            and operation.step in (MoveStep.RESTORE, MoveStep.START)
+            and (runs_there or not self.nodes[operation.target].is_up)
+        ):
+            text = operation.failed or self._cancelled(operation).text
+            self._end(
+                operation,
+                _S.FAILED,
+                because(ReasonCode.CANNOT_TELL, text=text, node=operation.target),
+                turn,
+            )
+        elif operation.was_off:
+            self._run(operation, MoveStep.FORGET_TARGET, turn) if copy else self._end_turned_back(
+                operation, turn
+            )
+        else:
+            self._run(operation, moves.BACK[operation.move][0], turn)
+
+    def _end_turned_back(self, operation: Operation, turn: Turn) -> None:
+        assert operation.vm is not None
+        if operation.failed:
+            reason = because(ReasonCode.FAILED, text=operation.failed, place=self.place(operation.vm))
+            self._end(operation, _S.FAILED, reason, turn)
+        else:
+            self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
+
+    def _retry(self, operation: Operation, failure: Failure | None, turn: Turn) -> Reason | None:
+        """Let a piece of work wait for another try; None if it gets none."""
+        policy = self.config.migration.retry
+        vm = self._inventory.vms.get(operation.vm) if operation.vm else None
+        if failure is None or vm is None or not guard.may_retry(policy, operation, failure):
+            return None
+        if not is_heavy(operation) or vm.owner != operation.source or vm.status is VmStatus.UNKNOWN:
+            return None
+        pause_s = guard.pause_s(policy, operation.retries)
+        retries = operation.retries + 1
+        reason = because(
+            ReasonCode.RETRY,
+            count=retries,
+            limit=policy.times,
+            at=turn.at_s + pause_s,
+            text=failure.text or failure.code.value,
+        )
+        avoid = operation.avoid
+        if operation.target is not None and guard.blames_target(operation, failure):
+            avoid = (*avoid, operation.target)
+        operation = replace(
+            operation, retries=retries, retry_at_s=turn.at_s + pause_s, avoid=avoid, step=None
+        )
+        self._clear(operation, turn)
+        operation = self._move(operation, _S.WAITING, turn, reason)
+        self._set_timer("retry", operation, pause_s, turn)
+        self._look = True
+        return reason
+
+    def _blame(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
+        """Count a failure against its target; after some in a row that is fed no more."""
+        target = operation.target
+        if target is None or not guard.blames_target(operation, failure):
+            return
+        streak = self._streaks.setdefault(target, set())
+        streak.add(operation.id)  # one that is tried again counts once
+        most = self.config.migration.retry.target_failures
+        if len(streak) >= most and target not in dict(self.orders.resting):
+            self._order(guard.rested(self.orders, target, len(streak)), turn)
+
     def _vanished(self, operation: Operation, turn: Turn) -> None:
         """Its nodes were read, and none has the VM: a transient VM is gone when it stops."""
         if operation.change is not None and VmStatus.OFF in _GOALS[operation.change]:
@@ -691,8 +1145,32 @@ class Work:
     def _missed(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
         """The call is over, the world was seen, and it is not as wanted."""
         assert operation.vm is not None
+        if operation.kind is OperationKind.MIGRATE:
+            self._blame(operation, failure, turn)
+            step = operation.step
+            if step in moves.CLEARING_UP:
+                self._left_behind(operation, failure, turn)
+                return
+            if step in (MoveStep.RESTORE, MoveStep.START, MoveStep.DEFINE):
+                if (
+                    failure is not None
+                    and failure.code is FailureCode.INTERRUPTED
+                    and not operation.cancelled_by
+                ):
+                    self._run(operation, step, turn)  # both nodes were read: it is not done, and nowhere up
+                    return
+                text = failure.text or failure.code.value if failure else "the host reported no error"
+                self._turn_back(replace(operation, failed=operation.failed or text), turn)
+                return
+        if self._retry(operation, failure, turn) is not None:
+            return
         place = self.place(operation.vm)
         code = failure.code if failure else None
+        if operation.failed:  # of a give-up, or of the way back
+            also = failure.text if failure and code is not FailureCode.CANCELLED else ""
+            text = f"{operation.failed}; {also}" if also else operation.failed
+            self._end(operation, _S.FAILED, because(ReasonCode.FAILED, text=text, place=place), turn)
+            return
         if operation.cancelled_by and (code in (None, FailureCode.CANCELLED) or code in _UNCERTAIN):
             self._end(operation, _S.CANCELLED, self._cancelled(operation), turn)
         elif failure is None:
@@ -703,6 +1181,19 @@ class Work:
             self._end(operation, _S.FAILED, because(ReasonCode.INTERRUPTED, place=place), turn)
         else:
             self._end(operation, _S.FAILED, self._failed(operation, failure), turn)
+
+    def _left_behind(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
+        """The VM has its place; only its old definition could not be removed."""
+        assert operation.vm and operation.source and operation.target and operation.step
+        if failure is not None and failure.code is FailureCode.INTERRUPTED:
+            self._run(operation, operation.step, turn)  # doing it twice does no harm
+        elif operation.step is MoveStep.FORGET_TARGET:
+            self._end_turned_back(operation, turn)
+        else:
+            text = failure.text or failure.code.value if failure else "the host reported no error"
+            place = self.place(operation.vm)
+            reason = because(ReasonCode.STILL_DEFINED, place=place, node=operation.source, text=text)
+            self._end(operation, _S.DONE, reason, turn)
 
     def _unread(self, operation: Operation) -> NodeId | None:
         """A node of the operation that is not up, so that nobody knows what it has."""
@@ -718,7 +1209,7 @@ class Work:
 
         At the end the target runs and the source, paused, clears up, or sends what post-copy asks for.
         """
-        if operation.kind is not OperationKind.MIGRATE or operation.vm is None:
+        if operation.step is not MoveStep.MOVE or operation.vm is None:
             return False
         incoming = self._inventory.sighting(operation.vm, operation.target)
         source = self._inventory.sighting(operation.vm, operation.source)
@@ -746,7 +1237,9 @@ class Work:
     def _goal_reached(self, operation: Operation, vm: Vm) -> Reason | None:
         if vm.status is VmStatus.UNKNOWN:
             return None
-        if operation.kind is OperationKind.MIGRATE:
+        if operation.kind is OperationKind.MIGRATE and operation.step not in (None, MoveStep.MOVE):
+            return self._step_reached(operation)
+        if operation.kind is OperationKind.MIGRATE and operation.move is not MoveType.STORAGE:
             arrived = (
                 vm.owner == operation.target
                 and vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)
@@ -779,18 +1272,35 @@ class Work:
             return None
         return because(ReasonCode.DONE)
 
+    def _step_reached(self, operation: Operation) -> Reason | None:
+        """What is seen of a step of a move that does not go live."""
+        assert operation.vm and operation.source
+        step = operation.step
+        here = self._inventory.sighting(operation.vm, operation.source)
+        there = self._inventory.sighting(operation.vm, operation.target)
+        _, failure = self._ended_calls.get(operation.id, (0.0, None))
+        done = because(ReasonCode.DONE)
+        if step is MoveStep.COPY_DISKS:
+            storage = because(ReasonCode.DISKS_MOVED, pool=operation.pool, node=operation.source)
+            return storage if operation.id in self._ended_calls and failure is None else None
+        if step in moves.LEAVING:
+            stopped = {VmStatus.OFF, VmStatus.CRASHED, *([VmStatus.SAVED] if step is MoveStep.SAVE else ())}
+            return done if here is not None and here.status in stopped else None
+        if step is MoveStep.DEFINE:
+            return done if there is not None and failure is None else None
+        if step in (MoveStep.RESTORE, MoveStep.START):
+            return done if there is not None and _is_up(there) else None
+        if step in (MoveStep.RESTORE_BACK, MoveStep.START_BACK):
+            return done if here is not None and _is_up(here) else None
+        left = there if step is MoveStep.FORGET_TARGET else here
+        code = ReasonCode.MOVED_OFF if operation.was_off else ReasonCode.MOVED
+        return because(code, node=str(operation.target)) if left is None else None
+
     # --- ending ----------------------------------------------------------------------------
 
     def _end(self, operation: Operation, state: OperationState, reason: Reason | None, turn: Turn) -> None:
         operation = self._move(operation, state, turn, reason)
-        self.progress.pop(operation.id, None)
-        self._ended_calls.pop(operation.id, None)
-        self._restarted.discard(operation.id)
-        turn.effects += [
-            CancelTimer(trace=turn.trace, key=f"{kind}:{operation.id}")
-            for kind in ("patience", "settle", "look", "abort")
-            if operation.attempt
-        ]
+        self._clear(operation, turn)
         vm = operation.vm
         if vm is not None:
             if self.claims.get(vm) == operation.id:
@@ -806,11 +1316,42 @@ class Work:
                 turn.changes[Kind.OPERATION].update(operation.parent, ("progress",))
         self._look = True
 
+        if state is _S.FAILED and operation.parent is not None:
+            self._ask_about(operation.parent, turn)
+
+    def _ask_about(self, parent: OperationId, turn: Turn) -> None:
+        """One more of a batch failed: after too many the rest of it waits for a word."""
+        failed = self._failures[parent] = self._failures.get(parent, 0) + 1
+        batch, orders = self.operations.get(parent), self.orders
+        if batch is None or batch.is_over or parent in orders.paused_batches:
+            return
+        policy = self.config.migration.retry
+        waits = any(self.operations[o].state is _S.WAITING for o in self._children.get(parent, ()))
+        if waits and guard.batch_asks(policy, failed, batch.children, dict(orders.forgiven).get(parent, 0)):
+            self._order(replace(orders, paused_batches=(*orders.paused_batches, parent)), turn)
+            self._story.tell(parent, turn.at_s, f"paused: {failed} of {batch.children} failed")
+
+    def _clear(self, operation: Operation, turn: Turn) -> None:
+        """Forget what was only of the last try."""
+        self.progress.pop(operation.id, None)
+        self._ended_calls.pop(operation.id, None)
+        self._restarted.discard(operation.id)
+        turn.effects += [
+            CancelTimer(trace=turn.trace, key=f"{kind}:{operation.id}")
+            for kind in ("patience", "settle", "look", "abort", "retry")
+            if operation.attempt
+        ]
+
     def _close_parent(self, parent: OperationId, turn: Turn) -> None:
         batch = self.operations.get(parent)
         self._open_children.pop(parent, None)
+        self._failures.pop(parent, None)
         if batch is None or batch.is_over:
             return
+        orders = self.orders
+        if parent in orders.paused_batches or parent in dict(orders.forgiven):
+            kept = guard.continued(orders, parent, 0)
+            self._order(replace(kept, forgiven=tuple(f for f in kept.forgiven if f[0] != parent)), turn)
         states = {self.operations[o].state for o in self._children.get(parent, ())}
         if _S.FAILED in states:
             end = _S.FAILED
@@ -909,7 +1450,9 @@ class Work:
                 need = sign * planner.need_mib(each.memory_mib)
                 self._reserved_mib[target] = self._reserved_mib.get(target, 0) + need
                 self._reserved_vcpus[target] = self._reserved_vcpus.get(target, 0) + sign * each.vcpus
-                turn.changes[Kind.NODE].update(target, ("committed",))
+                turn.changes[Kind.NODE].update(target, ("committed", "moving"))
+                if each.source is not None:
+                    turn.changes[Kind.NODE].update(each.source, ("moving",))
 
     def _say(self, operation: Operation, reason: Reason, turn: Turn) -> None:
         """Give the reason of the same state; it is derived, so not journaled."""
@@ -941,8 +1484,24 @@ class Work:
         turn.transitions[operation.id] = operation
 
 
+def _is_up(seen: Sighting) -> bool:
+    return seen.status in (VmStatus.RUNNING, VmStatus.PAUSED) and seen.cause is not StatusCause.STARTING_UP
+
+
+def asks_guest(operation: Operation) -> bool:
+    """Whether what is under way is up to the guest: it is given its time."""
+    return operation.change in _ASKS_GUEST or (operation.step is MoveStep.SHUT_DOWN and not operation.is_over)
+
+
+def can_turn_back(operation: Operation) -> bool:
+    """Whether a move that left its source can still go back to it."""
+    return operation.step in (*moves.LEAVING, MoveStep.DEFINE) and not operation.failed
+
+
 def _nodes(operation: Operation) -> Iterable[NodeId]:
-    """The nodes that an operation is about: where the VM is, and where it goes."""
+    """The nodes that what is under way is about: where the VM is, and where it goes."""
+    if operation.step in (*moves.LEAVING, MoveStep.COPY_DISKS):
+        return [operation.source] if operation.source is not None else []
     return [n for n in (operation.source, operation.target) if n is not None]
 
 
@@ -959,7 +1518,18 @@ def _reserves(operation: Operation) -> bool:
 
 def _words(operation: Operation) -> str:
     """An operation's kind of work as people say it: ``live migrate``."""
-    return operation.action.partition(".")[2].replace("_", " ")
+    words = operation.action.partition(".")[2].replace("_", " ")
+    return f"set the {words}" if operation.kind is OperationKind.SETTINGS else words
+
+
+def busy(operation: Operation, activity: Activity) -> Reason:
+    """Why a VM takes no other work while this operation holds it: ``busy: about to live migrate``."""
+    said = {
+        Activity.QUEUED: f"waits for its turn to {_words(operation)}",
+        Activity.CHECKING: f"about to {_words(operation)}",
+        Activity.NONE: _words(operation),
+    }
+    return because(ReasonCode.VM_BUSY, activity=said.get(activity, activity.value.lower()))
 
 
 def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSettings:
@@ -971,7 +1541,7 @@ def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSetting
 
 def can_abort(operation: Operation) -> bool:
     """Whether a running call of this kind can be called off (libvirt virDomainAbortJob)."""
-    return operation.kind is OperationKind.MIGRATE or operation.change is VmChange.SAVE
+    return operation.step in moves.WITH_JOB or operation.change is VmChange.SAVE
 
 
 def repair_commands(inventory: Inventory, source: NodeId, target: NodeId) -> str:

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from manager.core import effects as fx
 from manager.core.errors import Failure, FailureCode, OperationError
-from manager.core.events import AbortFailed, EffectEnded, Event, TimerFired
+from manager.core.events import AbortFailed, EffectEnded, Event, TimerFired, TuneFailed
 from manager.core.ids import NodeId
 from manager.services.node_session import NodeSession
 from manager.services.ports import Clock, Hypervisor
@@ -18,6 +18,7 @@ from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
+E = TypeVar("E", bound=fx.VmEffect)
 Call = Callable[[], Coroutine[Any, Any, None]]
 """A port call not yet made, so that a task that ends before its first step leaves nothing unawaited."""
 
@@ -54,11 +55,25 @@ class EffectRunner:
             case fx.CancelTimer(key=key):
                 self._drop_timer(key)
             case fx.AbortMigration():
-                self._tasks.spawn(self._abort(effect), f"abort {effect.vm}")
+                self._tasks.spawn(
+                    self._aside(effect, self._hypervisor.abort, AbortFailed), f"abort {effect.vm}"
+                )
+            case fx.TuneMigration():
+                self._tasks.spawn(self._aside(effect, self._hypervisor.tune, TuneFailed), f"tune {effect.vm}")
             case fx.ChangeVm():
                 self._spawn(effect, partial(self._hypervisor.change_vm, effect))
             case fx.StartMigration():
                 self._spawn(effect, partial(self._hypervisor.migrate, effect))
+            case fx.SaveToFile():
+                self._spawn(effect, partial(self._hypervisor.save_to_file, effect))
+            case fx.RestoreFromFile():
+                self._spawn(effect, partial(self._hypervisor.restore_from_file, effect))
+            case fx.CopyDefinition():
+                self._spawn(effect, partial(self._hypervisor.copy_definition, effect))
+            case fx.ForgetDefinition():
+                self._spawn(effect, partial(self._hypervisor.forget_definition, effect))
+            case fx.CopyDisks():
+                self._spawn(effect, partial(self._hypervisor.copy_disks, effect))
             case fx.CheckPeerLogin():
                 self._spawn(effect, partial(self._hypervisor.check_peer, effect))
             case fx.WriteVmSettings():
@@ -81,11 +96,17 @@ class EffectRunner:
             )
         )
 
-    async def _abort(self, effect: fx.AbortMigration) -> None:
-        failure = await self._failure_of(effect, partial(self._hypervisor.abort, effect))
+    async def _aside(
+        self,
+        effect: E,
+        call: Callable[[E], Coroutine[Any, Any, None]],
+        failed: type[AbortFailed] | type[TuneFailed],
+    ) -> None:
+        """A call beside a running move, whose own end tells what came of it; only its failure is told."""
+        failure = await self._failure_of(effect, partial(call, effect))
         if failure is not None:
             self._dispatch(
-                AbortFailed(
+                failed(
                     at_s=self._clock.now_s(),
                     trace=effect.trace,
                     operation=effect.operation,

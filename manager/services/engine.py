@@ -2,6 +2,9 @@
 
 The process that holds the lock runs the operations and their journal. Others send it their requests
 and show its operations as their own. When an owner ends, a client takes the lock and the journal over.
+
+Lock, journal and socket go by the cluster's name. Both sides begin with a hello that says which nodes they
+mean by it: two clusters of one name never see each other's work.
 """
 
 from __future__ import annotations
@@ -9,25 +12,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from manager.core.actions import ACTIONS, Plan, PlanStep
-from manager.core.changes import ChangeSet
+from manager.core.changes import ChangeSet, LogEntry
 from manager.core.cluster import ClusterView
+from manager.core.errors import UserError
 from manager.core.events import (
     ActionRequested,
     CancelRequested,
     Event,
+    NoticeGiven,
     OperationsReported,
+    QueueRequested,
 )
 from manager.core.ids import ClusterId, Kind, OperationId, TraceId
 from manager.core.migration.progress import MoveProgress
+from manager.core.model import ClusterConfig
 from manager.core.operations import Operation
+from manager.core.reasons import ReasonCode, because
 from manager.services.ports import Clock
 from manager.services.tasks import Tasks
 
@@ -38,6 +47,12 @@ REPORT_INTERVAL_S = 0.2
 RETRY_S = 0.5
 UNKNOWN_OWNER_S = 5.0
 """How long a client waits for the first word of an owner that holds the lock."""
+
+ANSWER_S = 10.0
+"""How long an owner may take to answer a question."""
+
+PROTOCOL = 1
+"""Raised when a message changes its shape or meaning: an owner may run for months."""
 
 
 class Lock(Protocol):
@@ -58,10 +73,33 @@ class Lock(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """Where the owner of a cluster's operations is found."""
+    """Where the owner of a cluster's operations is found. `only_looks`: follow one, never become it."""
 
     lock: Lock
     socket: Path
+    only_looks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process that owns a cluster's operations, as it says itself."""
+
+    pid: int
+    file: str  # the cluster file it works by; empty: none
+    stays: bool  # until it is told to end: ``muster engine``
+    since_s: float  # wall clock
+
+    def __str__(self) -> str:
+        return f"process {self.pid} (muster engine)" if self.stays else f"process {self.pid}"
+
+
+class _Hello(msgspec.Struct, tag="hello", frozen=True):
+    protocol: int
+    pid: int
+    nodes: tuple[tuple[str, str], ...]  # names and URIs, sorted
+    file: str
+    stays: bool
+    since_s: float
 
 
 class _Request(msgspec.Struct, tag="request", frozen=True):
@@ -78,14 +116,32 @@ class _Cancel(msgspec.Struct, tag="cancel", frozen=True):
     author: str
 
 
+class _Steer(msgspec.Struct, tag="steer", frozen=True):
+    event: QueueRequested
+
+
+class _Ask(msgspec.Struct, tag="ask", frozen=True):
+    number: int
+    history: int = 0  # the newest so many that ended
+    story: str = ""  # of an object, by its key
+
+
 class _Report(msgspec.Struct, tag="report", frozen=True):
     operations: tuple[Operation, ...]
     progress: tuple[tuple[OperationId, MoveProgress], ...]
 
 
+class _Answer(msgspec.Struct, tag="answer", frozen=True):
+    number: int
+    operations: tuple[Operation, ...] = ()
+    story: tuple[LogEntry, ...] = ()
+    trouble: str = ""
+
+
 _encoder = msgspec.msgpack.Encoder()
-_from_client = msgspec.msgpack.Decoder(_Request | _Cancel)
-_from_owner = msgspec.msgpack.Decoder(_Report)
+_hello = msgspec.msgpack.Decoder(_Hello)
+_from_client = msgspec.msgpack.Decoder(_Request | _Cancel | _Steer | _Ask)
+_from_owner = msgspec.msgpack.Decoder(_Report | _Answer)
 
 
 async def _read_frame(reader: asyncio.StreamReader) -> bytes:
@@ -100,6 +156,22 @@ def _frame(message: msgspec.Struct) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
+def _nodes(config: ClusterConfig) -> tuple[tuple[str, str], ...]:
+    """What makes a cluster this one and no other."""
+    return tuple(sorted((str(node.name), node.uri) for node in config.nodes))
+
+
+def _difference(theirs: tuple[tuple[str, str], ...], ours: tuple[tuple[str, str], ...]) -> str:
+    """How the nodes of an owner differ from those we know, in words; the first few."""
+    lines = []
+    for where, found, other in (("there", theirs, ours), ("here", ours, theirs)):
+        only = [f"{name} ({uri})" for name, uri in found if (name, uri) not in other]
+        more = f" and {len(only) - 3} more" if len(only) > 3 else ""
+        if only:
+            lines.append(f"only {where}: {', '.join(only[:3])}{more}")
+    return "; ".join(lines)
+
+
 class Engine:
     """This process's part: owner or client. Loop thread only."""
 
@@ -111,8 +183,14 @@ class Engine:
         clock: Clock,
         dispatch: Callable[[Event], None],
         take_over: Callable[[], Awaitable[None]],
+        history: Callable[[int], Awaitable[tuple[Operation, ...]]],
         tasks: Tasks,
     ) -> None:
+        self.stays = False
+        """Whether this process stays until it is told to end, so that others may leave their work to it."""
+        self.on_owner: Callable[[], None] = lambda: None
+        """Called when this process or another one became the owner."""
+        self._history = history
         self._ownership = ownership
         self._view = view
         self._clock = clock
@@ -122,28 +200,52 @@ class Engine:
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
         self._owner: asyncio.StreamWriter | None = None
+        self._followed: Owner | None = None
+        self._refused = ""  # why the owner that there is cannot be ours
+        self._questions: dict[int, asyncio.Future[_Answer]] = {}
+        self._since_s = 0.0
+        self._started = False
         self._asked: dict[OperationId, ActionRequested] = {}  # of the owner, and not reported yet
         self._changed: set[OperationId] = set()
         self._reporting = False
         self._heard = asyncio.Event()
         self.is_owner = False
 
+    @property
+    def owner(self) -> Owner | None:
+        """Who owns the operations now; None if nobody that we know of."""
+        if not self.is_owner:
+            return self._followed
+        return Owner(pid=os.getpid(), file=self._view.config.file, stays=self.stays, since_s=self._since_s)
+
     async def start(self) -> None:
         """Become the owner, or a client of the one there is.
 
         Raises:
             OSError: The lock or the journal cannot be used, or the owner does not answer.
+            UserError: The owner works on another cluster of this name, or is another version of Muster. Who
+                only looks is not stopped by that: it shows no operations, and that is logged.
         """
-        if self._ownership is None or self._ownership.lock.try_take():
+        ownership = self._ownership
+        if ownership is None or (not ownership.only_looks and ownership.lock.try_take()):
             await self._own()
             return
-        self._tasks.spawn(self._follow(self._ownership), "owner of operations")
+        nobody = ownership.only_looks and ownership.lock.try_take()
+        if nobody:
+            ownership.lock.release()
+        self._tasks.spawn(self._follow(ownership), "owner of operations")
+        if nobody:
+            return
         try:
             await asyncio.wait_for(self._heard.wait(), UNKNOWN_OWNER_S)
         except TimeoutError:
-            pid = self._ownership.lock.owner_pid()
+            pid = ownership.lock.owner_pid()
             who = f"process {pid}" if pid else "another process"
             raise OSError(f"{who} owns the operations of {self._view.id} and does not answer") from None
+        if self._refused and not ownership.only_looks:
+            raise UserError(f"{self._refused} Nothing was done.")
+        self._started = True
+        self._tell_refusal()
 
     async def close(self) -> None:
         """Give the ownership up; a client takes over."""
@@ -172,7 +274,9 @@ class Engine:
             self._dispatch(event)
             return
         if self._owner is None:
-            raise OSError("the owner of this cluster's operations was lost; try again in a moment")
+            raise OSError(
+                self._refused or "the owner of this cluster's operations was lost; try again in a moment"
+            )
         if isinstance(event, ActionRequested):
             plan = event.plan
             self._asked[event.operation] = event
@@ -190,15 +294,53 @@ class Engine:
             )
         elif isinstance(event, CancelRequested):
             self._owner.write(_frame(_Cancel(operations=event.operations, author=event.author)))
+        elif isinstance(event, QueueRequested):
+            self._owner.write(_frame(_Steer(event=event)))
         else:
             raise TypeError(f"{type(event).__name__} is not a request")
+
+    async def history(self, limit: int) -> tuple[Operation, ...]:
+        """The newest ended operations, newest first, from whoever owns the journal.
+
+        Raises:
+            OSError: Nobody that we know of does, there was no answer, or the journal cannot be read.
+        """
+        if self.is_owner:
+            return await self._history(limit)
+        return (await self._ask(history=limit)).operations
+
+    async def story(self, key: str) -> tuple[LogEntry, ...]:
+        """An object's story, from whoever carries out the operations on it. Raises `OSError` as `history`."""
+        if self.is_owner:
+            return self._view.story(key)
+        return (await self._ask(story=key)).story
+
+    async def _ask(self, *, history: int = 0, story: str = "") -> _Answer:
+        if self._owner is None:
+            raise OSError(self._refused or "nobody owns the operations of this cluster now")
+        number = max(self._questions, default=0) + 1
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._questions[number] = future
+        try:
+            self._owner.write(_frame(_Ask(number=number, history=history, story=story)))
+            answer = await asyncio.wait_for(future, ANSWER_S)
+        except TimeoutError:
+            raise OSError(f"{self._followed} does not answer") from None
+        finally:
+            del self._questions[number]
+        if answer.trouble:
+            raise OSError(answer.trouble)
+        return answer
 
     # --- the owner's side ------------------------------------------------------------------
 
     async def _own(self) -> None:
         await self._take_over()
         self.is_owner = True
+        self._since_s = self._clock.now_s()
+        self._refused = ""
         self._heard.set()
+        self.on_owner()
         # What the last owner never wrote down it never started: asked again, of ourselves.
         asked, self._asked = self._asked, {}
         for key, event in asked.items():
@@ -218,11 +360,20 @@ class Engine:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._clients.add(writer)
         try:
+            writer.write(_frame(self._greeting()))
+            hello = _hello.decode(await _read_frame(reader))
+            if hello.protocol != PROTOCOL or hello.nodes != _nodes(self._view.config):
+                log.info("process %s was refused: it knows another %s", hello.pid, self._view.id)
+                return
+            self._clients.add(writer)
             writer.write(_frame(self._report(self._view.operations)))
             while True:
-                self._take(_from_client.decode(await _read_frame(reader)))
+                message = _from_client.decode(await _read_frame(reader))
+                if isinstance(message, _Ask):
+                    self._tasks.spawn(self._reply(message, writer), "answer")
+                else:
+                    self._take(message)
         except (OSError, EOFError, ValueError, msgspec.DecodeError, asyncio.IncompleteReadError) as e:
             if not isinstance(e, (asyncio.IncompleteReadError, ConnectionError)):
                 log.warning("a client was hung up on: %s", e)
@@ -230,8 +381,35 @@ class Engine:
             self._clients.discard(writer)
             writer.close()
 
-    def _take(self, message: _Request | _Cancel) -> None:
+    def _greeting(self) -> _Hello:
+        return _Hello(
+            protocol=PROTOCOL,
+            pid=os.getpid(),
+            nodes=_nodes(self._view.config),
+            file=self._view.config.file,
+            stays=self.stays,
+            since_s=self._since_s,
+        )
+
+    async def _reply(self, question: _Ask, writer: asyncio.StreamWriter) -> None:
+        answer = _Answer(number=question.number)
+        if question.story:
+            answer = msgspec.structs.replace(answer, story=self._view.story(question.story))
+        if question.history:
+            try:
+                operations = await self._history(question.history)
+            except OSError as error:
+                answer = msgspec.structs.replace(answer, trouble=str(error))
+            else:
+                answer = msgspec.structs.replace(answer, operations=operations)
+        if not writer.is_closing():
+            writer.write(_frame(answer))
+
+    def _take(self, message: _Request | _Cancel | _Steer) -> None:
         now_s = self._clock.now_s()
+        if isinstance(message, _Steer):
+            self._dispatch(replace(message.event, at_s=now_s))
+            return
         if isinstance(message, _Cancel):
             self._dispatch(CancelRequested(at_s=now_s, operations=message.operations, author=message.author))
             return
@@ -296,27 +474,83 @@ class Engine:
             try:
                 reader, writer = await asyncio.open_unix_connection(ownership.socket)
             except OSError:
-                if ownership.lock.try_take():
+                if not ownership.only_looks and ownership.lock.try_take():
                     await self._own()
                     return
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._owner = writer
+            began_s = asyncio.get_running_loop().time()
             try:
-                while True:
-                    report = _from_owner.decode(await _read_frame(reader))
-                    self._dispatch(
-                        OperationsReported(
-                            at_s=self._clock.now_s(),
-                            operations=report.operations,
-                            progress=report.progress,
-                        )
-                    )
-                    for operation in report.operations:
-                        self._asked.pop(operation.id, None)
-                    self._heard.set()
+                if await self._is_ours(reader, writer):
+                    await self._mirror(reader)
             except (OSError, ValueError, msgspec.DecodeError, asyncio.IncompleteReadError) as error:
                 log.info("the owner of operations is gone: %s", error)
             finally:
-                self._owner = None
+                self._owner = self._followed = None
+                for future in self._questions.values():
+                    if not future.done():
+                        future.set_exception(OSError("the owner of this cluster's operations was lost"))
                 writer.close()
+            if asyncio.get_running_loop().time() - began_s < RETRY_S:
+                await asyncio.sleep(RETRY_S)  # it hung up on us, or is not ours: not asked again at once
+
+    async def _is_ours(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the owner that answers means the same cluster; begins to follow it then."""
+        hello = _hello.decode(await _read_frame(reader))
+        owner = Owner(pid=hello.pid, file=hello.file, stays=hello.stays, since_s=hello.since_s)
+        refused, before = self._why_not(hello, owner), self._refused
+        self._refused = refused
+        if refused:
+            if refused != before:
+                self._tell_refusal()
+            self._heard.set()
+            return False
+        writer.write(_frame(self._greeting()))
+        self._owner, self._followed = writer, owner
+        self.on_owner()
+        return True
+
+    def _tell_refusal(self) -> None:
+        if self._refused and self._started:  # before that, `start` raises it
+            log.warning("%s", self._refused)
+            notice = because(ReasonCode.JOURNAL_NOTICE, text=self._refused)
+            self._dispatch(NoticeGiven(at_s=self._clock.now_s(), key="owner", reason=notice))
+
+    def _why_not(self, hello: _Hello, owner: Owner) -> str:
+        """Why an owner's work must not be taken for ours; an empty text if it may."""
+        name, ours = self._view.id, _nodes(self._view.config)
+        if hello.protocol != PROTOCOL:
+            return (
+                f"{owner} owns the operations of {name} and is another version of Muster: "
+                "end it, or use the same version."
+            )
+        if hello.nodes == ours:
+            return ""
+        file = self._view.config.file
+        if file and file == hello.file:
+            remedy = f"{file} was changed since it was started: end it, and start it again"
+        else:
+            remedy = (
+                f"It works by {hello.file or 'the hosts it was given'}, not by {file or 'these hosts'}: "
+                "two clusters need two names"
+            )
+        differs = _difference(hello.nodes, ours)
+        return f"{owner} owns the operations of another cluster named {name} ({differs}). {remedy}."
+
+    async def _mirror(self, reader: asyncio.StreamReader) -> None:
+        """Show what the owner says, until it hangs up."""
+        while True:
+            message = _from_owner.decode(await _read_frame(reader))
+            if isinstance(message, _Answer):
+                asked = self._questions.get(message.number)
+                if asked is not None and not asked.done():
+                    asked.set_result(message)
+                continue
+            self._dispatch(
+                OperationsReported(
+                    at_s=self._clock.now_s(), operations=message.operations, progress=message.progress
+                )
+            )
+            for operation in message.operations:
+                self._asked.pop(operation.id, None)
+            self._heard.set()

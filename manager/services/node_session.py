@@ -14,10 +14,12 @@ from manager.core.events import (
     NodeConnectFailed,
     NodeConnecting,
     NodeLost,
+    VmAuthoritySeen,
 )
 from manager.core.ids import NodeId, VmId
-from manager.core.model import NodeConfig
+from manager.core.model import NodeConfig, Pacemaker
 from manager.services.ports import Clock, Hypervisor
+from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,15 @@ LAST_RETRY_S = 30.0
 JITTER = 0.3
 QUIET_S = 0.1
 """How long requests to read again are gathered before one read answers them all."""
+
+ASK_OFTEN_S = 60.0
+"""How often a node with Pacemaker is asked which VMs are its own, besides when the user reads again."""
+
+ASK_SELDOM_S = 600.0
+"""How often the others are: one that had no Pacemaker may have it now."""
+
+ANSWER_PATIENCE_S = 2.0
+"""How long a node's VMs are held back for the first answer; without it they are shown, and left alone."""
 
 _FINAL = frozenset({FailureCode.LOGIN, FailureCode.INCOMPATIBLE})
 """Failures that the same try would meet again: the user is asked to act, then to try again."""
@@ -56,6 +67,7 @@ class NodeSession:
         dispatch: Callable[[Event], None],
         dispatch_in_turn: Callable[[Event], Awaitable[None]],
         unread: Callable[[NodeId], Iterable[VmId]],
+        tasks: Tasks,
     ) -> None:
         self._config = config
         self._hypervisor = hypervisor
@@ -63,11 +75,16 @@ class NodeSession:
         self._dispatch = dispatch
         self._dispatch_in_turn = dispatch_in_turn
         self._unread = unread
+        self._tasks = tasks
         self._wake = asyncio.Event()
         self._again = asyncio.Event()  # the user wants a new try now
         self._read_due = False
         self._lost: Failure | None = None
         self._connected = False
+        self._ask = asyncio.Event()  # whose the VMs are, now
+        self._answered = asyncio.Event()  # for the first time on this connection
+        self._told = Pacemaker.NONE  # what the node said last
+        self._holds_back = False  # its VMs are said to be perhaps Pacemaker's
         self._due: dict[VmId, None] = {}
         self._listed = asyncio.Event()
         self._settled = asyncio.Event()
@@ -80,10 +97,22 @@ class NodeSession:
     async def listed(self) -> None:
         """Return once the inventory was read, or the first attempt failed; definitions may follow."""
         await self._listed.wait()
+        await self._owned()
 
     async def settled(self) -> None:
         """Return once the first attempt has ended: all was read, or it failed."""
         await self._settled.wait()
+        await self._owned()
+
+    async def _owned(self) -> None:
+        """Return once it is known whose the VMs are, or the first question was given up."""
+        if self._connected:
+            await self._answered.wait()
+
+    def is_read(self, *, definitions: bool) -> bool:
+        """Whether `settled` (else `listed`) would return at once."""
+        is_owned = not self._connected or self._answered.is_set()
+        return is_owned and (self._settled if definitions else self._listed).is_set()
 
     def _over(self) -> None:
         self._listed.set()
@@ -109,6 +138,7 @@ class NodeSession:
         """Do not wait for the next attempt; on a connected node, read it again."""
         self._again.set()
         if self._connected:
+            self._ask.set()
             self.read_again()
 
     async def run(self) -> None:
@@ -125,7 +155,13 @@ class NodeSession:
             pause_s = FIRST_RETRY_S
             self._connected = True
             self._dispatch(NodeConnected(at_s=self._clock.now_s(), node=self.node, facts=facts))
-            failure = await self._stay()
+            self._answered.clear()
+            asking = self._tasks.spawn(self._keep_asking(), f"authority on {self.node}")
+            try:
+                failure = await self._stay()
+            finally:
+                asking.cancel()
+                self._answered.set()
             self._connected = False
             await self._hypervisor.disconnect(self.node)
             now_s = self._clock.now_s()
@@ -158,13 +194,48 @@ class NodeSession:
     async def _pause(self, seconds: float) -> None:
         """Wait for the next try, or until the user wants it now."""
         self._again.clear()
+        await self._wait(self._again, seconds)
+
+    async def _wait(self, wanted: asyncio.Event, seconds: float) -> None:
+        """Wait for it, but no longer than that."""
         sleep = asyncio.ensure_future(self._clock.sleep(seconds))
-        again = asyncio.ensure_future(self._again.wait())
+        heard = asyncio.ensure_future(wanted.wait())
         try:
-            await asyncio.wait({sleep, again}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sleep, heard}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleep.cancel()
-            again.cancel()
+            heard.cancel()
+
+    async def _keep_asking(self) -> None:
+        """Ask whose the VMs are, now and then: no event tells when that changes."""
+        while True:
+            self._ask.clear()
+            seen, is_last = None, False
+            try:
+                seen = await self._hypervisor.read_authority(self.node)
+                is_last = seen is None
+            except OperationError as error:
+                log.info("%s: not known whether Pacemaker has VMs there: %s", self.node, error)
+            if seen is not None:
+                self._told = seen.pacemaker
+                self._dispatch(seen)
+            elif self._holds_back:
+                self._say(self._told)
+            self._holds_back = False
+            self._answered.set()
+            if is_last:
+                return
+            await self._wait(self._ask, ASK_SELDOM_S if self._told is Pacemaker.NONE else ASK_OFTEN_S)
+
+    async def _await_answer(self) -> None:
+        """Wait a little for the first answer; without one no VM is to look like ours until there is."""
+        await self._wait(self._answered, ANSWER_PATIENCE_S)
+        if not self._answered.is_set() and self._told is not Pacemaker.RUNS:
+            self._holds_back = True
+            self._say(Pacemaker.ASKED)
+
+    def _say(self, pacemaker: Pacemaker) -> None:
+        self._dispatch(VmAuthoritySeen(at_s=self._clock.now_s(), node=self.node, pacemaker=pacemaker))
 
     async def _stay(self) -> Failure:
         """Read, sweep, read again when asked; returns why the connection ended."""
@@ -178,6 +249,8 @@ class NodeSession:
                 if self._read_due:
                     self._read_due = False
                     read = await self._hypervisor.read_inventory(self.node)
+                    if not self._answered.is_set():
+                        await self._await_answer()
                     await self._dispatch_in_turn(read)
                     self._listed.set()
                     for vm in self._unread(self.node):

@@ -12,7 +12,13 @@ from manager.core.effects import (
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
+    CopyDefinition,
+    CopyDisks,
+    ForgetDefinition,
+    RestoreFromFile,
+    SaveToFile,
     StartMigration,
+    TuneMigration,
     WriteVmSettings,
 )
 from manager.core.events import (
@@ -20,6 +26,7 @@ from manager.core.events import (
     MigrationProgress,
     NodeInventoryRead,
     NodeSampled,
+    VmAuthoritySeen,
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
@@ -34,6 +41,8 @@ class Feature(StrEnum):
     """
 
     LIVE_MIGRATION = "live migration"
+    POST_COPY = "post-copy"
+    OTHER_MOVES = "quick and storage migration"
     PEER_TO_PEER = "node-to-node migration"
     JOB_FIGURES = "job figures"
     LOAD_FIGURES = "load figures"
@@ -83,6 +92,13 @@ class Hypervisor(Protocol):
         """One VM's definition, settings, autostart, snapshot count, agent state."""
         ...
 
+    async def read_authority(self, node: NodeId) -> VmAuthoritySeen | None:
+        """Which VMs of a node are Pacemaker's; None if there is no way to ask there.
+
+        Raises `OperationError` if there was no answer: then nothing is known that was not known before.
+        """
+        ...
+
     async def sample(self, node: NodeId) -> NodeSampled:
         """Loads of the node and of its VMs, one bulk call. CPU figures need two samples."""
         ...
@@ -107,6 +123,30 @@ class Hypervisor(Protocol):
 
     async def abort(self, effect: AbortMigration) -> None:
         """Cancel the running move, over a connection that is not stuck in it."""
+        ...
+
+    async def tune(self, effect: TuneMigration) -> None:
+        """Change a running move, over a connection that is not stuck in it."""
+        ...
+
+    async def save_to_file(self, effect: SaveToFile) -> None:
+        """Save a VM to a file; returns when it is off. No deadline of its own."""
+        ...
+
+    async def restore_from_file(self, effect: RestoreFromFile) -> None:
+        """Let it run on from the file and delete that. A failed restore keeps the file."""
+        ...
+
+    async def copy_definition(self, effect: CopyDefinition) -> None:
+        """Define a VM that is off on another node too."""
+        ...
+
+    async def forget_definition(self, effect: ForgetDefinition) -> None:
+        """Undefine a VM that is off here. `WRONG_STATE` if it runs here."""
+        ...
+
+    async def copy_disks(self, effect: CopyDisks) -> None:
+        """Move a running VM's disks to another pool of its node; progress is its job's."""
         ...
 
     async def check_peer(self, effect: CheckPeerLogin) -> None:
@@ -188,6 +228,35 @@ class ViewStore(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Store; trouble is logged, never raised: losing a column width must not hurt."""
+        ...
+
+
+class UserUnits(Protocol):
+    """The service of ``muster engine`` with the user's systemd: one unit per cluster. Blocks meanwhile."""
+
+    @property
+    def path(self) -> Path:
+        """The file from which all of them are made."""
+        ...
+
+    def name(self, cluster: str) -> str:
+        """The unit of a cluster, given by its name or file. Raises `UserError` if there can be none."""
+        ...
+
+    def install(self) -> bool:
+        """Write the file; whether that changed anything. Raises `OSError`."""
+        ...
+
+    def enabled(self) -> tuple[str, ...]:
+        """The units that start with the user's session."""
+        ...
+
+    def remove(self) -> bool:
+        """Remove the file; whether there was one. Raises `OSError`."""
+        ...
+
+    def systemctl(self, *words: str) -> tuple[int, str] | None:
+        """Ask systemd: exit code and what it said. None if there is no systemctl."""
         ...
 
 

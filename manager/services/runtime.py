@@ -13,6 +13,7 @@ from manager.core.actions import Plan
 from manager.core.changes import ChangeSet, Outcome
 from manager.core.cluster import ClusterState, ClusterView
 from manager.core.effects import Effect
+from manager.core.errors import UserError
 from manager.core.events import (
     CancelRequested,
     Event,
@@ -21,8 +22,11 @@ from manager.core.events import (
     NoticeGiven,
     OperationsReported,
     OperationsRestored,
+    QueueRequested,
+    QueueVerb,
 )
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
+from manager.core.migration.guard import checked
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
@@ -63,6 +67,7 @@ class Runtime:
         self._listeners: list[Listener] = []
         self._commits: asyncio.Queue[Outcome] = asyncio.Queue()
         self._uncommitted = 0
+        self._unstored = False
         self._turnstile = asyncio.Lock()
         self._sessions = {
             node.name: NodeSession(
@@ -72,6 +77,7 @@ class Runtime:
                 dispatch=self.dispatch,
                 dispatch_in_turn=self._dispatch_in_turn,
                 unread=self._state.unread,
+                tasks=self._tasks,
             )
             for node in config.nodes
         }
@@ -88,6 +94,7 @@ class Runtime:
             clock=clock,
             dispatch=self.dispatch,
             take_over=self._take_over,
+            history=self.journal.history,
             tasks=self._tasks,
         )
         self.sampler = Sampler(
@@ -111,12 +118,21 @@ class Runtime:
 
     # --- life ------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, nodes: bool = True) -> None:
         """Become the owner of operations or its client, then connect to all nodes at once.
 
-        Returns before any node answered. Raises `OSError` if the journal cannot be used.
+        Returns before any node answered.
+
+        Args:
+            nodes: False: connect to none. What waits goes on waiting; for who only steers the queue.
+
+        Raises:
+            OSError: The journal cannot be used, or its owner does not answer.
+            UserError: The journal is another cluster's of this name, or a newer Muster's.
         """
         await self.engine.start()
+        if not nodes:
+            return
         self._tasks.spawn(self._pump(), "events")
         self._tasks.spawn(self.sampler.run(), "sampler")
         for session in self._sessions.values():
@@ -155,6 +171,10 @@ class Runtime:
         """As `listed`, and every definition was read."""
         return await self._all([s.settled() for s in self._sessions.values()], timeout_s)
 
+    def unread(self, *, definitions: bool) -> tuple[NodeId, ...]:
+        """The nodes that `settled` (else `listed`) still waits for."""
+        return tuple(n for n, s in self._sessions.items() if not s.is_read(definitions=definitions))
+
     @staticmethod
     async def _all(waiting: list[Coroutine[Any, Any, None]], timeout_s: float | None) -> bool:
         waits = [asyncio.ensure_future(each) for each in waiting]
@@ -177,6 +197,11 @@ class Runtime:
                 log.warning("%s: %s did not close in time", self.id, type(part).__name__)
             except Exception:
                 log.exception("%s: %s did not close", self.id, type(part).__name__)
+
+    async def stored(self) -> bool:
+        """Wait until everything so far is in the journal, half a second at most; whether all of it is."""
+        await self._flush()
+        return not self._uncommitted and not self._unstored
 
     async def _flush(self) -> None:
         for _ in range(50):
@@ -253,6 +278,26 @@ class Runtime:
             )
         )
 
+    def steer(self, verb: QueueVerb, **what: Any) -> None:
+        """Steer the queue: pause, resume, reorder, limits, tune. `what`: the fields of `QueueRequested`.
+
+        Raises:
+            OSError: The owner of operations was just lost; nothing was asked for.
+            UserError: There is no such limit, or its value is out of range.
+        """
+        trouble = checked(dict(what.get("limits", ())))
+        if trouble:
+            raise UserError(f"{trouble}. Nothing was changed.")
+        self.engine.send(
+            QueueRequested(
+                at_s=self.clock.now_s(),
+                trace=TraceId(self._new_id()),
+                verb=verb,
+                author=self.author,
+                **what,
+            )
+        )
+
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """Wait until all of these are over. No deadline of its own: use `asyncio.timeout`."""
         done = asyncio.Event()
@@ -303,6 +348,7 @@ class Runtime:
             except OSError as error:
                 log.error("%s: the journal cannot be written: %s", self.id, error)
                 self._uncommitted -= len(batch)
+                self._unstored = True
                 self.dispatch(
                     JournalFailed(at_s=self.clock.now_s(), operations=tuple(latest), text=str(error))
                 )

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from manager.core.errors import OperationError, UserError
 from manager.core.ids import ClusterId, NodeId
 from manager.core.model import ClusterConfig, NodeConfig, NodeFacts
+from manager.core.operations import Operation
 from manager.services.event_log import EventLog
 from manager.services.ports import AskSecret, ClusterFiles, Hypervisor, SecretStore, ViewStore
 from manager.services.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What the journal of a cluster says while nobody works on it."""
+
+    left: tuple[Operation, ...] = ()  # what had not ended, parents first
+    ended: tuple[Operation, ...] = ()  # newest first
+
+
+async def _no_past(config: ClusterConfig, limit: int) -> Past | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +43,11 @@ class Adapters:
     demo: Callable[[str], ClusterConfig]  # "4x40" -> the demo cluster
     adhoc: Callable[[tuple[str, ...]], ClusterConfig]  # URIs -> a cluster without a file
     event_log: EventLog | None = None
+    past: Callable[[ClusterConfig, int], Awaitable[Past | None]] = _no_past
+    """The journal of a cluster, with at most so many ended operations; None if somebody works on it.
+
+    Raises `OSError` if it cannot be read.
+    """
 
 
 class Workspace:
@@ -47,27 +65,41 @@ class Workspace:
         """The open clusters, in the order they were opened."""
         return self._runtimes
 
+    def source(self, cluster: ClusterId) -> Path | None:
+        """The file that an open cluster came from, if there is one."""
+        return self._sources.get(cluster)
+
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` whenever a cluster was opened or closed, until the result is called."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def open(self, config: ClusterConfig, source: Path | None = None) -> Runtime:
+    async def open(
+        self, config: ClusterConfig, source: Path | None = None, *, nodes: bool = True, stays: bool = False
+    ) -> Runtime:
         """Open a cluster; returns at once with a runtime that is connecting.
 
         Args:
             config: The cluster, from a file, from URIs, or the demo.
             source: The file to remember for the next start, if there is one.
+            nodes: False: connect to none of them.
+            stays: This process stays until it is told to end: others may leave their work to it.
 
         Raises:
-            UserError: A cluster of that name is open, or its journal cannot be used.
+            UserError: A cluster of that name is open, its journal cannot be used, or belongs to another
+                cluster of that name.
         """
         cluster = ClusterId(config.name)
         if cluster in self._runtimes:
             raise UserError(f"A cluster named {config.name} is open already.")
         runtime = self.adapters.runtime(config, self.ask_secret)
+        if stays:
+            runtime.engine.stays = True
         try:
-            await runtime.start()
+            await (runtime.start() if nodes else runtime.start(nodes=False))
+        except UserError:
+            await runtime.close()
+            raise
         except OSError as error:
             await runtime.close()
             raise UserError(

@@ -31,6 +31,7 @@ from manager.core.model import (
     MigrationLimits,
     NodeConfig,
     PlacementPolicy,
+    RetryPolicy,
     Tier,
     WorkLimits,
 )
@@ -209,6 +210,8 @@ _MIGRATION: dict[str, _Check] = {
     "bandwidth_mib_s": _whole(0, 1_000_000),
     "node_bandwidth_mib_s": _whole(0, 1_000_000),
     "networks": _list(_network, "networks", 16),
+    "parallel_connections": _whole(0, 64),
+    "encrypt": _yes_no,
 }
 _CONVERGENCE: dict[str, _Check] = {
     "pause_steps_ms": _pause_steps,
@@ -217,6 +220,13 @@ _CONVERGENCE: dict[str, _Check] = {
     "auto_converge_max_percent": _whole(1, 99),
     "post_copy": _yes_no,
     "time_out_s": _whole(0, 604_800),
+}
+_RETRY: dict[str, _Check] = {
+    "times": _whole(0, 20),
+    "first_s": _number(0.1, 3600),
+    "target_failures": _whole(1, 1000),
+    "batch_failures": _whole(1, 1000),
+    "batch_percent": _whole(1, 100),
 }
 _WORK: dict[str, _Check] = {
     "starts_per_node": _whole(1, 64),
@@ -242,7 +252,8 @@ def read_cluster_file(path: Path) -> ClusterConfig:
     """
     source = _source(path)
     try:
-        return _cluster(_parsed(source), default_name=path.stem)
+        config = _cluster(_parsed(source), default_name=path.stem)
+        return replace(config, file=str(path.absolute()))
     except tomllib.TOMLDecodeError as error:
         what, row, column = _syntax(error, source)
         raise UserError(
@@ -314,7 +325,7 @@ def _cluster(raw: Mapping[str, Any], *, default_name: str) -> ClusterConfig:
     root.pop("format", None)
     nodes = _nodes(raw.get("nodes", []))
     limits = _table(raw, "migration")
-    migration = _section(limits, ("migration",), _MIGRATION, ("convergence",))
+    migration = _section(limits, ("migration",), _MIGRATION, ("convergence", "retry"))
     convergence = Convergence(
         **_section(_table(limits, "convergence", ("migration",)), ("migration", "convergence"), _CONVERGENCE)
     )
@@ -325,6 +336,7 @@ def _cluster(raw: Mapping[str, Any], *, default_name: str) -> ClusterConfig:
             f"migration.convergence.{key} = {convergence.auto_converge_max_percent}: needs at least "
             f"auto_converge_initial_percent, which is {convergence.auto_converge_initial_percent}",
         )
+    retry = RetryPolicy(**_section(_table(limits, "retry", ("migration",)), ("migration", "retry"), _RETRY))
     storage = _section(_table(raw, "storage"), ("storage",), _STORAGE)
     if "name" not in root:
         try:
@@ -334,7 +346,7 @@ def _cluster(raw: Mapping[str, Any], *, default_name: str) -> ClusterConfig:
     return ClusterConfig(
         **root,
         nodes=nodes,
-        migration=MigrationLimits(**migration, convergence=convergence),
+        migration=MigrationLimits(**migration, convergence=convergence, retry=retry),
         work=WorkLimits(**_section(_table(raw, "work"), ("work",), _WORK)),
         placement=PlacementPolicy(**_section(_table(raw, "placement"), ("placement",), _PLACEMENT)),
         **storage,

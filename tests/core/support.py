@@ -17,17 +17,19 @@ from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
 from manager.core.model import (
     ClusterConfig,
+    MigrationLimits,
     Node,
     NodeConfig,
     NodeFacts,
     Priority,
+    RetryPolicy,
     StatusCause,
     Vm,
     VmConfig,
     VmSettings,
     VmStatus,
 )
-from manager.core.operations import Operation, OperationKind
+from manager.core.operations import Operation
 
 R, OFF, SAVED, PAUSED, CRASHED, UNKNOWN = (
     VmStatus.RUNNING,
@@ -51,7 +53,9 @@ def uuid(name: str) -> VmId:
 
 
 def cluster_config(nodes: int = 3, **values: Any) -> ClusterConfig:
-    """A cluster file with nodes n1, n2, ..."""
+    """A cluster file with nodes n1, n2, ...; nothing is tried twice unless it says so."""
+    once = MigrationLimits(retry=RetryPolicy(times=0, target_failures=1000, batch_failures=1000))
+    values.setdefault("migration", once)
     names = [NodeId(f"n{i}") for i in range(1, nodes + 1)]
     return ClusterConfig(
         name="test",
@@ -67,7 +71,7 @@ def host_facts(node: str, **values: Any) -> NodeFacts:
         "host_uuid": f"host-{node}",
         "cpus": 16,
         "memory_mib": 65536,
-        "features": frozenset({"live migration"}),
+        "features": frozenset({"live migration", "quick and storage migration"}),
     }
     return NodeFacts(**given | values)
 
@@ -115,7 +119,8 @@ class Cluster:
     """A `ClusterState` and its world. What the core asks for waits in `pending` until it is answered."""
 
     def __init__(self, config: ClusterConfig | None = None, *, nodes: int = 3, up: bool = True) -> None:
-        self.state = ClusterState(config or cluster_config(nodes))
+        self._config = config or cluster_config(nodes)
+        self.state = ClusterState(self._config)
         self.now = START_S
         self.hosts: dict[NodeId, dict[VmId, Guest]] = {n.name: {} for n in self.state.config.nodes}
         self.facts = {n: host_facts(n) for n in self.hosts}
@@ -124,6 +129,8 @@ class Cluster:
         self.journal: dict[OperationId, Operation] = {}
         self.transitions: list[Operation] = []
         self.moves: dict[OperationId, Move] = {}
+        self.files: dict[str, VmId] = {}  # saved memory on shared storage
+        self.tuned: list[fx.TuneMigration] = []
         self.connected: set[NodeId] = set()
         self.changes = ChangeSet()
         self._batches = 0
@@ -252,6 +259,9 @@ class Cluster:
         guest = self.hosts[NodeId(node)][uuid(name)]
         if status is R and guest.status not in (R, PAUSED):
             guest.incarnation += 1
+            others = [n for n, has in self.hosts.items() if n != node and uuid(name) in has]
+            running = [n for n in others if self.hosts[n][uuid(name)].status in (R, PAUSED)]
+            assert not running, f"{name} is started on {node} and runs on {running}"
         guest.status, guest.cause = status, cause
         return self.tell(node, name)
 
@@ -269,6 +279,7 @@ class Cluster:
             case fx.ReadNode(node=node):
                 if node in self.connected:
                     self.read(node)
+                    self.sweep(node)  # as a session does
             case fx.ReadVm(node=node, vm=vm):
                 if node in self.connected:
                     self.define(node, vm)
@@ -300,8 +311,39 @@ class Cluster:
                 self.end(effect, failure)
             case fx.CheckPeerLogin():
                 self.end(effect, failure)
+            case fx.TuneMigration():
+                self.tuned.append(effect)
+            case fx.SaveToFile() | fx.RestoreFromFile() | fx.CopyDefinition() | fx.ForgetDefinition():
+                self.end(effect, failure or self._hand_over(effect))
+            case fx.CopyDisks():
+                self.end(effect, failure)
             case _:
                 raise AssertionError(effect)
+
+    def _hand_over(self, effect: fx.VmEffect) -> Failure | None:
+        """Steps of a move that does not go live, with what a host refuses."""
+        if effect.node not in self.connected:
+            return UNREACHABLE
+        guest = self.hosts[effect.node].get(effect.vm)
+        if guest is None:
+            return Failure(code=FailureCode.NOT_FOUND, text="no such VM", node=effect.node)
+        on = guest.status in (R, PAUSED)
+        match effect:
+            case fx.SaveToFile(path=path) if on:
+                self.files[path] = effect.vm
+                self.become(effect.node, guest.name, OFF, StatusCause.SAVED)
+            case fx.RestoreFromFile(path=path) if not on and self.files.get(path) == effect.vm:
+                self.become(effect.node, guest.name, R, StatusCause.RESTORED)
+                del self.files[path]
+            case fx.CopyDefinition(target=target) if not on:
+                if target not in self.connected:
+                    return Failure(code=FailureCode.UNREACHABLE, text="target lost", node=target)
+                self.hosts[target][effect.vm] = replace(guest, status=OFF, cause=StatusCause.NONE)
+            case fx.ForgetDefinition() if not on:
+                self.drop(effect.node, guest.name)
+            case _:
+                return Failure(code=FailureCode.WRONG_STATE, text="wrong state", node=effect.node)
+        return None
 
     def end(self, effect: fx.VmEffect, failure: Failure | None = None) -> Outcome:
         """A call comes back; what it did to the world is another matter."""
@@ -390,6 +432,42 @@ class Cluster:
         while effects := [e for e in self.pending if isinstance(e, fx.ReadNode | fx.ReadVm)]:
             self.answer(effects[0])
 
+    def settle_moves(self) -> None:
+        """As `settle`, but no further move is let go: checks of logins stay unanswered."""
+        while effects := [e for e in self.pending if not isinstance(e, fx.CheckPeerLogin)]:
+            self.answer(effects[0])
+
+    def deaf(self, effect: fx.Effect) -> None:
+        """The world does what it is asked, and nobody hears of it."""
+        state, self.state = self.state, ClusterState(self.state.config)
+        connected, self.connected = self.connected, set(self.hosts)
+        pending, timers, journal = self.pending, dict(self.timers), dict(self.journal)
+        seen = list(self.transitions)
+        self.answer(effect)
+        self.state, self.connected, self.pending = state, connected, pending
+        self.timers, self.journal, self.transitions = timers, journal, seen
+
+    def restart(self) -> Cluster:
+        """The program was killed; the next run has the journal and the same hosts."""
+        after = Cluster(self._config, up=False)
+        after.hosts, after.facts, after.files, after.now = self.hosts, self.facts, self.files, self.now + 5
+        left = [o for o in self.journal.values() if not o.is_over]
+        parents = [o for o in self.journal.values() if o.is_over and any(c.parent == o.id for c in left)]
+        after.journal = dict(self.journal)
+        after._batches = self._batches
+        after.feed(ev.OperationsRestored(at_s=after.later(), operations=(*parents, *left)))
+        for node in after.hosts:
+            after.connect(node)
+        return after
+
+    def steer(self, verb: ev.QueueVerb, **what: Any) -> None:
+        """An administrator steers the queue."""
+        self.feed(ev.QueueRequested(at_s=self.later(), verb=verb, author="adm", **what))
+
+    def cancel(self, name: str) -> None:
+        """An administrator cancels what goes on with a VM."""
+        self.feed(ev.CancelRequested(at_s=self.later(), operations=(self.operation(name).id,), author="adm"))
+
     # --- requests and looks ----------------------------------------------------------------
 
     def plan(self, action: str, *names: str, **parameters: Any) -> Plan[Any]:
@@ -452,9 +530,7 @@ class Cluster:
 
     def live(self) -> Iterable[Operation]:
         """The operations on VMs that are not over."""
-        return [
-            o for o in self.state.operations.values() if o.kind is not OperationKind.BATCH and not o.is_over
-        ]
+        return [o for o in self.state.operations.values() if o.vm is not None and not o.is_over]
 
     def story(self, name: str) -> list[str]:
         """The lines of a VM's story."""

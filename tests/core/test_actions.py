@@ -9,7 +9,7 @@ from manager.core import events as ev
 from manager.core.actions import ACTIONS, Allowed, Denied, NoParameters, ShutDownHow
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId, OperationId
-from manager.core.model import PeerRoute, Priority, StatusCause, VmStatus
+from manager.core.model import Pacemaker, PeerRoute, Priority, StatusCause, VmStatus
 from manager.core.operations import OperationKind, OperationState
 from manager.core.reasons import Reason, ReasonCode
 from tests.core.support import (
@@ -70,6 +70,34 @@ TABLE: dict[str, tuple[str, str, str, str, str]] = {
         "yes",
         "not running (Crashed)",
     ),
+    "quick_migrate": (
+        "no shared path is declared, so its memory cannot be handed over",
+        "yes",
+        "saved: its memory lies on n1's own disk and would be lost",
+        "no shared path is declared, so its memory cannot be handed over",
+        "yes",
+    ),
+    "shut_down_and_move": (
+        "yes",
+        "yes",
+        "saved: its memory lies on n1's own disk and would be lost",
+        "not possible while Paused: its guest cannot be asked",
+        "yes",
+    ),
+    "turn_off_and_move": (
+        "yes",
+        "yes",
+        "saved: its memory lies on n1's own disk and would be lost",
+        "yes",
+        "yes",
+    ),
+    "move_storage": (
+        "no pool is named to copy its disks to",
+        "not running (Off)",
+        "not running (Saved)",
+        "no pool is named to copy its disks to",
+        "not running (Crashed)",
+    ),
     "cancel": ("= nothing is under way",) * 5,
     "priority": ("= already so",) * 5,
     "tags": ("= already so",) * 5,
@@ -115,8 +143,11 @@ def test_what_forbids_every_action(action: str) -> None:
 
     cluster = Cluster()
     cluster.add("n1", "a")
-    cluster.feed(ev.VmAuthoritySeen(at_s=cluster.later(), node=N1, names=frozenset({"a"})))
-    assert said(cluster, action) == "managed by Pacemaker: read-only here"
+    told = {Pacemaker.UNTOLD: "managed by Pacemaker, perhaps", Pacemaker.RUNS: "managed by Pacemaker"}
+    for pacemaker, text in told.items():
+        names = frozenset({"a"} if pacemaker is Pacemaker.RUNS else ())
+        cluster.feed(ev.VmAuthoritySeen(at_s=cluster.later(), node=N1, pacemaker=pacemaker, names=names))
+        assert said(cluster, action) == f"{text}: read-only here"
 
     cluster.lose("n1")
     denied = ACTIONS[f"vm.{action}"].verdict(cluster.state, uuid("a"))
@@ -133,7 +164,7 @@ def test_what_forbids_every_action(action: str) -> None:
 def test_a_busy_vm_says_with_what(cluster: Cluster, action: str) -> None:
     cluster.add("n1", "a")
     cluster.ask("vm.save", "a")
-    assert said(cluster, action) == "busy: Saving, save"
+    assert said(cluster, action) == "busy: saving"
 
 
 @pytest.mark.parametrize("action", set(TABLE) - {"cancel", "priority", "tags"})

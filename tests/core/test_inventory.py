@@ -8,6 +8,7 @@ import pytest
 
 from manager.core import effects as fx
 from manager.core import events as ev
+from manager.core import units
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId
 from manager.core.model import (
@@ -16,6 +17,7 @@ from manager.core.model import (
     Hold,
     NodeLoad,
     NodeStatus,
+    Pacemaker,
     StatusCause,
     VmLoad,
 )
@@ -527,26 +529,77 @@ def test_a_definition_not_understood_is_said(cluster: Cluster) -> None:
 # --- others: Pacemaker, foreign jobs, holds --------------------------------------------------
 
 
+def pacemaker_says(cluster: Cluster, pacemaker: Pacemaker, *names: str) -> None:
+    cluster.feed(
+        ev.VmAuthoritySeen(at_s=cluster.later(), node=N1, pacemaker=pacemaker, names=frozenset(names))
+    )
+
+
 def test_pacemaker_owns_its_resources_only(cluster: Cluster) -> None:
-    cluster.facts[N1] = host_facts("n1", pacemaker=True)
-    cluster.connect("n1")
-    assert cluster.node("n1").information is not None
-    assert cluster.node("n1").information.code is ReasonCode.RUNS_PACEMAKER  # type: ignore[union-attr]
     cluster.add("n1", "a")
     cluster.add("n1", "b")
-    cluster.feed(ev.VmAuthoritySeen(at_s=cluster.later(), node=N1, names=frozenset({"a"})))
+    cluster.add("n2", "c")
+    pacemaker_says(cluster, Pacemaker.RUNS, "a", "c")
     assert cluster.vm("a").authority is Authority.PACEMAKER
     assert cluster.information("a") == "managed by Pacemaker: read-only here"
-    assert cluster.vm("b").authority is Authority.MUSTER
-    cluster.feed(ev.VmAuthoritySeen(at_s=cluster.later(), node=N1, names=frozenset()))
+    assert {cluster.vm(name).authority for name in "bc"} == {Authority.MUSTER}
+    pacemaker_says(cluster, Pacemaker.RUNS)
     assert cluster.vm("a").authority is Authority.MUSTER
+    assert cluster.information("a") == ""
+
+
+def test_a_node_says_that_pacemaker_runs_there_until_it_does_not(cluster: Cluster) -> None:
+    said = "runs Pacemaker: the VMs it manages are read-only here"
+    cluster.add("n1", "a")
+    for _ in range(2):  # a second time it is no news
+        pacemaker_says(cluster, Pacemaker.RUNS, "a")
+        assert str(cluster.node("n1").information) == said
+    cluster.lose("n1")
+    assert str(cluster.node("n1").information) != said
+    pacemaker_says(cluster, Pacemaker.RUNS, "a", "b")  # does not hide why the node is not there
+    assert str(cluster.node("n1").information) != said
+    cluster.connect("n1")
+    assert str(cluster.node("n1").information) == said
+    assert cluster.vm("a").authority is Authority.PACEMAKER  # still: nobody said otherwise
+    pacemaker_says(cluster, Pacemaker.NONE)
+    assert cluster.node("n1").information is None
+    assert cluster.vm("a").authority is Authority.MUSTER
+    assert cluster.node("n2").pacemaker is Pacemaker.NONE
+
+
+def test_where_pacemaker_does_not_tell_every_vm_may_be_its_own(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.add("n2", "b")
+    pacemaker_says(cluster, Pacemaker.UNTOLD)
+    information = cluster.node("n1").information
+    assert information is not None
+    assert information.code is ReasonCode.PACEMAKER_UNTOLD
+    assert "haclient" in information.remedy
+    assert cluster.information("a") == "managed by Pacemaker, perhaps: read-only here"
+    assert cluster.vm("b").authority is Authority.MUSTER
+    pacemaker_says(cluster, Pacemaker.RUNS)
+    pacemaker_says(cluster, Pacemaker.UNTOLD)  # what it told holds
+    assert cluster.vm("a").authority is Authority.MUSTER
+
+
+def test_until_the_first_answer_nobody_touches_a_vm(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    pacemaker_says(cluster, Pacemaker.ASKED)
+    assert cluster.vm("a").authority is Authority.UNTOLD
+    assert "asking" in str(cluster.node("n1").information)
+    pacemaker_says(cluster, Pacemaker.NONE)
+    assert cluster.vm("a").authority is Authority.MUSTER
+    assert cluster.node("n1").information is None
 
 
 def test_a_foreign_job_shows_and_ends(cluster: Cluster) -> None:
     cluster.add("n1", "a")
     cluster.feed(ev.ForeignJobSeen(at_s=cluster.later(), node=N1, vm=uuid("a"), active=True))
     assert cluster.vm("a").activity is Activity.FOREIGN_MIGRATION
-    assert cluster.information("a") == "migration by someone else"
+    began = units.time_text(cluster.now)
+    assert cluster.information("a") == f"migration by someone else since {began}"
+    cluster.feed(ev.ForeignJobSeen(at_s=cluster.later(5), node=N1, vm=uuid("a"), active=True))
+    assert cluster.information("a") == f"migration by someone else since {began}"  # told twice, begun once
     cluster.feed(ev.ForeignJobSeen(at_s=cluster.later(), node=N1, vm=uuid("a"), active=False))
     assert cluster.vm("a").activity is Activity.NONE
 

@@ -217,7 +217,7 @@ def test_one_operation_per_vm_the_second_says_who_holds_it(cluster: Cluster) -> 
             plan, author="eve", at_s=cluster.later(), trace="t", operation="x", view=cluster.state
         )
     )
-    assert ended(cluster, "a") == (S.FAILED, "busy: live migrate")
+    assert ended(cluster, "a") == (S.FAILED, "busy: about to live migrate")
     assert cluster.vm("a").activity is Activity.CHECKING
     assert cluster.state.operations[OperationId("x")].state is S.FAILED
 
@@ -502,6 +502,36 @@ def test_a_node_lost_in_the_middle_and_back(cluster: Cluster, lost: str, arrives
     cluster.settle()
     assert cluster.operation("a").state is (S.DONE if arrives else S.FAILED)
     assert cluster.vm("a").owner == ("n2" if arrives else "n1")
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+def test_the_targets_half_that_shuts_down_has_not_arrived(cluster: Cluster, read_before: bool) -> None:
+    """As seen on a real host: its shutdown is told after a read in which it was not there any more."""
+    key = moving(cluster)
+    cluster.lose("n1")
+    cluster.feed(ev.EffectEnded(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE))
+    if read_before:
+        del cluster.hosts[N2][uuid("a")]
+        cluster.read("n2")
+    cluster.feed(
+        ev.VmStateChanged(
+            at_s=cluster.later(),
+            node=N2,
+            vm=uuid("a"),
+            name="a",
+            status=R,
+            cause=StatusCause.SHUTTING_DOWN,
+            shutting_down=True,
+        )
+    )
+    assert cluster.operation("a").state is S.SETTLING
+    if not read_before:
+        cluster.finish_move(key, UNREACHABLE, arrives=False, says=False)
+    cluster.moves.clear()
+    cluster.connect("n1")
+    cluster.settle()
+    assert ended(cluster, "a")[0] is S.FAILED
+    assert cluster.vm("a").owner == "n1"
 
 
 def test_a_move_that_goes_on_while_its_source_was_lost_is_followed_to_its_end(cluster: Cluster) -> None:

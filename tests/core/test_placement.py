@@ -204,6 +204,25 @@ def test_without_declared_paths_libvirt_judges() -> None:
 
 
 @pytest.mark.parametrize(
+    ("disk", "paths", "said"),
+    [
+        (DISK, SHARED, False),
+        (DISK, (), True),
+        (replace(DISK, kind="network", source="rbd://ceph/a"), (), False),
+        (replace(DISK, device="cdrom", read_only=True), (), False),
+    ],
+)
+def test_a_move_without_declared_paths_is_said_to_be_unchecked(
+    disk: Disk, paths: tuple[str, ...], said: bool
+) -> None:
+    cluster = Cluster(cluster_config(2, shared_paths=paths))
+    cluster.add("n1", "a", config=definition(disks=(disk,)))
+    found = planner.unchecked_sharing(cluster.state.config, [cluster.vm("a")])
+    assert (found is not None) is said
+    assert len(cluster.plan("vm.live_migrate", "a").steps) == 1
+
+
+@pytest.mark.parametrize(
     ("path", "below"),
     [
         ("/srv/vms/a.img", True),

@@ -8,7 +8,7 @@ from manager.core import effects as fx
 from manager.core import events as ev
 from manager.core.ids import NodeId
 from manager.core.migration.queue import order
-from manager.core.model import Hold, MigrationLimits, Priority, StatusCause, WorkLimits
+from manager.core.model import Hold, MigrationLimits, Pacemaker, Priority, StatusCause, WorkLimits
 from manager.core.operations import OperationState
 from manager.core.units import LONG_LINE
 from tests.core.support import (
@@ -357,3 +357,16 @@ def test_the_end_of_a_move_of_others_that_nobody_told_lets_ours_go(arrives: bool
         del cluster.hosts[N2][uuid("x")]
         cluster.read("n2")
     assert states(cluster)["a"] == "Checking"
+
+
+def test_what_became_pacemakers_while_it_waited_is_not_touched() -> None:
+    cluster = make(outgoing=1)
+    for name in "ab":
+        cluster.add("n1", name)
+    cluster.ask("vm.live_migrate", *"ab", target=N2)
+    cluster.feed(
+        ev.VmAuthoritySeen(at_s=cluster.later(), node=N1, pacemaker=Pacemaker.RUNS, names=frozenset({"b"}))
+    )
+    finish(cluster, "a")
+    assert states(cluster) == {"a": "Done", "b": "Failed"}
+    assert str(cluster.operation("b").reason) == "managed by Pacemaker: read-only here"

@@ -76,3 +76,17 @@ def test_counts() -> None:
     assert units.count_text(1, "VM") == "1 VM"
     assert units.count_text(0, "VM") == "0 VMs"
     assert units.count_text(2, "copy", "copies") == "2 copies"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(50, "50 ms"), (999, "999 ms"), (1000, "1 s"), (1500, "1.5 s"), (5000, "5 s")]
+)
+def test_pauses(milliseconds: float, text: str) -> None:
+    assert units.pause_text(milliseconds) == text
+
+
+def test_rates_and_how_far_a_guest_is_slowed() -> None:
+    assert units.rate_text(310 * units.MIB) == "310 MiB/s"
+    assert units.slowing_text(-1) == ""
+    assert units.slowing_text(0) == "now: begins to slow the guest; "
+    assert units.slowing_text(30) == "now: slows the guest by 30 %; "

@@ -16,9 +16,19 @@ from manager.core.changes import Outcome
 from manager.core.cluster import ClusterState
 from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode
-from manager.core.ids import NodeId
+from manager.core.events import QueueVerb
+from manager.core.ids import NodeId, VmId
 from manager.core.migration.queue import order
-from manager.core.model import Hold, MigrationLimits, Priority, StatusCause, VmStatus, WorkLimits
+from manager.core.model import (
+    Hold,
+    MigrationLimits,
+    MoveType,
+    Priority,
+    RetryPolicy,
+    StatusCause,
+    VmStatus,
+    WorkLimits,
+)
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import ReasonCode
@@ -42,7 +52,19 @@ PLACES = ("n1", "n2", "n3")
 CHANGES = tuple(
     f"vm.{c}" for c in ("start", "shut_down", "restart", "save", "pause", "resume", "turn_off", "reset")
 )
-LIMITS = MigrationLimits(outgoing_per_node=1, incoming_per_node=2, cluster_limit=3)
+MOVES = (
+    "vm.live_migrate",
+    "vm.live_migrate",
+    "vm.quick_migrate",
+    "vm.shut_down_and_move",
+    "vm.turn_off_and_move",
+)
+LIMITS = MigrationLimits(
+    outgoing_per_node=1,
+    incoming_per_node=2,
+    cluster_limit=3,
+    retry=RetryPolicy(times=2, target_failures=3, batch_failures=2),
+)
 WORK = WorkLimits(starts_per_node=1, starts_per_cluster=2, saves_per_node=1)
 TIMED_OUT = Failure(code=FailureCode.TIMEOUT, text="no answer")
 
@@ -102,7 +124,7 @@ class Checked(Cluster):
         operation = self.state.operations[effect.operation]
         assert self.state.claims.get(effect.vm) == operation.id
         assert effect.attempt == operation.attempt
-        if isinstance(effect, fx.ChangeVm):
+        if isinstance(effect, fx.ChangeVm) and operation.kind is OperationKind.CHANGE:
             assert effect.change is operation.change
 
 
@@ -115,7 +137,9 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        self.cluster = Checked(cluster_config(3, migration=LIMITS, work=WORK), up=False)
+        self.cluster = Checked(
+            cluster_config(3, migration=LIMITS, work=WORK, shared_paths=("/srv",)), up=False
+        )
         for node in self.cluster.hosts:
             self.cluster.facts[node] = host_facts(node, memory_mib=16384)
         for name in NAMES:
@@ -140,9 +164,29 @@ class ClusterMachine(RuleBasedStateMachine):
     def change(self, chosen: Sequence[str], action: str) -> None:
         self.cluster.ask(action, *chosen)
 
-    @rule(chosen=names, to=st.sampled_from((None, *PLACES)))
-    def migrate(self, chosen: Sequence[str], to: str | None) -> None:
-        self.cluster.ask("vm.live_migrate", *chosen, target=to)
+    @rule(chosen=names, to=st.sampled_from((None, *PLACES)), action=st.sampled_from(MOVES))
+    def migrate(self, chosen: Sequence[str], to: str | None, action: str) -> None:
+        self.cluster.ask(action, *chosen, target=to)
+
+    @rule(verb=st.sampled_from((QueueVerb.PAUSE, QueueVerb.RESUME)))
+    def steer(self, verb: QueueVerb) -> None:
+        self.cluster.steer(verb)
+
+    @precondition(lambda self: self.cluster.state.operations)
+    @rule(
+        data=st.data(),
+        verb=st.sampled_from((QueueVerb.PAUSE, QueueVerb.RESUME, QueueVerb.REORDER, QueueVerb.TUNE)),
+    )
+    def steer_operations(self, data: st.DataObject, verb: QueueVerb) -> None:
+        known = st.sampled_from(sorted(self.cluster.state.operations))
+        chosen = data.draw(st.lists(known, min_size=1, max_size=3, unique=True))
+        before = data.draw(known) if verb is QueueVerb.REORDER else None
+        pause_ms = 500 if verb is QueueVerb.TUNE else None
+        self.cluster.steer(verb, operations=tuple(chosen), before=before, pause_ms=pause_ms)
+
+    @rule(node=places)
+    def feed_again(self, node: str) -> None:
+        self.cluster.steer(QueueVerb.RESUME, node=NodeId(node))
 
     @rule(chosen=names, priority=st.sampled_from(list(Priority)))
     def set_priority(self, chosen: Sequence[str], priority: Priority) -> None:
@@ -182,6 +226,17 @@ class ClusterMachine(RuleBasedStateMachine):
         if failure is not None:
             self.cluster._change(effect)
         self.cluster.end(effect, failure)
+
+    @precondition(lambda self: self.cluster.wanted(fx.VmEffect))
+    @rule(data=st.data())
+    def deaf(self, data: st.DataObject) -> None:
+        """A step of a move that is done, and whose answer is lost with the connection."""
+        kinds = fx.SaveToFile | fx.RestoreFromFile | fx.CopyDefinition | fx.ForgetDefinition
+        steps = [e for e in self.cluster.wanted(fx.VmEffect) if isinstance(e, kinds)]
+        if steps:
+            effect = data.draw(st.sampled_from(steps))
+            self.cluster._hand_over(effect)
+            self.cluster.end(effect, UNREACHABLE)
 
     @precondition(lambda self: self.cluster.moves)
     @rule(
@@ -275,7 +330,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """The program is killed; the next one finds its journal. Moves go on without it."""
         cluster = self.cluster
-        cluster.state = ClusterState(cluster.state.config)
+        cluster.state = ClusterState(cluster._config)
         cluster.pending.clear()
         cluster.timers.clear()
         cluster.connected.clear()
@@ -366,7 +421,17 @@ class ClusterMachine(RuleBasedStateMachine):
             return
         cluster = self.cluster
         running = {vm for guests in cluster.hosts.values() for vm, g in guests.items() if g.status is R}
-        asked = {o.vm for o in cluster.live() if o.change is not None}
+        asked = {
+            o.vm
+            for o in cluster.state.operations.values()
+            if not o.is_over and (o.change is not None or o.move is not MoveType.LIVE)
+        }
+        cluster.steer(QueueVerb.RESUME)
+        for node in PLACES:
+            cluster.steer(QueueVerb.RESUME, node=NodeId(node))
+        paused = cluster.state.orders.paused_batches
+        if paused:
+            cluster.steer(QueueVerb.RESUME, operations=paused)
         for node in PLACES:
             if NodeId(node) not in cluster.connected:
                 cluster.connect(node)
@@ -377,20 +442,30 @@ class ClusterMachine(RuleBasedStateMachine):
             for key in list(cluster.moves):
                 cluster.finish_move(key)
             cluster.settle()
-            if not cluster.live():
+            if not list(cluster.live()):
                 break
+            for batch in cluster.state.orders.paused_batches:
+                cluster.steer(QueueVerb.RESUME, operations=(batch,))
+            for node, _ in cluster.state.orders.resting:
+                cluster.steer(QueueVerb.RESUME, node=node)
             cluster.wait(121)
-        assert not list(cluster.live())
+        still = [f"{o.vm_name}: {o.state}, {o.step}: {o.reason}" for o in cluster.live()]
+        assert not still, still
         assert not cluster.state.claims
         for node in PLACES:
             cluster.read(node)
         self.sums_equal_a_recount()
-        truth = {
-            vm: (node, guest.status) for node, guests in cluster.hosts.items() for vm, guest in guests.items()
-        }
-        rows = {v.id: (v.owner, v.status) for v in cluster.state.vms.values()}
-        assert rows == truth
-        stopped = running - {vm for vm, (_, status) in truth.items() if status is R}
+        truth: dict[VmId, list[tuple[NodeId | None, VmStatus]]] = {}
+        for node, guests in cluster.hosts.items():
+            for vm, guest in guests.items():
+                truth.setdefault(vm, []).append((node, guest.status))
+        assert set(truth) == set(cluster.state.vms)
+        for row in cluster.state.vms.values():
+            copies = truth[row.id]
+            up = [c for c in copies if c[1] in (R, PAUSED)]
+            assert len(up) <= 1, f"{row.name} runs twice"
+            assert (row.owner, row.status) in (up or copies)
+        stopped = running - {vm for vm, copies in truth.items() if any(s is R for _, s in copies)}
         assert stopped <= asked
 
 

@@ -5,8 +5,10 @@ and what must be so at the end) and `expected.log` (what the program shows meanw
 
 `cluster.toml`: tables `nodes.NAME` and `vms.NAME`, with `defaults.node`, `defaults.vm` and `defaults.guest`
 for all; `migration` and `work` as in a cluster file. `script.toml`: `[[steps]]`, each `at_s` with one of
-`action` (an action's id, with `vms` and its parameters), `fault` (a method of `Faults`, with `args` and
-keyword arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`.
+`action` (an action's id, with `vms` and its parameters), `queue` (a `QueueVerb`, with its fields; `vms` and
+`before` name VMs, `batch` true means the batches of those), `fault` (a method of `Faults`, with `args` and
+keyword arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`: places and states, how
+operations ended, and what the hosts saw: moves begun, starts, stops.
 """
 
 from __future__ import annotations
@@ -28,24 +30,32 @@ from manager.backends.sim.hypervisor import SimHypervisor
 from manager.backends.sim.virtual_clock import EPOCH_S, VirtualClock
 from manager.backends.sim.world import SimWorld
 from manager.core import reasons
-from manager.core.actions import ACTIONS, MigrateParameters, ShutDownHow, ShutDownParameters
+from manager.core.actions import (
+    ACTIONS,
+    MigrateParameters,
+    ShutDownHow,
+    ShutDownParameters,
+    StorageParameters,
+)
 from manager.core.changes import ChangeSet
 from manager.core.errors import Failure, FailureCode
-from manager.core.events import Event, VmStateChanged
+from manager.core.events import Event, QueueVerb, VmStateChanged
 from manager.core.ids import Kind, NodeId
 from manager.core.model import (
     ClusterConfig,
+    Convergence,
     MigrationLimits,
     NodeConfig,
     PeerRoute,
     Priority,
+    RetryPolicy,
     StatusCause,
     Tier,
     VmSettings,
     VmStatus,
     WorkLimits,
 )
-from manager.core.operations import Operation, OperationKind
+from manager.core.operations import Operation
 from manager.services.memory_journal import MemoryJournal
 from manager.services.runtime import Runtime
 from tests.support.sim import make_config, make_id, until
@@ -215,6 +225,8 @@ class Scenario:
             self.log.forget()
             if step["program"] == "start":
                 await self._start()
+        elif "queue" in step:
+            self._steer(QueueVerb(step.pop("queue")), step)
         elif "fault" in step:
             self._inject(step.pop("fault"), step.pop("args", []), step)
         else:
@@ -230,10 +242,16 @@ class Scenario:
     def _request(self, action: str, names: Sequence[str], fields: dict[str, Any]) -> None:
         assert self.runtime is not None
         parameters: Any = None
-        if action == "vm.live_migrate":
+        if isinstance(ACTIONS[action].default, MigrateParameters):
             target = fields.pop("to", None)
-            route = PeerRoute(fields.pop("route", PeerRoute.NODE_TO_NODE))
-            parameters = MigrateParameters(target=NodeId(target) if target else None, route=route)
+            parameters = MigrateParameters(
+                target=NodeId(target) if target else None,
+                route=PeerRoute(fields.pop("route", PeerRoute.NODE_TO_NODE)),
+                pool=fields.pop("pool", ""),
+                policy=fields.pop("policy", ""),
+            )
+        elif action == "vm.move_storage":
+            parameters = StorageParameters(pool=fields.pop("pool"))
         elif action == "vm.shut_down":
             parameters = ShutDownParameters(how=ShutDownHow(fields.pop("how", ShutDownHow.ACPI)))
         assert not fields, f"nobody reads {fields}"
@@ -242,6 +260,24 @@ class Scenario:
             self.log.write(f"skipped {skipped.name}: {skipped.reason.text}")
         if plan.steps:
             self.runtime.request(plan)
+
+    def _steer(self, verb: QueueVerb, fields: dict[str, Any]) -> None:
+        assert self.runtime is not None
+        if "vms" in fields:
+            found = [self._live(name) for name in fields.pop("vms")]
+            batch = fields.pop("batch", False)
+            fields["operations"] = tuple(o.parent if batch else o.id for o in found)
+        if "before" in fields:
+            fields["before"] = self._live(fields["before"]).id
+        if "limits" in fields:
+            fields["limits"] = tuple(fields["limits"].items())
+        self.runtime.steer(verb, **fields)
+
+    def _live(self, name: str) -> Operation:
+        assert self.runtime is not None
+        found = [o for o in self.runtime.view.operations.values() if o.vm_name == name and not o.is_over]
+        assert len(found) == 1, f"{name} has {len(found)} operations under way"
+        return found[0]
 
     # --- the end --------------------------------------------------------------------------
 
@@ -254,8 +290,10 @@ class Scenario:
         assert self.runtime is not None
         view, expect, witness = self.runtime.view, self.script["expect"], self.witness
         ends: dict[str, list[str]] = {}
+        attempts: dict[str, int] = {}  # of the last operation on each VM
         for operation in view.operations.values():
-            if operation.kind is not OperationKind.BATCH:
+            if operation.vm is not None:
+                attempts[operation.vm_name] = operation.attempt
                 ends.setdefault(operation.vm_name, []).append(operation.state.value)
         found = {
             "owner": {vm.name: vm.owner for vm in view.vms.values()},
@@ -269,12 +307,16 @@ class Scenario:
         stated = {key: expect.get(key, {}) for key in ("operations", "moves", "starts", "stops")}
         stated |= {key: expect[key] for key in ("owner", "status")}
         stated["problems"] = sorted(expect.get("problems", []))
+        if "attempts" in expect:
+            found["attempts"], stated["attempts"] = attempts, expect["attempts"]
         assert found == stated, f"found {found}, stated {stated}"
         limits = self.config.migration
         assert witness.most_outgoing <= (limits.outgoing_per_node or 99)
         assert witness.most_incoming <= (limits.incoming_per_node or 99)
         assert witness.most_moves <= (limits.cluster_limit or 999)
         assert not witness.overfull, "more memory was promised than there is"
+        twice = bool(self.world.twice)
+        assert twice == expect.get("runs_twice", False), f"a VM ran twice: {self.world.twice}"
         if not expect.get("open"):
             assert not view.claims, "work is left that nobody ends"
             assert not self.world.moves.running
@@ -311,11 +353,22 @@ def _built(cluster: dict[str, Any], clock: VirtualClock) -> tuple[SimWorld, Clus
             status=status,
             cause=StatusCause.BOOTED if status is VmStatus.RUNNING else StatusCause.SHUT_DOWN,
         )
+    addresses = cluster.get("addresses", {})
     limits = {"bandwidth_mib_s": 200} | cluster.get("migration", {})
+    for key, kind in (("convergence", Convergence), ("retry", RetryPolicy)):
+        if key in limits:
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in limits[key].items()
+            }
+            limits[key] = kind(**values)
+    limits["networks"] = tuple(limits.get("networks", ()))
     config = ClusterConfig(
         name="scenario",
         tier=Tier.DEMO,
-        nodes=tuple(NodeConfig(name=name, uri=f"sim://{name}/") for name in world.nodes),
+        nodes=tuple(
+            NodeConfig(name=name, uri=f"sim://{name}/", addresses=tuple(addresses.get(name, ())))
+            for name in world.nodes
+        ),
         migration=MigrationLimits(**limits),
         work=WorkLimits(**cluster.get("work", {})),
         shared_paths=("/srv/vms",),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from manager.backends.sim.hypervisor import CONNECT_S, KEEP_ALIVE_S, NO_ROUTE_S, READ_S, SimHypervisor
+from manager.backends.sim.client import CONNECT_S, KEEP_ALIVE_S, LOCK_S, READ_S
+from manager.backends.sim.hypervisor import SimHypervisor
+from manager.backends.sim.moves import NO_ROUTE_S
 from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
@@ -330,6 +333,240 @@ async def test_our_move_is_cancelled_by_someone_else() -> None:
         with pytest.raises(OperationError) as caught:
             call.result()
         assert caught.value.failure.code is FailureCode.CANCELLED
+
+
+async def test_moves_that_fail_a_few_times_and_then_work() -> None:
+    async with small_cluster() as sim:
+        sim.faults.fail_move(FailureCode.UNREACHABLE, "client socket is closed", times=3)
+        for _ in range(3):
+            failure = await sim.failure(sim.hypervisor.migrate(sim.move("a", to="n2")))
+            assert failure.is_retryable
+            assert (sim.node_of("a"), sim.vm("a").status) == ("n1", VmStatus.RUNNING)
+        await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2")))
+
+
+# --- jobs of others -----------------------------------------------------------------------------
+
+
+def _jobs(sim: SmallCluster) -> list[tuple[str, bool, str, bool]]:
+    return [(e.node, e.active, e.what, e.migration) for e in sim.seen if isinstance(e, ForeignJobSeen)]
+
+
+async def test_a_backup_by_someone_else_holds_the_vm_for_its_time() -> None:
+    async with small_cluster() as sim:
+        sim.faults.backup_by_someone_else("a", 20)
+        await sim.clock.settle()
+        assert _jobs(sim) == [("n1", True, "backup", False)]
+        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        await sim.run(sim.hypervisor.write_settings(sim.settings("a", sim.vm("a").config.settings)))
+        assert sim.clock.monotonic_s() == 20  # waited for it, as libvirt does
+        assert _jobs(sim)[1:] == [("n1", False, "backup", False)]
+        await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2")))
+
+
+async def test_a_pull_backup_runs_until_someone_ends_it() -> None:
+    async with small_cluster() as sim:
+        sim.faults.backup_by_someone_else("a")
+        for call in (
+            sim.hypervisor.migrate(sim.move("a", to="n2")),
+            sim.hypervisor.save_to_file(sim.save("a")),
+            sim.hypervisor.copy_disks(sim.copy_disks("a", "default")),
+        ):
+            failure = await sim.failure(call)
+            assert failure.code is FailureCode.BUSY
+            assert "backup" in failure.text
+        assert sim.clock.monotonic_s() == 0  # said at once
+        failure = await sim.failure(sim.hypervisor.change_vm(sim.change("a", VmChange.SAVE)))
+        assert failure.code is FailureCode.BUSY
+        assert sim.clock.monotonic_s() == LOCK_S
+        await sim.clock.advance(24 * 3600)
+        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        with pytest.raises(OperationError, match="another job"):
+            sim.faults.backup_by_someone_else("a")
+        sim.faults.cancel_by_someone_else("a")
+        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert _jobs(sim) == [("n1", True, "backup", False), ("n1", False, "backup", False)]
+        await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2")))
+
+
+async def test_a_save_by_someone_else() -> None:
+    async with small_cluster() as sim:
+        sim.faults.save_by_someone_else("a")
+        sim.faults.save_by_someone_else("b", "/srv/vms/theirs.save")
+        await sim.clock.advance(1)
+        assert _jobs(sim) == [("n1", True, "save", False)] * 2
+        await sim.clock.advance(10)
+        assert _jobs(sim)[2:] == [("n1", False, "save", False)] * 2
+        assert (sim.vm("a").status, sim.vm("b").status) == (VmStatus.SAVED, VmStatus.OFF)
+        assert sim.world.storage.saved[None, "/srv/vms/theirs.save"].whole
+
+
+async def test_a_copy_of_disks_by_someone_else() -> None:
+    async with small_cluster() as sim:
+        sim.faults.copy_disks_by_someone_else("a", "default")
+        await sim.clock.advance(1)
+        assert _jobs(sim) == [("n1", True, "block copy", False)]
+        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        await sim.clock.advance(60)
+        assert _jobs(sim)[1:] == [("n1", False, "block copy", False)]
+        assert sim.vm("a").config.disks[0].source == "/var/lib/libvirt/images/a.qcow2"
+
+
+async def test_who_connects_later_hears_of_jobs_that_run() -> None:
+    async with small_cluster() as sim:
+        await sim.hypervisor.disconnect(N1)
+        sim.faults.backup_by_someone_else("a")
+        sim.faults.move_by_someone_else("b", "n2", bandwidth_mib_s=100)
+        await sim.run(sim.hypervisor.connect(sim.config.nodes[0]))
+        for _ in range(2):  # told once
+            for node in (N1, N2):
+                await sim.run(sim.hypervisor.read_inventory(node))
+            assert _jobs(sim) == [("n1", True, "backup", False), ("n1", True, "migration", True)]
+
+
+async def test_a_job_whose_end_was_lost_is_over_with_the_next_read() -> None:
+    async with small_cluster() as sim:
+        sim.faults.backup_by_someone_else("a", 10)
+        sim.faults.backup_by_someone_else("b", 10)
+        await sim.clock.settle()
+        sim.faults.lose_events("n1", 2)
+        await sim.clock.advance(20)
+        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("b")))  # who asks, knows
+        await sim.run(sim.hypervisor.read_inventory(N1))
+        assert [(e.vm, e.active) for e in sim.seen if isinstance(e, ForeignJobSeen)] == [
+            (sim.id("a"), True),
+            (sim.id("b"), True),
+            (sim.id("a"), False),
+        ]
+
+
+async def test_a_job_that_was_not_told_is_told_to_who_finds_it_in_the_way() -> None:
+    async with small_cluster() as sim:
+        sim.faults.lose_events("n1", 1)
+        sim.faults.backup_by_someone_else("a")
+        assert (await sim.failure(sim.hypervisor.migrate(sim.move("a", to="n2")))).code is FailureCode.BUSY
+        assert _jobs(sim) == [("n1", True, "backup", False)]
+
+
+async def test_nobody_is_told_of_his_own_jobs() -> None:
+    async with small_cluster() as sim:
+        await sim.run(sim.hypervisor.change_vm(sim.change("a", VmChange.SAVE)))
+        await sim.run(sim.hypervisor.change_vm(sim.change("a", VmChange.START)))
+        await sim.run(sim.hypervisor.migrate(sim.move("b", to="n2")))
+        assert _jobs(sim) == []
+
+
+# --- calls --------------------------------------------------------------------------------------
+
+
+async def test_the_nth_call_fails_and_only_that() -> None:
+    async with small_cluster() as sim:
+        sim.faults.fail_call("copy_definition", FailureCode.CONFLICT, "no", nth=2)
+        for name in "ab":
+            await sim.run(sim.hypervisor.change_vm(sim.change(name, VmChange.TURN_OFF)))
+        await sim.run(sim.hypervisor.copy_definition(sim.define("a", "n2")))
+        failure = await sim.failure(sim.hypervisor.copy_definition(sim.define("b", "n2")))
+        assert (failure.code, failure.text, failure.node, failure.vm) == (
+            FailureCode.CONFLICT,
+            "no",
+            N1,
+            sim.id("b"),
+        )
+        assert sim.at("b", "n2") is None
+        await sim.run(sim.hypervisor.copy_definition(sim.define("b", "n2")))
+
+
+async def test_calls_fail_at_one_host_or_for_one_vm() -> None:
+    async with small_cluster(vms={"n1": ("a", "b"), "n2": ("c",)}) as sim:
+        sim.faults.fail_call("read_vm", node="n2")
+        sim.faults.fail_call("change_vm", vm="b")
+        await sim.run(sim.hypervisor.read_vm(N1, sim.id("a")))
+        await sim.run(sim.hypervisor.change_vm(sim.change("a", VmChange.PAUSE)))
+        assert (await sim.failure(sim.hypervisor.read_vm(N2, sim.id("c")))).code is FailureCode.OTHER
+        failure = await sim.failure(sim.hypervisor.change_vm(sim.change("b", VmChange.PAUSE)))
+        assert failure.code is FailureCode.OTHER
+        await sim.run(sim.hypervisor.change_vm(sim.change("b", VmChange.PAUSE)))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_connection_that_is_lost_a_few_times(times: int) -> None:
+    async with small_cluster() as sim:
+        sim.faults.lose_connection("save_to_file", times=times)
+        for _ in range(times):
+            failure = await sim.failure(sim.hypervisor.save_to_file(sim.save("a")))
+            assert failure.code is FailureCode.UNREACHABLE
+            assert sim.vm("a").status is VmStatus.RUNNING
+        await sim.run(sim.hypervisor.save_to_file(sim.save("a")))
+        assert _lost(sim) == []
+
+
+async def test_a_host_that_is_busy_for_a_while() -> None:
+    async with small_cluster(vms={"n1": ("a",), "n2": ("c",)}) as sim:
+        sim.faults.make_busy(30, node="n1")
+        for _ in range(3):
+            for call in (
+                sim.hypervisor.migrate(sim.move("a", to="n2")),
+                sim.hypervisor.save_to_file(sim.save("a")),
+                sim.hypervisor.write_settings(sim.settings("a", sim.vm("a").config.settings)),
+            ):
+                failure = await sim.failure(call)
+                assert failure.code is FailureCode.BUSY
+                assert failure.is_retryable
+            await sim.clock.advance(9)
+        await sim.run(sim.hypervisor.read_vm(N1, sim.id("a")))  # it answers all the same
+        await sim.run(sim.hypervisor.migrate(sim.move("c", to="n3")))
+        await sim.clock.advance(3)
+        await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2")))
+
+
+@pytest.mark.parametrize(
+    ("call", "begin"),
+    [
+        ("migrate", lambda sim: sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=50))),
+        ("save_to_file", lambda sim: sim.hypervisor.save_to_file(sim.save("a"))),
+        ("copy_disks", lambda sim: sim.hypervisor.copy_disks(sim.copy_disks("a", "default"))),
+        ("change_vm", lambda sim: sim.hypervisor.change_vm(sim.change("a", VmChange.SAVE))),
+    ],
+)
+async def test_a_job_that_breaks_off_leaves_the_vm_running(call: str, begin: Any) -> None:
+    async with small_cluster() as sim:
+        sim.faults.fail_call(call, FailureCode.STORAGE, "it broke", after_s=0.7)
+        failure = await sim.failure(begin(sim))
+        assert (failure.code, failure.text, failure.node) == (FailureCode.STORAGE, "it broke", N1)
+        assert sim.clock.monotonic_s() == pytest.approx(0.7)
+        assert (sim.node_of("a"), sim.vm("a").status) == ("n1", VmStatus.RUNNING)
+        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert not sim.world.storage.saved
+        await sim.run(begin(sim))
+
+
+@pytest.mark.parametrize("acts", [False, True])
+@pytest.mark.parametrize("call", ["save_to_file", "copy_disks"])
+async def test_a_long_call_that_is_never_answered(call: str, acts: bool) -> None:
+    async with small_cluster() as sim:
+        sim.faults.hang_call("n1", call, acts=acts)
+        begin = {
+            "save_to_file": lambda: sim.hypervisor.save_to_file(sim.save("a")),
+            "copy_disks": lambda: sim.hypervisor.copy_disks(sim.copy_disks("a", "default")),
+        }[call]
+        task = sim.begin(begin())
+        await sim.clock.advance(24 * 3600)  # it has no deadline of its own
+        assert not task.done()
+        done = sim.vm("a").status is VmStatus.OFF or "images" in sim.vm("a").config.disks[0].source
+        assert done is acts
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("acts", [False, True])
+async def test_a_restore_that_is_never_answered_may_have_been_made(acts: bool) -> None:
+    async with small_cluster() as sim:
+        await sim.run(sim.hypervisor.save_to_file(sim.save("a")))
+        sim.faults.hang_call("n1", "restore_from_file", acts=acts)
+        failure = await sim.failure(sim.hypervisor.restore_from_file(sim.restore("a", "n1")), 4000)
+        assert failure.code is FailureCode.TIMEOUT
+        assert sim.vm("a").status is (VmStatus.RUNNING if acts else VmStatus.OFF)
+        assert bool(sim.world.storage.saved) is not acts
 
 
 # --- VMs ----------------------------------------------------------------------------------------

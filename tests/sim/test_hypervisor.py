@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from manager.backends.sim.client import KEEP_ALIVE_S, LOCK_S
 from manager.backends.sim.hosts import Guest
-from manager.backends.sim.hypervisor import KEEP_ALIVE_S, LOCK_S, SimHypervisor
+from manager.backends.sim.hypervisor import SimHypervisor
 from manager.core.effects import VmChange
 from manager.core.errors import FailureCode, OperationError
 from manager.core.events import NodeLost, VmDefinitionChanged, VmRebooted, VmStateChanged

@@ -18,6 +18,7 @@ from manager.core.model import (
     MigrationLimits,
     NodeConfig,
     PlacementPolicy,
+    RetryPolicy,
     WorkLimits,
 )
 from manager.store.cluster_files import (
@@ -108,6 +109,23 @@ def test_every_key_is_read_and_the_rest_has_its_default(prod: Path) -> None:
         placement=PlacementPolicy(cpu_overcommit=2.0),
         shared_paths=("/srv/vms",),
     )
+
+
+def test_how_moves_go_and_what_is_tried_again_is_read(prod: Path) -> None:
+    limits = 'networks = ["10.20.0.0/24", "fd00::/64"]'
+    values = ("times = 0", "first_s = 2", "target_failures = 5", "batch_failures = 1", "batch_percent = 50")
+    retry = "\n".join(["[migration.retry]", *values])
+    prod.write_text(
+        GOOD.replace(limits, f"{limits}\nparallel_connections = 4\nencrypt = true").replace(
+            "[storage]", f"{retry}\n\n[storage]"
+        )
+    )
+    migration = read_cluster_file(prod).migration
+    assert (migration.parallel_connections, migration.encrypt) == (4, True)
+    assert migration.retry == RetryPolicy(
+        times=0, first_s=2.0, target_failures=5, batch_failures=1, batch_percent=50
+    )
+    assert migration.convergence == Convergence(pause_steps_ms=(100, 400))
 
 
 def test_the_shortest_file_takes_names_from_file_and_uri(tmp_path: Path) -> None:
@@ -221,6 +239,41 @@ REFUSED = [
         "cpu_overcommit = 2",
         "cpu_overcommit = nan",
         "line 31: placement.cpu_overcommit = NaN: needs a number from 0.1 to 100",
+    ),
+    (
+        "outgoing_per_node = 3",
+        "parallel_connections = 65",
+        "line 21: migration.parallel_connections = 65: needs a whole number from 0 to 64",
+    ),
+    (
+        "outgoing_per_node = 3",
+        'encrypt = "yes"',
+        'line 21: migration.encrypt = "yes": needs true or false',
+    ),
+    (
+        "[migration.convergence]\npause_steps_ms = [100, 400]",
+        "[migration.retry]\ntimes = 21",
+        "line 25: migration.retry.times = 21: needs a whole number from 0 to 20",
+    ),
+    (
+        "[migration.convergence]\npause_steps_ms = [100, 400]",
+        "[migration.retry]\nfirst_s = 0",
+        "line 25: migration.retry.first_s = 0: needs a number from 0.1 to 3600",
+    ),
+    (
+        "[migration.convergence]\npause_steps_ms = [100, 400]",
+        "[migration.retry]\nbatch_percent = 0",
+        "line 25: migration.retry.batch_percent = 0: needs a whole number from 1 to 100",
+    ),
+    (
+        "[migration.convergence]\npause_steps_ms = [100, 400]",
+        "[migration.retry]\nbatch_failure = 3",
+        "line 25: migration.retry.batch_failure: there is no such key (did you mean batch_failures?)",
+    ),
+    (
+        "outgoing_per_node = 3",
+        "retry = 3",
+        "line 21: migration.retry = 3: needs a table [migration.retry]",
     ),
     ('"#123abc"', '"blue"', 'line 4: colour = "blue": needs a colour such as "#7a5cff"'),
     ("format = 1", "format = 2", "line 2: format = 2: this Muster reads format 1"),
@@ -345,6 +398,24 @@ def test_an_edit_touches_only_what_changed(prod: Path) -> None:
     )
 
 
+def test_how_moves_go_and_what_is_tried_again_is_written_back(prod: Path) -> None:
+    config = read_cluster_file(prod)
+    migration = replace(
+        config.migration,
+        parallel_connections=8,
+        encrypt=True,
+        retry=RetryPolicy(times=5, first_s=0.5, batch_percent=10),
+    )
+    write_cluster_file(prod, replace(config, migration=migration))
+    written = prod.read_text()
+    for line in ("parallel_connections = 8", "encrypt = true", "[migration.retry]", "first_s = 0.5"):
+        assert written.count(line) == 1
+    assert "target_failures" not in written  # its default
+    assert read_cluster_file(prod).migration == migration
+    write_cluster_file(prod, config)
+    assert read_cluster_file(prod) == config
+
+
 def test_nodes_come_and_go_without_touching_the_others(prod: Path) -> None:
     config = read_cluster_file(prod)
     new = NodeConfig(name=NodeId("n3"), uri="qemu+tls://n3/system")
@@ -390,7 +461,10 @@ _configs = st.builds(
         outgoing_per_node=_whole,
         cluster_limit=st.integers(0, 100),
         networks=st.sampled_from([(), ("10.0.0.0/8",), ("fd00::/64", "10.1.0.0/16")]),
+        parallel_connections=st.integers(0, 64),
+        encrypt=st.booleans(),
         convergence=st.builds(Convergence, post_copy=st.booleans(), time_out_s=st.integers(0, 9999)),
+        retry=st.builds(RetryPolicy, times=st.integers(0, 20), first_s=st.floats(0.1, 3600)),
     ),
     work=st.builds(WorkLimits, starts_per_node=_whole),
     placement=st.builds(PlacementPolicy, cpu_overcommit=st.floats(0.1, 100)),

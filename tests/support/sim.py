@@ -23,7 +23,13 @@ from manager.core.effects import (
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
+    CopyDefinition,
+    CopyDisks,
+    ForgetDefinition,
+    RestoreFromFile,
+    SaveToFile,
     StartMigration,
+    TuneMigration,
     VmChange,
     WriteVmSettings,
 )
@@ -162,6 +168,35 @@ class SmallCluster:
     def abort(self, name: str, *, node: str = "n1") -> AbortMigration:
         """The effect that cancels a VM's move from a node."""
         return AbortMigration(**WHO, vm=make_id(name), node=NodeId(node))
+
+    def tune(self, name: str, *, node: str = "n1", **fields: Any) -> TuneMigration:
+        """The effect that changes a VM's running move."""
+        return TuneMigration(**WHO, vm=make_id(name), node=NodeId(node), **fields)
+
+    def save(self, name: str, path: str = "/srv/vms/moving.save") -> SaveToFile:
+        """The effect that saves a VM to a file."""
+        return SaveToFile(**WHO, vm=make_id(name), node=NodeId(self.node_of(name)), path=path)
+
+    def restore(self, name: str, node: str, path: str = "/srv/vms/moving.save") -> RestoreFromFile:
+        """The effect that lets a VM run on from a file."""
+        return RestoreFromFile(**WHO, vm=make_id(name), node=NodeId(node), path=path)
+
+    def define(self, name: str, target: str, *, node: str = "n1", **fields: Any) -> CopyDefinition:
+        """The effect that defines a VM on another node too."""
+        values: dict[str, Any] = {"route": PeerRoute.NODE_TO_NODE, "autostart": False}
+        return CopyDefinition(
+            **WHO, vm=make_id(name), node=NodeId(node), target=NodeId(target), **(values | fields)
+        )
+
+    def forget(self, name: str, node: str = "n1") -> ForgetDefinition:
+        """The effect that undefines a VM on a node."""
+        return ForgetDefinition(**WHO, vm=make_id(name), node=NodeId(node))
+
+    def copy_disks(self, name: str, pool: str, *disks: str) -> CopyDisks:
+        """The effect that moves a VM's disks to another pool."""
+        return CopyDisks(
+            **WHO, vm=make_id(name), node=NodeId(self.node_of(name)), pool=pool, disks=disks or ("vda",)
+        )
 
     def check(self, source: str, target: str) -> CheckPeerLogin:
         """The effect that tries a login between hosts."""

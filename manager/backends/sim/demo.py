@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from manager.backends.sim.hosts import HOST_MEMORY_MIB, Guest, SimNode, SimVm
+from manager.backends.sim.hosts import HOST_MEMORY_MIB, Guest, Pool, SimNode, SimVm
+from manager.backends.sim.moves import MoveFault
 from manager.backends.sim.world import SimWorld
 from manager.core.effects import VmChange
-from manager.core.errors import OperationError, UserError
+from manager.core.errors import Failure, FailureCode, OperationError, UserError
 from manager.core.ids import NodeId, VmId
 from manager.core.model import (
     ClusterConfig,
@@ -34,9 +35,12 @@ MAX_NODES = 64
 MAX_VMS = 64_000
 
 _SIZE = re.compile(r"(\d{1,6})[x×](\d{1,6})", re.IGNORECASE)
+_CAP_MIB_S = 400  # of a move
 _VMS_PER_TROUBLE = 400  # in a big cluster each kind of trouble comes once in so many VMs
 _LIFE_S = (20.0, 60.0)  # between two events of a lively cluster's own life
+_BACKUP_S = (30.0, 75.0)  # how long someone's backup takes, and how long until the next one
 _SHARED = "/srv/vms"
+_ARCHIVE = "/srv/archive"
 _LOCAL = "/var/lib/libvirt/images"
 
 
@@ -134,7 +138,8 @@ def demo_cluster(
         vms: how many VMs, 0 to 64,000.
         clock: the world's only notion of time.
         seed: the same seed gives the same cluster.
-        lively: now and then a CI runner restarts by itself. Otherwise nothing happens that nobody asked for.
+        lively: now and then a CI runner restarts by itself, and someone's backup holds a VM. Otherwise
+            nothing happens that nobody asked for.
     """
     rng = random.Random(seed)
     world = SimWorld(clock)
@@ -150,6 +155,12 @@ def demo_cluster(
                 memory_mib=memory_gib * 1024,
                 bridges={"br0", "br20"},
                 connect_s=rng.uniform(0.05, 0.4),
+                pools={
+                    "default": Pool(_LOCAL),
+                    "vms": Pool(_SHARED),
+                    "archive": Pool(_ARCHIVE),
+                },
+                shared_paths=(_SHARED, _ARCHIVE),
             )
         )
     _place(rng, world, plans)
@@ -158,8 +169,8 @@ def demo_cluster(
         name="demo",
         tier=Tier.DEMO,
         nodes=tuple(NodeConfig(name=name, uri=f"sim://{name}/") for name in world.nodes),
-        shared_paths=(_SHARED,),
-        migration=MigrationLimits(bandwidth_mib_s=400),
+        shared_paths=(_SHARED, _ARCHIVE),
+        migration=MigrationLimits(bandwidth_mib_s=_CAP_MIB_S),
     )
     if lively:
         _live(world, rng)
@@ -290,55 +301,78 @@ def _trouble(rng: random.Random, world: SimWorld) -> None:
             victim = next((vm for vm in running if vm.name.split("-")[0] in stems), None)
             if victim is not None:
                 running.remove(victim)
-                make(victim)
+                make(world, victim)
 
 
-def _saved(vm: SimVm) -> None:
+def _saved(_world: SimWorld, vm: SimVm) -> None:
     vm.status, vm.cause, vm.incarnation, vm.started_s = VmStatus.SAVED, StatusCause.SAVED, None, None
 
 
-def _disk_error(vm: SimVm) -> None:
+def _disk_error(_world: SimWorld, vm: SimVm) -> None:
     vm.guest = replace(vm.guest, disk_full=True)
     vm.status, vm.cause = VmStatus.PAUSED, StatusCause.IO_ERROR
 
 
-def _crashed(vm: SimVm) -> None:
+def _crashed(_world: SimWorld, vm: SimVm) -> None:
     vm.status, vm.cause, vm.incarnation, vm.started_s = VmStatus.CRASHED, StatusCause.CRASHED, None, None
 
 
-def _snapshot(vm: SimVm) -> None:
+def _snapshot(_world: SimWorld, vm: SimVm) -> None:
     vm.config = replace(vm.config, snapshots=1)
 
 
-def _local_cd(vm: SimVm) -> None:
+def _local_cd(_world: SimWorld, vm: SimVm) -> None:
     cd = Disk(target="sda", device="cdrom", source=f"{_LOCAL}/drivers.iso", format="raw", read_only=True)
     vm.config = replace(vm.config, disks=(*vm.config.disks, cd))
 
 
-def _pci_device(vm: SimVm) -> None:
+def _pci_device(_world: SimWorld, vm: SimVm) -> None:
     vm.config = replace(vm.config, host_devices=("PCI 0000:3b:00.0",))
 
 
-def _ignores_shutdown(vm: SimVm) -> None:
+def _ignores_shutdown(_world: SimWorld, vm: SimVm) -> None:
     vm.guest = replace(vm.guest, obeys=False)
 
 
-def _never_converges(vm: SimVm) -> None:
+def _never_converges(_world: SimWorld, vm: SimVm) -> None:
     vm.guest = replace(vm.guest, dirty_mib_s=6000.0, working_set=0.7, touched=0.95, cpu_percent=88.0)
     vm.config = replace(vm.config, memory_mib=max(vm.config.memory_mib, 16 * 1024))
 
 
-def _own_bridge(vm: SimVm) -> None:
+def _converges_late(_world: SimWorld, vm: SimVm) -> None:
+    """At this cluster's cap its move needs a pause of 800 ms, or a guest slowed by three quarters."""
+    vm.guest = replace(
+        vm.guest, dirty_mib_s=1500.0, working_set=0.8 * _CAP_MIB_S / vm.config.memory_mib, touched=0.9
+    )
+
+
+def _fails_at_first(world: SimWorld, vm: SimVm, times: int = 1) -> None:
+    """The connection between the hosts is lost in its first moves; after that they work."""
+    lost = Failure(code=FailureCode.UNREACHABLE, text="internal error: client socket is closed")
+    world.moves.faults += [MoveFault(vm=vm.id, after_s=2.0, told=lost)] * times
+
+
+def _fails_twice(world: SimWorld, vm: SimVm) -> None:
+    _fails_at_first(world, vm, times=2)
+
+
+def _local_disk(_world: SimWorld, vm: SimVm) -> None:
+    """It moves with its disk only."""
+    (disk,) = vm.config.disks
+    vm.config = replace(vm.config, disks=(replace(disk, source=f"{_LOCAL}/{vm.name}.qcow2"),))
+
+
+def _own_bridge(_world: SimWorld, vm: SimVm) -> None:
     """Its move is refused by every other host: the bridge is only here."""
     vm.node.bridges.add("br40")
     vm.config = replace(vm.config, interfaces=(replace(vm.config.interfaces[0], source="br40"),))
 
 
-def _silent_agent(vm: SimVm) -> None:
+def _silent_agent(_world: SimWorld, vm: SimVm) -> None:
     vm.guest = replace(vm.guest, agent=False)
 
 
-_TROUBLES: tuple[tuple[tuple[str, ...], Callable[[SimVm], None]], ...] = (
+_TROUBLES: tuple[tuple[tuple[str, ...], Callable[[SimWorld, SimVm], None]], ...] = (
     (("test", "app"), _saved),
     (("files", "mail", "app"), _disk_error),
     (("app", "web"), _crashed),
@@ -349,15 +383,19 @@ _TROUBLES: tuple[tuple[tuple[str, ...], Callable[[SimVm], None]], ...] = (
     (("db",), _never_converges),
     (("web", "app"), _own_bridge),
     (("mon", "web"), _silent_agent),
+    (("cache", "app"), _converges_late),
+    (("mail", "files", "web"), _fails_at_first),
+    (("app", "web"), _fails_twice),
+    (("test", "ci"), _local_disk),
 )
 """Whom a trouble may befall, by family, and what it does."""
 
 
 def _live(world: SimWorld, rng: random.Random) -> None:
-    """The cluster's own small life: CI runners restart between jobs."""
-    runners = [
-        vm.id for node in world.nodes.values() for vm in node.vms.values() if vm.name.startswith("ci-")
-    ]
+    """The cluster's own small life: CI runners restart between jobs, and someone backs up VM after VM."""
+    everyone = [vm for node in world.nodes.values() for vm in node.vms.values()]
+    runners = [vm.id for vm in everyone if vm.name.startswith("ci-")]
+    backed_up = [vm.id for vm in everyone if "prod" in vm.config.settings.tags]
 
     def happen() -> None:
         world.after(rng.uniform(*_LIFE_S), happen)
@@ -368,5 +406,14 @@ def _live(world: SimWorld, rng: random.Random) -> None:
             except OperationError:
                 return
 
+    def back_up() -> None:
+        seconds = rng.uniform(*_BACKUP_S)
+        world.after(seconds + rng.uniform(*_BACKUP_S), back_up)
+        copies = list(world.copies(rng.choice(backed_up)))
+        if len(copies) == 1 and copies[0].status is VmStatus.RUNNING and not copies[0].jobs:
+            world.occupy(copies[0], "backup", seconds)
+
     if runners:
         world.after(rng.uniform(*_LIFE_S), happen)
+    if backed_up:
+        world.after(rng.uniform(*_BACKUP_S), back_up)

@@ -6,14 +6,19 @@ What is wrong with a program, not with a host, is done to the program: closing i
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from manager.backends.sim.hosts import Reach, SimNode, SimVm
-from manager.backends.sim.moves import Move, MoveFault
-from manager.backends.sim.world import SimWorld
+from manager.backends.sim.hosts import Job, Reach, SimNode, SimVm
+from manager.backends.sim.moves import Move, MoveFault, Wishes
+from manager.backends.sim.world import CallFault, SimWorld
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
 from manager.core.model import StatusCause, VmStatus
+
+
+def _nobody_asked(_failure: Failure | None) -> None:
+    """The `Done` of what others do."""
 
 
 class Faults:
@@ -108,6 +113,98 @@ class Faults:
         """The host's next events never come."""
         self._node(node).events_to_lose += count
 
+    # --- calls ----------------------------------------------------------------------------
+
+    def fail_call(
+        self,
+        call: str,
+        code: FailureCode = FailureCode.OTHER,
+        text: str = "internal error: injected",
+        *,
+        node: str | None = None,
+        vm: str | None = None,
+        nth: int = 1,
+        times: int = 1,
+        after_s: float | None = None,
+    ) -> None:
+        """Calls of a port method fail.
+
+        Args:
+            call: the method of `Hypervisor`.
+            code: what the failure says.
+            text: what the failure says.
+            node: only calls to this host.
+            vm: only calls for this VM.
+            nth: the first one that fails, of those it could be: 1 is the next.
+            times: how many fail; those after them work again.
+            after_s: the call begins its job, which breaks off after that long; refused at once if None.
+        """
+        self._world.call_faults.append(
+            CallFault(
+                failure=Failure(code=code, text=text),
+                call=call,
+                node=self._node(node).id if node is not None else None,
+                vm=self._vm(vm).id if vm is not None else None,
+                nth=nth,
+                times=times,
+                after_s=after_s,
+            )
+        )
+
+    def lose_connection(self, call: str, *, times: int = 1, node: str | None = None) -> None:
+        """The connection is lost in the next calls of a port method, and is back right after each."""
+        text = "internal error: client socket is closed"
+        self.fail_call(call, FailureCode.UNREACHABLE, text, times=times, node=node)
+
+    def make_busy(self, seconds: float, *, vm: str | None = None, node: str | None = None) -> None:
+        """For that long, whatever would change a VM is refused: the host is busy with it."""
+        text = "Timed out during operation: cannot acquire state change lock"
+        self._world.call_faults.append(
+            CallFault(
+                failure=Failure(code=FailureCode.BUSY, text=text),
+                call=None,
+                node=self._node(node).id if node is not None else None,
+                vm=self._vm(vm).id if vm is not None else None,
+                times=math.inf,
+                until_s=self._world.time_s + seconds,
+            )
+        )
+
+    # --- networks and storage -------------------------------------------------------------
+
+    def kill_address(self, node: str, address: str) -> None:
+        """Nobody reaches a host at this address any more; moves that go there stand still."""
+        found = self._node(node)
+        found.dead_addresses.add(address)
+        self._world.moves.addresses_changed(found)
+
+    def repair_address(self, node: str, address: str) -> None:
+        """It is reached there again."""
+        found = self._node(node)
+        found.dead_addresses.discard(address)
+        self._world.moves.addresses_changed(found)
+
+    def lose_certificates(self, node: str) -> None:
+        """The host has none for encrypted moves."""
+        self._node(node).certificates = False
+
+    def forbid_post_copy(self, node: str) -> None:
+        """The host's kernel does not permit it; known to whoever connects from now on."""
+        self._node(node).post_copy = False
+
+    def fill_pool(self, node: str, pool: str, free_bytes: float = 0.0) -> None:
+        """A host's storage pool has only so much room left."""
+        self._node(node).pools[pool].free_bytes = free_bytes
+
+    def lose_file(self, node: str, path: str) -> None:
+        """A file with saved memory is gone."""
+        storage = self._world.storage
+        storage.saved.pop(storage.place(self._node(node), path), None)
+
+    def unlock_images(self) -> None:
+        """Nothing keeps a second QEMU from the images of a running one."""
+        self._world.locks_images = False
+
     # --- moves ----------------------------------------------------------------------------
 
     def fail_move(
@@ -116,11 +213,13 @@ class Faults:
         text: str = "internal error: injected",
         *,
         nth: int = 1,
+        times: int = 1,
         vm: str | None = None,
         after_s: float = 1.0,
     ) -> None:
-        """A move fails and says so: the n-th from now on, of this VM or of any."""
-        self._plan(nth, vm, after_s, told=Failure(code=code, text=text))
+        """Moves fail and say so: the n-th from now on, of this VM or of any, and those after it."""
+        for _ in range(times):
+            self._plan(nth, vm, after_s, told=Failure(code=code, text=text))
 
     def end_move_wrongly(
         self,
@@ -162,14 +261,29 @@ class Faults:
         found = self._vm(vm)
         found.guest = replace(found.guest, dirty_mib_s=mib_per_s, working_set=working_set)
 
+    # --- other administrators -------------------------------------------------------------
+
     def move_by_someone_else(self, vm: str, target: str, *, bandwidth_mib_s: int = 0) -> Move:
         """Another administrator moves a VM, without any of our programs."""
-        return self._world.moves.begin(
-            self._vm(vm), self._node(target), lambda _failure: None, bandwidth_mib_s=bandwidth_mib_s
-        )
+        wishes = Wishes(bandwidth_mib_s=bandwidth_mib_s)
+        return self._world.moves.begin(self._vm(vm), self._node(target), _nobody_asked, wishes)
+
+    def backup_by_someone_else(self, vm: str, seconds: float | None = None) -> Job:
+        """Someone's backup of a VM runs for that long; a pull-mode one, without a time, until it is ended."""
+        return self._world.occupy(self._vm(vm), "backup", seconds)
+
+    def save_by_someone_else(self, vm: str, path: str = "") -> Job | None:
+        """Someone saves a VM, to a file of their own if a path is given."""
+        found = self._vm(vm)
+        self._world.storage.save(found, _nobody_asked, path)
+        return found.job
+
+    def copy_disks_by_someone_else(self, vm: str, pool: str, *disks: str) -> Job:
+        """Someone moves a VM's disks (vda if none is named) to another pool of its node."""
+        return self._world.storage.copy_disks(self._vm(vm), pool, disks or ("vda",), _nobody_asked)
 
     def cancel_by_someone_else(self, vm: str) -> None:
-        """Another administrator cancels the VM's job."""
+        """Another administrator ends the VM's job: a move, a save, a backup, a copy of disks."""
         self._world.abort_job(self._vm(vm))
 
     # --- VMs ------------------------------------------------------------------------------
@@ -184,6 +298,7 @@ class Faults:
             cause=StatusCause.BOOTED,
             incarnation=self._world.next_incarnation(other),
             job=None,
+            disk_job=None,
             intent=None,
         )
         other.vms[twin.id] = twin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event
 from manager.core.ids import NodeId, VmId
 from manager.core.model import AgentState, StatusCause, VmConfig, VmStatus
+from manager.core.units import GIB, MIB
 
 if TYPE_CHECKING:
     from manager.backends.sim.moves import Move
+    from manager.backends.sim.streams import Transfer
 
 Done = Callable[[Failure | None], None]
 """Called once when what was begun is over; None means that it worked."""
@@ -24,6 +26,9 @@ HOST_MEMORY_MIB = 2048
 
 RUNS = frozenset({VmStatus.RUNNING, VmStatus.PAUSED})
 """States in which a VM holds memory on its node."""
+
+DISK_BYTES = 20 * GIB
+"""The size of a disk whose definition does not say it."""
 
 NOT_RUNNING = "Requested operation is not valid: domain is not running"
 """libvirt's words for a change that needs a running VM."""
@@ -77,20 +82,28 @@ class Guest:
     dirty_mib_s: float = 20.0  # how fast it writes memory anew
     working_set: float = 0.05  # share of its memory that it writes over and over
     disk_full: bool = False  # stops with a disk error soon after it runs
+    disk_filled: float = 0.4  # share of its disks that it ever wrote: what a copy of them copies
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Job:
     """What the hypervisor is busy with on a VM; others that want to change the VM wait for its end."""
 
     what: str  # as the message about the lock names it
     done: Done
+    since_s: float
+    kind: str = ""  # as `ForeignJobSeen` names it to whoever did not ask for it; empty: it is not told
     move: Move | None = None
+    transfer: Transfer | None = None
     timer: Timer | None = None
+    undo: Callable[[], None] | None = None  # what a job that is broken off leaves; tells nobody
+    may_be_aborted: bool = False
+    copies: tuple[str, tuple[str, ...]] = ("", ())  # of disks: the pool, the targets
+    unattended: bool = False  # whoever began it is gone: a copy of disks is not switched over then
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Intent:
     """A guest that is about to shut down or restart. It goes with the guest when that moves."""
 
@@ -99,7 +112,7 @@ class Intent:
     timer: Timer
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class SimVm:
     """A VM as one node has it. During a move the target has one of its own."""
 
@@ -115,6 +128,7 @@ class SimVm:
     here_since_s: float = -math.inf  # monotonic: since when it runs on this node
     shutting_down: bool = False
     job: Job | None = None
+    disk_job: Job | None = None  # block copies: they hold up moves and saves, and nothing else
     intent: Intent | None = None
     revision: int = 0
     foreign_metadata: str = ""  # what others keep next to our settings; nobody here may lose it
@@ -123,6 +137,24 @@ class SimVm:
     def runs(self) -> bool:
         """Whether it holds memory: running or paused."""
         return self.status in RUNS
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """What goes on with it."""
+        return tuple(job for job in (self.job, self.disk_job) if job is not None)
+
+    @property
+    def memory_bytes(self) -> float:
+        """What a move or a save of it writes at least."""
+        return self.config.memory_mib * MIB * self.guest.touched
+
+    def disk_bytes(self, targets: Collection[str]) -> float:
+        """What a copy of these disks writes."""
+        return sum(
+            (disk.capacity_bytes or DISK_BYTES) * self.guest.disk_filled
+            for disk in self.config.disks
+            if disk.target in targets
+        )
 
     def cpu_percent(self, at_s: float) -> float:
         """Its CPU use at a moment, as a curve: a slow wave, a quick one, never quite nothing."""
@@ -143,7 +175,19 @@ class SimVm:
         return replace(self.config, agent=agent, digest=f"{self.id}:{self.name}:{self.revision}")
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False)
+class Pool:
+    """A storage pool of a host."""
+
+    path: str
+    free_bytes: float = math.inf
+
+
+def _pools() -> dict[str, Pool]:
+    return {"default": Pool("/var/lib/libvirt/images"), "vms": Pool("/srv/vms")}
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class SimNode:
     """A host."""
 
@@ -157,7 +201,13 @@ class SimNode:
     libvirt_version: str = "11.3.0"
     hypervisor_version: str = "10.0.3"
     link_bytes_per_s: float = 1.25e9  # 10 Gbit/s, shared by the moves in each direction
-    disk_bytes_per_s: float = 800e6
+    connection_bytes_per_s: float = 1.25e9  # what one connection of a move carries at most
+    encrypted_bytes_per_s: float = 500e6  # and if it is encrypted
+    disk_bytes_per_s: float = 800e6  # shared by what is read and written
+    pools: dict[str, Pool] = field(default_factory=_pools)
+    post_copy: bool = True  # its kernel and QEMU can
+    certificates: bool = True  # for encrypted moves
+    dead_addresses: set[str] = field(default_factory=set)  # nobody reaches it there; "": at its own choice
     bridges: set[str] = field(default_factory=lambda: {"br0"})
     shared_paths: tuple[str, ...] = ("/srv/vms",)  # the same files on every node that has the path
     connect_s: float = 0.05
@@ -174,6 +224,10 @@ class SimNode:
     vms: dict[VmId, SimVm] = field(default_factory=dict)
     last_incarnation: int = 0
     held_event: Event | None = None
+
+    def shares(self, path: str) -> bool:
+        """Whether a file is the same one on every node that has this path."""
+        return any(path.startswith(shared.rstrip("/") + "/") for shared in self.shared_paths)
 
     def used_mib(self) -> int:
         """Memory held by its VMs: those that run, come in, or are being started."""

@@ -1,17 +1,32 @@
-"""Live migrations as QEMU makes them: passes over the memory, dirtying, switch-over; streams share links."""
+"""Live migrations as QEMU makes them: disks, passes over memory, dirtying, throttle, switch-over, post-copy.
+
+What is done about a guest that dirties its memory too fast is decided elsewhere and comes through `tune` and
+`abort`; only auto-converge is the hypervisor's own.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
-from manager.backends.sim.hosts import NOT_RUNNING, Done, Job, Reach, SimNode, SimVm, Timer, refused
+from manager.backends.sim.hosts import (
+    NOT_RUNNING,
+    Done,
+    Job,
+    Pool,
+    Reach,
+    SimNode,
+    SimVm,
+    Timer,
+    refused,
+)
+from manager.backends.sim.streams import Link, Stream, Transfer, Way
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import VmId
-from manager.core.model import Convergence, StatusCause, VmConfig, VmStatus
+from manager.core.model import Convergence, Disk, StatusCause, VmConfig, VmStatus
 from manager.core.units import MIB
 
 if TYPE_CHECKING:
@@ -23,16 +38,29 @@ PREPARE_S = 0.5
 PEER_KEEP_ALIVE_S = 7.0
 """How long one host waits for another that fell silent. Source: measured, qemu.conf keepalive 2 x 3."""
 
+NO_ROUTE_S = 3.1
+"""How long the network takes to say that nobody is there. Source: measured, ARP failure."""
+
+TCP_PATIENCE_S = 924.6
+"""How long a connection without keep-alive waits for its other end. Source: Linux, tcp_retries2 15."""
+
+PAUSE_MS = 300
+"""The pause of a guest that is permitted at first. Source: QEMU, downtime-limit."""
+
 _SWITCH_S = 0.05  # what a switch-over costs besides the last bytes
 _BOTH_S = 0.03  # the target runs, the source has not yet said that it stopped
-_THROTTLE_STEP_PERCENT = 10  # QEMU's own step of auto-converge
-_PATIENCE_PASSES = 2  # passes that may miss before something is done about it
+_BURST_S = 0.1  # what is sent between two looks at how much is left. Source: QEMU, BUFFER_DELAY
+_PERIOD_S = 1.0  # the dirty rate is measured over at least that long. Source: QEMU, migration_bitmap_sync
+_TOO_DIRTY = 0.5  # of what was sent meanwhile. Source: QEMU, throttle-trigger-threshold
+_TOO_OFTEN = 2  # periods that were too dirty make a step. Source: QEMU, migration_trigger_throttle
+_THROTTLE_STEP_PERCENT = 10  # Source: QEMU, cpu-throttle-increment
 
 
 class Phase(Enum):
     """Where a move stands."""
 
     PREPARING = "preparing"
+    DISKS = "disks"  # that the nodes do not share; the memory comes after them
     COPYING = "copying"
     SWITCHING = "switching"  # the guest stands still on the source
     POST_COPY = "post-copy"  # the guest runs on the target and fetches the rest
@@ -41,7 +69,8 @@ class Phase(Enum):
 
 
 _STREAMS = frozenset({Phase.COPYING, Phase.SWITCHING, Phase.POST_COPY})
-_REVOCABLE = frozenset({Phase.PREPARING, Phase.COPYING, Phase.SWITCHING})
+_REVOCABLE = frozenset({Phase.PREPARING, Phase.DISKS, Phase.COPYING, Phase.SWITCHING})
+_INVALID = "Requested operation is not valid: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +85,21 @@ class MoveFault:
     silent: bool = False  # the job ends and the call never returns
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How a move is to be made."""
+
+    bandwidth_mib_s: int = 0  # 0: no cap
+    unsafe: bool = True
+    convergence: Convergence = field(default_factory=Convergence)
+    address: str = ""  # of the target; empty: as it says itself
+    connections: int = 1
+    encrypt: bool = False
+    copy_disks: tuple[str, ...] = ()
+    pool: str = ""  # where those go; empty: the one with the same path
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Move:
     """One live migration. Bytes, seconds of the world's time."""
 
@@ -64,24 +107,32 @@ class Move:
     copy: SimVm  # the target's half
     replaced: SimVm | None  # what the target had of this VM before
     job: Job
-    convergence: Convergence
+    wishes: Wishes
     cap_bytes_per_s: float
-    total: float
+    total: float  # of memory
     started_s: float
+    stream: Stream
     fault: MoveFault | None = None
     phase: Phase = Phase.PREPARING
+    reached: bool = False  # the target's address answered
+    disks: Transfer | None = None
     iteration: int = 0
-    left: float = 0.0  # of this pass
+    left: float = 0.0  # known to be dirty and not yet sent
     sent: float = 0.0  # in all passes
     dirtied: float = 0.0  # in this pass
-    rate: float = 0.0  # bytes per second
     synced_s: float = 0.0
-    throttle_percent: int = 0
-    pause_step: int = 0
+    permitted_ms: int = PAUSE_MS
     pause_ms: int | None = None  # what a switch-over would have needed after the last pass
+    throttle_percent: int = 0
+    dirty_rate: float = 0.0  # bytes per second, as it was in the last period
+    period_since_s: float = 0.0
+    period_sent: float = 0.0  # what was sent when it began
+    period_dirtied: float = 0.0
+    too_dirty: int = 0  # periods since the last step
     was_paused: bool = False  # by a person, before the switch-over
     step: Timer | None = None
-    others: list[Timer] = field(default_factory=list)  # time-out, fault, keep-alive
+    stalled: Timer | None = None  # since its address is dead
+    others: list[Timer] = field(default_factory=list)  # fault, keep-alive
 
     @property
     def target(self) -> SimNode:
@@ -89,20 +140,35 @@ class Move:
         return self.copy.node
 
     @property
-    def dirty_rate(self) -> float:
-        """Bytes per second that the guest writes anew."""
-        if self.phase is not Phase.COPYING or self.source.status is not VmStatus.RUNNING:
-            return 0.0
-        return self.source.guest.dirty_mib_s * MIB * (1 - self.throttle_percent / 100)
+    def rate(self) -> float:
+        """Bytes per second that it sends."""
+        return self.disks.stream.rate if self.phase is Phase.DISKS and self.disks else self.stream.rate
+
+    @property
+    def working_set(self) -> float:
+        """What the guest can dirty."""
+        return min(self.total, self.source.config.memory_mib * MIB * self.source.guest.working_set)
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """Bytes in all, sent and left, of disks and memory."""
+        disks = self.disks.total if self.disks else 0.0
+        if self.phase is Phase.PREPARING:
+            return 0, 0, 0
+        if self.phase is Phase.DISKS and self.disks:
+            left = self.disks.left
+            return math.ceil(disks + self.total), int(disks - left), math.ceil(left + self.total)
+        return math.ceil(disks + self.total), int(disks + self.sent), math.ceil(self.left)
 
     def sync(self, now_s: float) -> None:
         """Account for what was sent and dirtied since the last look."""
         passed_s, self.synced_s = now_s - self.synced_s, now_s
-        sent = min(self.left, self.rate * passed_s)
+        sent = min(self.left, self.stream.rate * passed_s)
         self.left -= sent
         self.sent += sent
-        working_set = self.source.config.memory_mib * MIB * self.source.guest.working_set
-        self.dirtied = min(working_set, self.total, self.dirtied + self.dirty_rate * passed_s)
+        if self.phase is Phase.COPYING and self.source.status is VmStatus.RUNNING:
+            writes = self.source.guest.dirty_mib_s * MIB * (1 - self.throttle_percent / 100)
+            self.dirtied = min(self.working_set, self.dirtied + writes * passed_s)
 
 
 class Moves:
@@ -115,20 +181,14 @@ class Moves:
 
     # --- asking ---------------------------------------------------------------------------
 
-    def begin(
-        self,
-        source: SimVm,
-        target: SimNode,
-        done: Done,
-        *,
-        bandwidth_mib_s: int = 0,
-        unsafe: bool = True,
-        convergence: Convergence | None = None,
-    ) -> Move:
+    def begin(self, source: SimVm, target: SimNode, done: Done, wishes: Wishes | None = None) -> Move:
         """Start to move a VM; `done` comes at its end. Raises `OperationError` if a host refuses at once."""
-        self._check(source, target, unsafe)
+        wishes = wishes or Wishes()
+        self._check(source, target, wishes)
         fault = self._next_fault(source.id)
-        job = Job("remoteDispatchDomainMigratePerform3Params", done)
+        job = self._world.job(
+            "remoteDispatchDomainMigratePerform3Params", done, kind="migration", may_be_aborted=True
+        )
         if fault is not None:
             told, silent = fault.told, fault.silent
             job.done = (lambda _: None) if silent else (lambda _: done(told))
@@ -139,26 +199,31 @@ class Moves:
             cause=StatusCause.MIGRATION,
             incarnation=self._world.next_incarnation(target),
             job=job,
+            disk_job=None,
             intent=None,
             here_since_s=math.inf,
         )
+        links: tuple[Link, ...] = ((Way.OUT, source.node), (Way.IN, target))
         move = Move(
             source=source,
             copy=copy,
             replaced=target.vms.get(source.id),
             job=job,
-            convergence=convergence or Convergence(),
-            cap_bytes_per_s=bandwidth_mib_s * MIB or math.inf,
-            total=source.config.memory_mib * MIB * source.guest.touched,
+            wishes=wishes,
+            cap_bytes_per_s=wishes.bandwidth_mib_s * MIB or math.inf,
+            total=source.memory_bytes,
             started_s=self._world.time_s,
+            stream=Stream(links, 0.0, lambda rate: self._flows(move, rate)),
             fault=fault,
         )
         job.move = move
         source.job = job
         target.vms[source.id] = copy
+        if wishes.copy_disks:
+            _pool(target, source, wishes).free_bytes -= source.disk_bytes(wishes.copy_disks)
         self.running.append(move)
         self._world.tell_state(copy)
-        move.step = self._world.after(PREPARE_S, lambda: self._copy(move))
+        move.step = self._world.after(PREPARE_S, lambda: self._connect(move))
         for node in (source.node, target):
             self._watch_peer(move, node)
         return move
@@ -171,9 +236,39 @@ class Moves:
                 move, FailureCode.CANCELLED, "operation aborted: migration out job: canceled by client"
             )
             return
-        text = "Requested operation is not valid: cannot abort migration in post-copy mode"
         if move.phase is Phase.POST_COPY:
-            raise self._refusal(source, FailureCode.WRONG_STATE, text)
+            raise self._refusal(
+                source, FailureCode.WRONG_STATE, f"{_INVALID}cannot abort migration in post-copy mode"
+            )
+
+    def tune(self, move: Move, *, pause_ms: int | None, bandwidth_mib_s: int | None, post_copy: bool) -> None:
+        """Change a running move. Raises `OperationError(WRONG_STATE)` if post-copy is not possible (yet)."""
+        if post_copy:
+            text = ""
+            permitted = move.wishes.convergence.post_copy
+            if not (permitted and move.source.node.post_copy and move.target.post_copy):
+                text = (
+                    "switching to post-copy requires migration to be started with VIR_MIGRATE_POSTCOPY flag"
+                )
+            elif move.phase in (Phase.PREPARING, Phase.DISKS):
+                text = "post-copy can only be started while outgoing migration is in progress"
+            if text:
+                raise self._refusal(move.source, FailureCode.WRONG_STATE, _INVALID + text)
+        self.synced(move)
+        if pause_ms is not None:
+            move.permitted_ms = pause_ms
+        if bandwidth_mib_s is not None:
+            move.cap_bytes_per_s = bandwidth_mib_s * MIB or math.inf
+            self._cap(move)
+        if post_copy and move.phase is Phase.COPYING:
+            self._post_copy(move)
+        elif move.phase is Phase.COPYING:
+            self._plan(move)
+
+    def break_off(self, move: Move, failure: Failure) -> None:
+        """The hypervisor gives a move up, if it still can."""
+        if move.phase in _REVOCABLE:
+            self._fail(move, failure.code, failure.text)
 
     def synced(self, move: Move) -> Move:
         """The move with its figures as of now."""
@@ -200,7 +295,23 @@ class Moves:
         """One of its hosts ceased to answer: noticed at once if the host says so, else by keep-alive."""
         for move in self._of(node):
             self._watch_peer(move, node)
-        self._share()
+        self._world.streams.changed()
+
+    def addresses_changed(self, node: SimNode) -> None:
+        """An address of a host is dead or alive again: what goes over it stands still or goes on.
+
+        The daemons' own connection goes another way, and nobody ends the move before TCP does.
+        """
+        for move in self._of(node):
+            if move.target is not node or not move.reached:
+                continue
+            self._cap(move)
+            if move.wishes.address not in node.dead_addresses:
+                if move.stalled is not None:
+                    move.stalled.cancel()
+                move.stalled = None
+            elif move.stalled is None:
+                move.stalled = self._world.after(TCP_PATIENCE_S, partial(self.peer_lost, move))
 
     def node_died(self, node: SimNode) -> None:
         """One of its hosts lost power."""
@@ -212,19 +323,20 @@ class Moves:
     def _of(self, node: SimNode) -> list[Move]:
         return [move for move in self.running if node in (move.source.node, move.target)]
 
-    def _check(self, source: SimVm, target: SimNode, unsafe: bool) -> None:
+    def _check(self, source: SimVm, target: SimNode, wishes: Wishes) -> None:
         """What libvirt refuses before anything is copied, in its order."""
         if not source.runs:
             raise self._refusal(source, FailureCode.WRONG_STATE, NOT_RUNNING)
-        invalid = "Requested operation is not valid: "
         if source.config.snapshots:
-            text = f"{invalid}cannot migrate domain with {source.config.snapshots} snapshots"
+            text = f"{_INVALID}cannot migrate domain with {source.config.snapshots} snapshots"
             raise self._refusal(source, FailureCode.WRONG_STATE, text)
         if source.config.host_devices:
-            text = f"{invalid}cannot migrate domain: VFIO migration is not supported in kernel"
+            text = f"{_INVALID}cannot migrate domain: VFIO migration is not supported in kernel"
             raise self._refusal(source, FailureCode.WRONG_STATE, text)
         disks = [d for d in source.config.disks if d.kind == "file" and d.source]
-        if not unsafe and any(not d.read_only and d.cache not in ("none", "directsync") for d in disks):
+        shared = [d for d in disks if d.target not in wishes.copy_disks]
+        careless = any(not d.read_only and d.cache not in ("none", "directsync") for d in shared)
+        if careless and not wishes.unsafe:
             text = (
                 "Unsafe migration: Migration may lead to data corruption if disks use cache other than none"
             )
@@ -232,16 +344,33 @@ class Moves:
         if target is source.node:
             text = f"internal error: Attempt to migrate guest to the same host {target.host_uuid}"
             raise self._refusal(source, FailureCode.OTHER, text)
-        there = target.vms.get(source.id)
-        namesake = any(vm.name == source.name and vm.id != source.id for vm in target.vms.values())
-        if namesake or (there is not None and (there.runs or there.job or there.name != source.name)):
-            text = f"operation failed: domain '{source.name}' already exists or is already active"
-            raise refused(FailureCode.CONFLICT, text, node=target.id, vm=source.id)
-        for disk in disks:
-            if not any(disk.source.startswith(path.rstrip("/") + "/") for path in target.shared_paths):
+        self._world.check_place(source, target)
+        for node in (source.node, target):
+            self._check_abilities(source, node, wishes)
+        for disk in shared:
+            if not target.shares(disk.source):
                 text = f"internal error: qemu: Could not open '{disk.source}': No such file or directory"
                 raise self._refusal(source, FailureCode.OTHER, text)
+        self._check_disks(source, target, wishes)
         self._world.need_room(source, target)
+
+    def _check_abilities(self, source: SimVm, node: SimNode, wishes: Wishes) -> None:
+        if wishes.encrypt and not node.certificates:
+            text = "internal error: Unable to access credentials /etc/pki/qemu/ca-cert.pem"
+            raise self._refusal(source, FailureCode.OTHER, f"{text}: No such file or directory")
+
+    def _check_disks(self, source: SimVm, target: SimNode, wishes: Wishes) -> None:
+        if not wishes.copy_disks:
+            return
+        known = {disk.target: disk for disk in source.config.disks}
+        pool = _pool(target, source, wishes)
+        storage = self._world.storage
+        for name in wishes.copy_disks:
+            if name not in known:
+                raise self._refusal(source, FailureCode.NOT_FOUND, f"it has no disk {name}")
+            here = storage.place(source.node, known[name].source)
+            storage.need_name(storage.place(target, located(known[name], pool).source), here, target, source)
+        storage.need_space(pool, source, target, wishes.copy_disks)
 
     def _refusal(self, source: SimVm, code: FailureCode, text: str) -> Exception:
         return refused(code, text, node=source.node.id, vm=source.id)
@@ -261,76 +390,110 @@ class Moves:
         self.faults[:] = kept
         return found
 
+    def _connect(self, move: Move) -> None:
+        if move.wishes.address not in move.target.dead_addresses:
+            self._copy(move)
+            return
+        where = move.wishes.address or move.target.id
+        text = f"unable to connect to server at '{where}:49152': No route to host"
+        move.step = self._world.after(
+            NO_ROUTE_S, lambda: self._fail(move, FailureCode.UNREACHABLE, text, move.target)
+        )
+
     def _copy(self, move: Move) -> None:
-        move.phase, move.iteration, move.left = Phase.COPYING, 1, move.total
-        move.synced_s = self._world.time_s
-        memory_gib = move.source.config.memory_mib / 1024
-        limit_s = move.convergence.time_out_s or max(600.0, 60.0 * memory_gib)
-        move.others.append(self._world.after(limit_s, lambda: self._give_up(move, limit_s)))
+        move.reached = True
+        self._cap(move)
         if move.fault is not None:
             move.others.append(self._world.after(move.fault.after_s, lambda: self._strike(move)))
-        self._world.tell_job(move.source, active=True)
-        self._share()
+        if not move.wishes.copy_disks:
+            self._copy_memory(move)
+            return
+        move.phase = Phase.DISKS
+        source, target = move.source, move.target
+        move.disks = self._world.transfer(
+            source.disk_bytes(move.wishes.copy_disks),
+            ((Way.DISK, source.node), (Way.OUT, source.node), (Way.IN, target), (Way.DISK, target)),
+            lambda: self._copy_memory(move),
+            cap_bytes_per_s=move.stream.cap_bytes_per_s,
+        )
 
-    def _share(self) -> None:
-        """Give every stream its share of its links, and plan the next step of those whose share changed."""
-        streams = [move for move in self.running if move.phase in _STREAMS]
-        outgoing = Counter(move.source.node.id for move in streams)
-        incoming = Counter(move.target.id for move in streams)
-        for move in streams:
-            source, target = move.source.node, move.target
-            rate = min(
-                move.cap_bytes_per_s,
-                source.link_bytes_per_s / outgoing[source.id],
-                target.link_bytes_per_s / incoming[target.id],
-            )
-            if Reach.SILENT in (source.reach, target.reach):
-                rate = 0.0
-            if rate != move.rate:
-                move.sync(self._world.time_s)
-                move.rate = rate
-                self._plan(move)
+    def _copy_memory(self, move: Move) -> None:
+        move.phase, move.iteration, move.left = Phase.COPYING, 1, move.total
+        move.synced_s = move.period_since_s = self._world.time_s
+        self._world.tell_job(move.source, move.job, active=True)
+        self._world.streams.begin(move.stream)
+
+    def _cap(self, move: Move) -> None:
+        """What a move may send at most, by its cap, its connections and the state of its address."""
+        nodes, wishes = (move.source.node, move.target), move.wishes
+        one = min(n.encrypted_bytes_per_s if wishes.encrypt else n.connection_bytes_per_s for n in nodes)
+        cap = min(move.cap_bytes_per_s, one * max(1, wishes.connections))
+        if wishes.address in move.target.dead_addresses:
+            cap = 0.0
+        move.stream.cap_bytes_per_s = cap
+        if move.disks is not None:
+            move.disks.stream.cap_bytes_per_s = cap
+        self._world.streams.changed()
+
+    def _flows(self, move: Move, rate: float) -> None:
+        """It has another share of its links now."""
+        move.sync(self._world.time_s)
+        move.stream.rate = rate
+        self._plan(move)
 
     def _plan(self, move: Move) -> None:
         """The next step comes when what is left of this pass was sent."""
         if move.step is not None:
             move.step.cancel()
-        if move.rate <= 0:
+        rate = move.stream.rate
+        if rate <= 0:
             return
-        seconds = move.left / move.rate
         if move.phase is Phase.COPYING:
-            move.step = self._world.after(seconds, lambda: self._pass_over(move))
+            last = rate * max(0.0, move.permitted_ms / 1000 - _BURST_S)  # is left for the switch-over
+            move.step = self._world.after((move.left - last) / rate, lambda: self._pass_over(move))
         elif move.phase is Phase.SWITCHING:
-            move.step = self._world.after(seconds + _SWITCH_S, lambda: self._arrive(move))
+            move.step = self._world.after(move.left / rate + _SWITCH_S, lambda: self._arrive(move))
         elif move.phase is Phase.POST_COPY:
-            move.step = self._world.after(seconds, lambda: self._clean_up(move))
+            move.step = self._world.after(move.left / rate, lambda: self._clean_up(move))
 
     def _pass_over(self, move: Move) -> None:
-        """All pages were sent once; what was dirtied meanwhile is the next pass, or the last."""
-        move.sync(self._world.time_s)
-        move.left, move.dirtied = move.dirtied, 0.0
+        """So little is left that it may be the end: what was dirtied meanwhile is counted, and that decides.
+
+        What is dirty twice is sent once; after the first pass all that is dirty is of the working set.
+        """
+        now_s = self._world.time_s
+        move.sync(now_s)
+        before = move.left
+        most = move.total if move.iteration == 1 else max(move.working_set, before)
+        move.left, move.dirtied = min(most, before + move.dirtied), 0.0
+        move.period_dirtied += move.left - before
         move.iteration += 1
-        move.pause_ms = math.ceil(1000 * move.left / move.rate)
-        policy = move.convergence
-        steps = policy.pause_steps_ms or (300,)
-        if move.pause_ms <= steps[min(move.pause_step, len(steps) - 1)]:
+        if now_s - move.period_since_s > _PERIOD_S:
+            self._measure(move, now_s)
+        move.pause_ms = math.ceil(1000 * move.left / move.stream.rate)
+        if move.pause_ms <= move.permitted_ms:
             if move.fault is not None:
                 self._strike(move)
                 return
             self._stand_still(move)
-            self._plan(move)
-            return
-        if move.iteration > 1 + _PATIENCE_PASSES:
-            if policy.post_copy:
-                self._post_copy(move)
-                return
-            move.pause_step += 1
-            if policy.auto_converge:
-                slower = move.throttle_percent + _THROTTLE_STEP_PERCENT
-                slower = max(policy.auto_converge_initial_percent, slower)
-                move.throttle_percent = min(slower, policy.auto_converge_max_percent)
-        self._world.tell_job(move.source, active=True)
+        else:
+            self._world.tell_job(move.source, move.job, active=True)
         self._plan(move)
+
+    def _measure(self, move: Move, now_s: float) -> None:
+        """A period is over: the dirty rate is known, and a guest that was too busy twice is slowed a step."""
+        sent = move.sent - move.period_sent
+        policy = move.wishes.convergence
+        if move.period_dirtied > _TOO_DIRTY * sent:
+            move.too_dirty += 1
+            if move.too_dirty >= _TOO_OFTEN:
+                move.too_dirty = 0
+                if policy.auto_converge:
+                    slower = move.throttle_percent + _THROTTLE_STEP_PERCENT
+                    slower = slower if move.throttle_percent else policy.auto_converge_initial_percent
+                    move.throttle_percent = min(slower, policy.auto_converge_max_percent)
+        move.dirty_rate = move.period_dirtied / (now_s - move.period_since_s)
+        move.period_since_s, move.period_sent, move.period_dirtied = now_s, move.sent, 0.0
 
     def _stand_still(self, move: Move) -> None:
         move.phase = Phase.SWITCHING
@@ -339,6 +502,7 @@ class Moves:
             self._world.set_state(move.source, VmStatus.PAUSED, StatusCause.MIGRATION)
 
     def _post_copy(self, move: Move) -> None:
+        move.left, move.dirtied = min(move.total, move.left + move.dirtied), 0.0
         self._stand_still(move)
         move.phase = Phase.POST_COPY
         move.source.cause = StatusCause.POSTCOPY
@@ -350,15 +514,18 @@ class Moves:
         move.sync(self._world.time_s)
         move.left = 0.0
         move.phase = Phase.ARRIVED
+        self._world.streams.end(move.stream)
         self._run_on_target(move, StatusCause.MIGRATED)
         move.step = self._world.after(_BOTH_S, lambda: self._clean_up(move))
-        self._share()
 
     def _run_on_target(self, move: Move, cause: StatusCause) -> None:
         source, copy = move.source, move.copy
         # What changed on the source while it was copied comes along.
         copy.name, copy.revision, copy.started_s = source.name, source.revision, source.started_s
         copy.config, copy.shutting_down = _carried(source.config), source.shutting_down
+        if move.disks is not None:
+            copy.config = self._with_disks(move, copy.config)
+            copy.revision += 1
         copy.here_since_s = self._world.time_s
         copy.intent, source.intent = source.intent, None
         if copy.intent is not None:
@@ -369,9 +536,18 @@ class Moves:
         else:
             self._world.set_state(copy, VmStatus.RUNNING, cause)
 
+    def _with_disks(self, move: Move, config: VmConfig) -> VmConfig:
+        """The definition with the disks where they are now; the old images stay behind."""
+        pool = _pool(move.target, move.source, move.wishes)
+        for disk in config.disks:
+            if disk.target in move.wishes.copy_disks:
+                self._world.storage.leave(move.source.node, disk.source)
+        return relocated(config, move.wishes.copy_disks, pool)
+
     def _clean_up(self, move: Move) -> None:
         """The source drops its half: the move is over, and good."""
         source, copy = move.source, move.copy
+        move.sync(self._world.time_s)
         if copy.cause is StatusCause.POSTCOPY:
             copy.cause = StatusCause.MIGRATED
         source.status, source.cause, source.incarnation = VmStatus.OFF, StatusCause.MIGRATED, None
@@ -379,15 +555,9 @@ class Moves:
         if source.node.vms.get(source.id) is source:
             del source.node.vms[source.id]
         self._world.tell_state(source)
-        self._world.tell_job(source, active=False)
+        self._world.tell_job(source, move.job, active=False)
         self._world.tell_undefined(source)
         self._over(move, None)
-
-    def _give_up(self, move: Move, limit_s: float) -> None:
-        if move.phase in _REVOCABLE:
-            self._fail(
-                move, FailureCode.OTHER, f"it did not converge within {limit_s:.0f} s and was cancelled"
-            )
 
     def _strike(self, move: Move) -> None:
         """Its injected fault acts; `Job.done` says of it what the fault wants to be said."""
@@ -434,6 +604,8 @@ class Moves:
             del node.vms[source.id]
             if move.replaced is not None:
                 node.vms[source.id] = move.replaced
+        if move.wishes.copy_disks:
+            _pool(node, source, move.wishes).free_bytes += source.disk_bytes(move.wishes.copy_disks)
         copy.status, copy.cause, copy.incarnation = VmStatus.OFF, StatusCause.FAILED, None
         self._world.tell_state(copy)
         self._over(move, refused(code, text, node=(whose or source.node).id, vm=source.id).failure)
@@ -442,15 +614,44 @@ class Moves:
 
     def _over(self, move: Move, failure: Failure | None) -> None:
         move.phase = Phase.OVER
-        for timer in (move.step, *move.others):
+        for timer in (move.step, move.stalled, *move.others):
             if timer is not None:
                 timer.cancel()
+        self._world.streams.end(move.stream)
+        if move.disks is not None:
+            move.disks.stop()
         self.running.remove(move)
         move.copy.job = None
-        self._world.end_job(move.source, failure)
-        self._share()
+        self._world.end_job(move.source, move.job, failure)
 
 
 def _carried(config: VmConfig) -> VmConfig:
     """A definition as a move carries it: without autostart. Source: measured, libvirt 9.0."""
     return replace(config, autostart=False) if config.autostart else config
+
+
+def _pool(target: SimNode, source: SimVm, wishes: Wishes) -> Pool:
+    """Where the copied disks go. Raises `OperationError(STORAGE)` if the target has no such pool."""
+    if wishes.pool:
+        found = target.pools.get(wishes.pool)
+        text = f"Storage pool not found: no storage pool with matching name '{wishes.pool}'"
+    else:
+        first = next((d.source for d in source.config.disks if d.target in wishes.copy_disks), "")
+        folder = first.rpartition("/")[0]
+        found = next((pool for pool in target.pools.values() if pool.path == folder), None)
+        text = f"Storage pool not found: no storage pool with matching target path '{folder}'"
+    if found is None:
+        raise refused(FailureCode.STORAGE, text, node=target.id, vm=source.id)
+    return found
+
+
+def located(disk: Disk, pool: Pool) -> Disk:
+    """A disk as it is in a pool."""
+    return replace(disk, source=f"{pool.path}/{disk.source.rpartition('/')[2]}")
+
+
+def relocated(config: VmConfig, targets: tuple[str, ...], pool: Pool) -> VmConfig:
+    """A definition whose disks of these targets are in a pool."""
+    return replace(
+        config, disks=tuple(located(disk, pool) if disk.target in targets else disk for disk in config.disks)
+    )

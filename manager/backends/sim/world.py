@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ from manager.backends.sim.hosts import (
     refused,
 )
 from manager.backends.sim.moves import Moves
+from manager.backends.sim.storage import Storage
+from manager.backends.sim.streams import Link, Streams, Transfer, Way
 from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
@@ -50,10 +52,10 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
-from manager.core.units import MIB
 from manager.services.ports import Clock
 
 _POWERING_OFF_S = 0.3  # between a guest's "I am off" and the end of its process
+_LOAD_S = 0.5  # of a start from saved memory, besides reading it
 _SWAP_PATIENCE_S = 1.0  # an event held back for reordering comes after this at the latest
 _OFF = frozenset({VmStatus.OFF, VmStatus.SAVED, VmStatus.CRASHED})
 _ALREADY = {
@@ -67,6 +69,34 @@ _ALREADY = {
     VmChange.RESUME: frozenset({VmStatus.RUNNING}),
 }
 """States in which a change has nothing to do, as `LibvirtHypervisor` says it too."""
+
+
+_HALVES = frozenset({StatusCause.MIGRATION, StatusCause.POSTCOPY, StatusCause.POSTCOPY_FAILED})
+"""Causes of a paused VM that is one half of a move and does not execute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twice:
+    """A moment at which a VM ran on several nodes, or was started on a second one."""
+
+    at_s: float  # monotonic
+    vm: VmId
+    nodes: tuple[NodeId, ...]
+    prevented: bool = False  # by the locks on its images
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class CallFault:
+    """Calls that go wrong, for as often or as long as it says."""
+
+    failure: Failure
+    call: str | None  # port method; None: all that change something
+    node: NodeId | None = None
+    vm: VmId | None = None
+    nth: int = 1  # which of the calls that it could strike is the first: 1 is the next
+    times: float = 1
+    until_s: float = math.inf  # monotonic
+    after_s: float | None = None  # into the job that the call begins; None: the call is refused
 
 
 def _nobody_asked(_failure: Failure | None) -> None:
@@ -100,7 +130,12 @@ class SimWorld:
         self.clock = clock
         self.nodes: dict[NodeId, SimNode] = {}
         self.broken_logins: set[tuple[NodeId, NodeId]] = set()
+        self.streams = Streams(self.after, _capacity)
         self.moves = Moves(self)
+        self.storage = Storage(self)
+        self.call_faults: list[CallFault] = []
+        self.twice: list[Twice] = []
+        self.locks_images = True  # a second QEMU is refused the images of a running one
         self._observers: list[Observer] = []
         self._agenda: list[tuple[float, int, Timer]] = []
         self._order = count()
@@ -138,6 +173,24 @@ class SimWorld:
                 heapq.heappop(self._agenda)[2].fire()
         finally:
             self._is_happening = False
+
+    def transfer(
+        self,
+        total: float,
+        links: tuple[Link, ...],
+        done: Callable[[], None],
+        cap_bytes_per_s: float = math.inf,
+    ) -> Transfer:
+        """Begin to send so many bytes."""
+        return Transfer(
+            streams=self.streams,
+            later=self.after,
+            now_s=lambda: self.time_s,
+            total=total,
+            links=links,
+            done=done,
+            cap_bytes_per_s=cap_bytes_per_s,
+        )
 
     # --- observers ------------------------------------------------------------------------
 
@@ -180,6 +233,7 @@ class SimWorld:
 
     def tell_state(self, vm: SimVm) -> None:
         """Send the lifecycle event that says a VM's state."""
+        self._note_twice(vm)
         self._tell(
             vm.node,
             VmStateChanged(
@@ -199,12 +253,23 @@ class SimWorld:
             vm.node, VmDefinitionChanged(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id, name=vm.name)
         )
 
-    def tell_job(self, vm: SimVm, *, active: bool) -> None:
+    def tell_job(self, vm: SimVm, job: Job, *, active: bool) -> None:
         """Send the event that says that a job runs on a VM, whoever asked for it, or is over.
 
-        Source: libvirt's migration-iteration and job-completed events; a job that fails has none.
+        Source: libvirt's migration-iteration and job-completed events; a move that fails has none.
         """
-        self._tell(vm.node, ForeignJobSeen(at_s=self.clock.now_s(), node=vm.node.id, vm=vm.id, active=active))
+        self._tell(vm.node, self.job_event(vm, job, active=active))
+
+    def job_event(self, vm: SimVm, job: Job, *, active: bool) -> ForeignJobSeen:
+        """What says that a job runs on a VM, or is over."""
+        return ForeignJobSeen(
+            at_s=self.clock.now_s(),
+            node=vm.node.id,
+            vm=vm.id,
+            active=active,
+            migration=job.kind == "migration",
+            what=job.kind,
+        )
 
     def tell_undefined(self, vm: SimVm) -> None:
         """Send the event that says that a node has no definition of a VM any more."""
@@ -289,46 +354,116 @@ class SimWorld:
 
     # --- jobs -----------------------------------------------------------------------------
 
-    def begin_job(self, vm: SimVm, job: Job, seconds: float, finish: Callable[[], None]) -> None:
-        """Occupy a VM; `finish` comes after that long unless the job ends before."""
-        vm.job = job
-        job.timer = self.after(seconds, finish)
+    def job(
+        self,
+        what: str,
+        done: Done,
+        *,
+        kind: str = "",
+        undo: Callable[[], None] | None = None,
+        may_be_aborted: bool = False,
+    ) -> Job:
+        """A job that begins now."""
+        return Job(
+            what=what, done=done, since_s=self.time_s, kind=kind, undo=undo, may_be_aborted=may_be_aborted
+        )
 
-    def end_job(self, vm: SimVm, failure: Failure | None = None) -> None:
+    def end_job(self, vm: SimVm, job: Job, failure: Failure | None = None) -> None:
         """Free a VM and say how its job ended."""
-        job, vm.job = vm.job, None
-        if job is None:
+        if vm.job is job:
+            vm.job = None
+        elif vm.disk_job is job:
+            vm.disk_job = None
+        else:
             return
         if job.timer is not None:
             job.timer.cancel()
+        if job.transfer is not None:
+            job.transfer.stop()
         job.done(failure)
         for go_on in job.waiting:
             go_on()
 
-    def _break_job(self, vm: SimVm) -> None:
-        """The VM's process ends under its job."""
-        if vm.job is None:
-            return
-        if vm.job.move is not None:
-            self.moves.guest_lost(vm.job.move, vm)
-        else:
-            self.end_job(vm, self._refusal(vm, FailureCode.WRONG_STATE, NOT_RUNNING).failure)
+    def _break_jobs(self, vm: SimVm) -> None:
+        """The VM's process ends under its jobs."""
+        for job in vm.jobs:
+            if job.move is not None:
+                self.moves.guest_lost(job.move, vm)
+                continue
+            if job.undo is not None:
+                job.undo()
+            self.end_job(vm, job, self._refusal(vm, FailureCode.WRONG_STATE, NOT_RUNNING).failure)
 
-    def abort_job(self, vm: SimVm) -> None:
-        """Cancel a VM's move or save, if there is one.
+    def break_off(self, vm: SimVm, job: Job, failure: Failure) -> None:
+        """A job fails, and the VM's process lives on. Nothing happens if the job is over."""
+        if job not in vm.jobs:
+            return
+        if job.move is not None:
+            self.moves.break_off(job.move, failure)
+            return
+        was = vm.status
+        if job.undo is not None:
+            job.undo()
+        self.end_job(vm, job, replace(failure, node=vm.node.id, vm=vm.id))
+        if job.kind:
+            self.tell_job(vm, job, active=False)
+        if vm.status is not was:
+            self.set_state(vm, vm.status, vm.cause)
+
+    def abort_job(self, vm: SimVm, *, copies_too: bool = True) -> None:
+        """Cancel what a VM is busy with, if there is anything; a copy of its disks only if that is said.
 
         Raises `OperationError(WRONG_STATE)` if it cannot be cancelled any more.
         """
-        if vm.job is not None and vm.job.move is not None:
-            self.moves.abort(vm.job.move)
-        elif vm.job is not None and vm.runs:
-            self.end_job(
-                vm,
-                self._refusal(
-                    vm, FailureCode.CANCELLED, "operation aborted: domain save job: canceled by client"
-                ).failure,
-            )
-            self.set_state(vm, VmStatus.RUNNING, StatusCause.NONE)
+        jobs = vm.jobs if copies_too or vm.job is None else (vm.job,)
+        job = next((job for job in jobs if job.may_be_aborted), None)
+        if job is None or (job is vm.disk_job and not copies_too):
+            return
+        if job.move is not None:
+            self.moves.abort(job.move)
+            return
+        text = f"operation aborted: domain {job.kind} job: canceled by client"
+        self.break_off(vm, job, Failure(code=FailureCode.CANCELLED, text=text))
+
+    def occupy(self, vm: SimVm, kind: str, seconds: float | None) -> Job:
+        """Somebody works on a VM for that long, or until it is ended; others wait for it meanwhile."""
+        self.need_running(vm)
+        if vm.job is not None:
+            raise self._refusal(vm, FailureCode.BUSY, f"another job holds it: {vm.job.what}")
+        job = vm.job = self.job(
+            f"remoteDispatchDomain{kind.title()}Begin", _nobody_asked, kind=kind, may_be_aborted=True
+        )
+
+        def finish() -> None:
+            self.tell_job(vm, job, active=False)
+            self.end_job(vm, job)
+
+        if seconds is not None:
+            job.timer = self.after(seconds, finish)
+        self.tell_job(vm, job, active=True)
+        return job
+
+    # --- calls ----------------------------------------------------------------------------
+
+    def next_call_fault(self, call: str, node: NodeId, vm: VmId | None, *, changes: bool) -> CallFault | None:
+        """What is to go wrong with this call."""
+        found: CallFault | None = None
+        for fault in tuple(self.call_faults):
+            if self.time_s >= fault.until_s:
+                self.call_faults.remove(fault)
+            elif (
+                (fault.call == call or (fault.call is None and changes))
+                and fault.node in (None, node)
+                and fault.vm in (None, vm)
+            ):
+                if fault.nth > 1:
+                    fault.nth -= 1
+                elif found is None:
+                    found = fault
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self.call_faults.remove(fault)
+        return found
 
     # --- changes of state -----------------------------------------------------------------
 
@@ -339,17 +474,17 @@ class SimWorld:
             raise self._refusal(vm, FailureCode.ALREADY, f"it is {vm.status.value.lower()}")
         match change:
             case VmChange.START:
-                self._start(vm, done)
+                self.start(vm, done, restored=vm.status is VmStatus.SAVED)
                 return
             case VmChange.SAVE:
-                self._save(vm, done)
+                self.storage.save(vm, done)
                 return
             case VmChange.SHUT_DOWN | VmChange.RESTART:
-                self._need_running(vm)
+                self.need_running(vm)
                 if vm.status is VmStatus.RUNNING and vm.guest.obeys:
                     self._intend(vm, restart=change is VmChange.RESTART)
             case VmChange.SHUT_DOWN_AGENT:
-                self._need_running(vm)
+                self.need_running(vm)
                 if vm.read().agent is not AgentState.CONNECTED:
                     raise self._refusal(
                         vm,
@@ -358,7 +493,7 @@ class SimWorld:
                     )
                 self._intend(vm, restart=False)
             case VmChange.TURN_OFF:
-                self._need_running(vm)
+                self.need_running(vm)
                 self.kill(vm, VmStatus.OFF, StatusCause.TURNED_OFF)
             case VmChange.DELETE_SAVED_STATE:
                 if vm.status is not VmStatus.SAVED:
@@ -369,20 +504,21 @@ class SimWorld:
                     )
                 self.set_state(vm, VmStatus.OFF, StatusCause.NONE)
             case VmChange.PAUSE:
-                self._need_running(vm)
+                self.need_running(vm)
                 self.set_state(vm, VmStatus.PAUSED, StatusCause.USER)
             case VmChange.RESUME:
-                self._need_running(vm)
+                self.need_running(vm)
                 self.set_state(vm, VmStatus.RUNNING, StatusCause.USER)
             case VmChange.RESET:
-                self._need_running(vm)
+                self.need_running(vm)
                 self._rebooted(vm)
         done(None)
 
     def _refusal(self, vm: SimVm, code: FailureCode, text: str) -> OperationError:
         return refused(code, text, node=vm.node.id, vm=vm.id)
 
-    def _need_running(self, vm: SimVm) -> None:
+    def need_running(self, vm: SimVm) -> None:
+        """Raises `OperationError(WRONG_STATE)` if a VM does not run."""
         if not vm.runs:
             raise self._refusal(vm, FailureCode.WRONG_STATE, NOT_RUNNING)
 
@@ -398,29 +534,86 @@ class SimWorld:
             if vm.intent is not None and not vm.intent.timer.is_set:
                 vm.intent.timer = self.after(1.0, vm.intent.act)
 
-    def _start(self, vm: SimVm, done: Done) -> None:
-        if any(
-            disk.device == "disk" and disk.source and not disk.shareable for disk in vm.config.disks
-        ) and any(copy.runs for copy in self.copies(vm.id)):
-            raise self._refusal(
-                vm,
-                FailureCode.OTHER,
-                'internal error: qemu: Failed to get "write" lock: Is another process using the image '
-                f"[{vm.config.disks[0].source}]?",
-            )
+    def start(
+        self,
+        vm: SimVm,
+        done: Done,
+        *,
+        restored: bool = False,
+        arrived: Callable[[], None] | None = None,
+        paused: bool = False,
+        call: str = "remoteDispatchDomainCreateWithFlags",
+    ) -> None:
+        """Begin to start a VM that is off here. Raises `OperationError` if it is refused at once.
+
+        Args:
+            vm: the VM.
+            done: told the end.
+            restored: its memory is read from somewhere, and it goes on as it was.
+            arrived: called when it runs.
+            paused: it stands still then.
+            call: as the message about the lock names it.
+        """
+        self._need_images(vm)
         self.need_room(vm, vm.node)
-        restored = vm.status is VmStatus.SAVED
-        seconds = self._memory_on_disk_s(vm) + 0.5 if restored else vm.guest.boot_s
+        before = (vm.status, vm.cause)
+
+        def undo() -> None:
+            vm.status, vm.cause = before
+            vm.incarnation = None
 
         def finish() -> None:
-            vm.incarnation = self.next_incarnation(vm.node)
             vm.started_s = self.clock.now_s()
             vm.here_since_s = self.time_s
+            if arrived is not None:
+                arrived()
             cause = StatusCause.RESTORED if restored else StatusCause.BOOTED
-            self.set_state(vm, VmStatus.RUNNING, cause)
-            self.end_job(vm)
+            self.set_state(vm, VmStatus.PAUSED if paused else VmStatus.RUNNING, cause)
+            self.end_job(vm, job)
 
-        self.begin_job(vm, Job("remoteDispatchDomainCreateWithFlags", done), seconds, finish)
+        def read() -> None:
+            job.timer = self.after(_LOAD_S, finish)
+
+        job = vm.job = self.job(call, done, undo=undo)
+        vm.status, vm.cause = VmStatus.PAUSED, StatusCause.STARTING_UP  # no event tells it
+        vm.incarnation = self.next_incarnation(vm.node)
+        self._note_twice(vm)
+        if restored:
+            job.transfer = self.transfer(vm.memory_bytes, ((Way.DISK, vm.node),), read)
+        else:
+            job.timer = self.after(vm.guest.boot_s, finish)
+
+    def running_on(self, vm: VmId) -> tuple[NodeId, ...]:
+        """The nodes on which a VM executes, or is paused with its memory; both halves of a move are one."""
+        nodes: list[NodeId] = []
+        moves: list[object] = []
+        for copy in self.copies(vm):
+            if not copy.runs or (copy.status is VmStatus.PAUSED and copy.cause in _HALVES):
+                continue
+            move = copy.job.move if copy.job is not None else None
+            if move is None or move not in moves:
+                moves.append(move)
+                nodes.append(copy.node.id)
+        return tuple(nodes)
+
+    def _note_twice(self, vm: SimVm) -> None:
+        if vm.runs and len(nodes := self.running_on(vm.id)) > 1:
+            self.twice.append(Twice(at_s=self.time_s, vm=vm.id, nodes=nodes))
+
+    def _need_images(self, vm: SimVm) -> None:
+        """Raises `OperationError` if a VM's images are in use by a copy of it elsewhere."""
+        elsewhere = self.running_on(vm.id)
+        if not elsewhere:
+            return
+        image = next(
+            (d.source for d in vm.config.disks if d.device == "disk" and d.source and not d.shareable), ""
+        )
+        if image and self.locks_images:
+            nodes = (*elsewhere, vm.node.id)
+            self.twice.append(Twice(at_s=self.time_s, vm=vm.id, nodes=nodes, prevented=True))
+            text = 'internal error: qemu: Failed to get "write" lock: Is another process using the image '
+            text += f"[{image}]?"
+            raise self._refusal(vm, FailureCode.OTHER, text)
 
     def need_room(self, vm: SimVm, node: SimNode) -> None:
         """Raises `OperationError` if a VM cannot get its memory or its networks on a node."""
@@ -444,33 +637,15 @@ class SimWorld:
                 vm=vm.id,
             )
 
-    def _memory_on_disk_s(self, vm: SimVm) -> float:
-        return vm.config.memory_mib * MIB * vm.guest.touched / vm.node.disk_bytes_per_s
-
-    def _save(self, vm: SimVm, done: Done) -> None:
-        self._need_running(vm)
-        if vm.config.host_devices:
-            raise self._refusal(
-                vm,
-                FailureCode.WRONG_STATE,
-                "Requested operation is not valid: domain has assigned non-USB host devices",
-            )
-        seconds = self._memory_on_disk_s(vm)
-        self.set_state(vm, VmStatus.PAUSED, StatusCause.SAVING)
-
-        def finish() -> None:
-            self._stop(vm, VmStatus.SAVED, StatusCause.SAVED)
-            self.tell_job(vm, active=False)
-            self.end_job(vm)
-
-        self.begin_job(vm, Job("remoteDispatchDomainManagedSave", done), seconds, finish)
-
     def kill(self, vm: SimVm, status: VmStatus, cause: StatusCause) -> None:
         """End a VM's process, whatever goes on with it."""
-        self._break_job(vm)
-        self._stop(vm, status, cause)
+        self._break_jobs(vm)
+        if vm.status is VmStatus.SAVED:  # it was being restored, and its memory is still there
+            status, cause = VmStatus.SAVED, StatusCause.SAVED
+        self.stop(vm, status, cause)
 
-    def _stop(self, vm: SimVm, status: VmStatus, cause: StatusCause) -> None:
+    def stop(self, vm: SimVm, status: VmStatus, cause: StatusCause) -> None:
+        """A VM's process is gone; nothing goes on with it any more."""
         self._forget_intent(vm)
         vm.status, vm.cause, vm.incarnation, vm.started_s = status, cause, None, None
         vm.shutting_down = False
@@ -536,13 +711,63 @@ class SimWorld:
         if vm.runs:
             vm.config = replace(vm.config, persistent=False)
         else:
-            self._break_job(vm)
             del vm.node.vms[vm.id]
         self.tell_undefined(vm)
 
+    def copy_definition(self, vm: SimVm, target: SimNode, *, autostart: bool) -> None:
+        """Define a VM that is off on another node too. Raises `OperationError` if it is refused."""
+        invalid = "Requested operation is not valid: "
+        if vm.runs:
+            text = f"{invalid}domain is already running"
+            raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        if vm.status is VmStatus.SAVED:
+            text = "it is saved here, and its memory would stay behind"
+            raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        if vm.config.snapshots:
+            text = f"{invalid}cannot migrate domain with {vm.config.snapshots} snapshots"
+            raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        if target is vm.node:
+            text = f"internal error: Attempt to migrate guest to the same host {target.host_uuid}"
+            raise self._refusal(vm, FailureCode.OTHER, text)
+        self.check_place(vm, target)
+        target.vms[vm.id] = copy = replace(
+            vm,
+            node=target,
+            config=replace(vm.config, autostart=autostart),
+            status=VmStatus.OFF,
+            cause=StatusCause.NONE,
+            incarnation=None,
+            started_s=None,
+            job=None,
+            disk_job=None,
+            intent=None,
+        )
+        self.tell_definition(copy)
+
+    def forget_definition(self, vm: SimVm) -> None:
+        """Undefine a VM that is off. Raises `OperationError(WRONG_STATE)` if it is not, or is saved."""
+        invalid = "Requested operation is not valid: "
+        if vm.runs:
+            raise self._refusal(vm, FailureCode.WRONG_STATE, f"{invalid}it is {vm.status.value.lower()}")
+        if vm.status is VmStatus.SAVED:
+            text = f"{invalid}Refusing to undefine while domain managed save image exists"
+            raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        if vm.config.snapshots:
+            text = f"{invalid}cannot delete inactive domain with {vm.config.snapshots} snapshots"
+            raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        self.undefine(vm)
+
+    def check_place(self, vm: SimVm, target: SimNode) -> None:
+        """Raises `OperationError(CONFLICT)` if a node has something else under a VM's name or UUID."""
+        there = target.vms.get(vm.id)
+        namesake = any(other.name == vm.name and other.id != vm.id for other in target.vms.values())
+        if namesake or (there is not None and (there.runs or there.job or there.name != vm.name)):
+            text = f"operation failed: domain '{vm.name}' already exists or is already active"
+            raise refused(FailureCode.CONFLICT, text, node=target.id, vm=vm.id)
+
     def remove(self, vm: SimVm) -> None:
         """Take a VM away without a word."""
-        self._break_job(vm)
+        self._break_jobs(vm)
         self._forget_intent(vm)
         del vm.node.vms[vm.id]
 
@@ -567,7 +792,11 @@ class SimWorld:
         self.moves.node_died(node)
         for vm in tuple(node.vms.values()):
             self._forget_intent(vm)
-            self._break_job(vm)
+            for job in vm.jobs:
+                if vm.cause is StatusCause.STARTING_UP and job.undo is not None:
+                    job.undo()
+                job.undo = None  # nobody clears up: half-written files stay
+            self._break_jobs(vm)
             if vm.runs or vm.status is VmStatus.CRASHED:
                 vm.status, vm.cause = VmStatus.OFF, StatusCause.NONE
                 vm.incarnation, vm.started_s, vm.shutting_down = None, None, False
@@ -582,7 +811,7 @@ class SimWorld:
         for vm in tuple(node.vms.values()):
             if vm.config.autostart and not vm.runs and vm.job is None:
                 try:
-                    self._start(vm, _nobody_asked)
+                    self.start(vm, _nobody_asked, restored=vm.status is VmStatus.SAVED)
                 except OperationError:
                     continue  # no room, or it runs elsewhere: as on a real host, it stays off
 
@@ -597,3 +826,10 @@ class SimWorld:
         else:
             return
         raise refused(FailureCode.PEER_LOGIN, text, node=source.id)
+
+
+def _capacity(link: Link) -> float:
+    way, node = link
+    if way is Way.DISK:
+        return node.disk_bytes_per_s
+    return 0.0 if node.reach is Reach.SILENT else node.link_bytes_per_s

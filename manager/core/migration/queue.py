@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from manager.core import units
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId
-from manager.core.model import ClusterConfig
+from manager.core.migration.guard import cap_mib_s
+from manager.core.model import ClusterConfig, MoveType
 from manager.core.operations import Operation, OperationKind
 from manager.core.reasons import FieldValue, Reason, ReasonCode
 
@@ -24,17 +25,34 @@ LINES = frozenset(
         ReasonCode.WAITS_STARTS_NODE,
         ReasonCode.WAITS_STARTS_CLUSTER,
         ReasonCode.WAITS_SAVES,
+        ReasonCode.WAITS_BANDWIDTH,
     }
 )
 """Reasons of waits for a place that others have."""
 
-Place = tuple[int, float, int, str]
+Place = tuple[int, float, float, int, str]
 """Where an operation stands in the queue; the last part is its id."""
+
+_UNRANKED = float("inf")
 
 
 def order(operation: Operation) -> Place:
-    """Sort key of the queue: priority, then age, then place in the batch."""
-    return (-operation.priority, operation.created_s, operation.order, operation.id)
+    """Sort key of the queue: priority, then a hand-made place, then age, then place in the batch."""
+    rank = _UNRANKED if operation.rank is None else operation.rank
+    return (-operation.priority, rank, operation.created_s, operation.order, operation.id)
+
+
+def is_heavy(operation: Operation) -> bool:
+    """Whether it takes a place in the queue: a move, a start or restore, a save."""
+    return (
+        operation.kind is OperationKind.MIGRATE
+        or operation.change is VmChange.START
+        or operation.change in _STORED
+    )
+
+
+def _goes_elsewhere(operation: Operation) -> bool:
+    return operation.kind is OperationKind.MIGRATE and operation.move is not MoveType.STORAGE
 
 
 @dataclass(slots=True)
@@ -73,6 +91,9 @@ class Slots:
     starts: Counter[NodeId] = field(default_factory=Counter)
     all_starts: int = 0
     saves: Counter[NodeId] = field(default_factory=Counter)
+    sending: Counter[NodeId] = field(default_factory=Counter)  # MiB/s that moves out of a node may send
+    receiving: Counter[NodeId] = field(default_factory=Counter)
+    cap_mib_s: int = 0  # what one more move is given
     _lines: dict[tuple[ReasonCode, str], Line] = field(default_factory=dict)
     _full: dict[tuple[str, NodeId | None, NodeId | None], Line] = field(default_factory=dict)
 
@@ -84,7 +105,7 @@ class Slots:
         foreign_moves: Iterable[tuple[NodeId | None, NodeId | None]] = (),
     ) -> Slots:
         """Count what runs: ours, and moves that others started (source and target, where known)."""
-        slots = cls(config)
+        slots = cls(config, cap_mib_s=cap_mib_s(config.migration))
         for operation in active:
             slots.take(operation)
         for source, target in foreign_moves:
@@ -99,15 +120,18 @@ class Slots:
         """Count one more piece of work."""
         if operation.source is None:
             return
-        if operation.kind is OperationKind.MIGRATE:
+        if _goes_elsewhere(operation):
             self.moves += 1
             self.outgoing[operation.source] += 1
+            cap = operation.cap_mib_s or self.cap_mib_s
+            self.sending[operation.source] += cap
             if operation.target is not None:
                 self.incoming[operation.target] += 1
+                self.receiving[operation.target] += cap
         elif operation.change is VmChange.START:
             self.starts[operation.source] += 1
             self.all_starts += 1
-        elif operation.change in _STORED:
+        elif is_heavy(operation):
             self.saves[operation.source] += 1
 
     def still_full(self, operation: Operation) -> Reason | None:
@@ -126,9 +150,11 @@ class Slots:
                 line = self._lines.get((code, node))
                 if line is None:
                     fields = (("node", node),) if node else ()
+                    if code is ReasonCode.WAITS_BANDWIDTH:
+                        limit = self.config.migration.node_bandwidth_mib_s
                     line = Line(code, (*fields, ("count", count), ("limit", limit)))
                     self._lines[code, node] = line
-                of_target = target if code is ReasonCode.WAITS_INCOMING else None
+                of_target = target if node == target else None
                 self._full[operation.action, operation.source, of_target] = line
                 return line.join(operation.reason)
         return None
@@ -138,15 +164,20 @@ class Slots:
     ) -> Iterator[tuple[ReasonCode, str, int, int]]:
         """Each resource it takes: the reason to wait for it, of which node, in use, limit."""
         limits, work = self.config.migration, self.config.work
-        if operation.kind is OperationKind.MIGRATE:
+        if _goes_elsewhere(operation):
             yield ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node
             if target is not None:
                 yield ReasonCode.WAITS_INCOMING, target, self.incoming[target], limits.incoming_per_node
             yield ReasonCode.WAITS_CLUSTER, "", self.moves, limits.cluster_limit
+            if limits.node_bandwidth_mib_s:
+                room = limits.node_bandwidth_mib_s - min(self.cap_mib_s, limits.node_bandwidth_mib_s) + 1
+                yield ReasonCode.WAITS_BANDWIDTH, node, self.sending[node], room
+                if target is not None:
+                    yield ReasonCode.WAITS_BANDWIDTH, target, self.receiving[target], room
         elif operation.change is VmChange.START:
             yield ReasonCode.WAITS_STARTS_NODE, node, self.starts[node], work.starts_per_node
             yield ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster
-        elif operation.change in _STORED:
+        elif is_heavy(operation):
             yield ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node
 
     def makes_room(self, node: NodeId | None) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from manager.core.ids import NodeId, VmId
-from manager.core.model import ClusterConfig, Disk, Node, PlacementPolicy, Vm, VmConfig, VmStatus
+from manager.core.model import Authority, ClusterConfig, Disk, Node, PlacementPolicy, Vm, VmConfig, VmStatus
 from manager.core.reasons import Reason, ReasonCode, because
 
 _ANY_VCPUS = 1_000_000
@@ -209,6 +209,21 @@ def is_below(path: str, folders: tuple[str, ...]) -> bool:
     return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
+def is_movable(disk: Disk) -> bool:
+    """Whether a disk's image can be copied to a pool: a file of its own that is written to."""
+    return disk.kind == "file" and disk.device == "disk" and bool(disk.source) and not disk.shareable
+
+
+def local_disks(config: ClusterConfig, vm: VmConfig) -> tuple[str, ...]:
+    """The targets (vda) of disks that the nodes do not share and that a move has to copy."""
+    return tuple(d.target for d in vm.disks if is_movable(d) and not is_below(d.source, config.shared_paths))
+
+
+def saved_path(config: ClusterConfig, vm: VmId) -> str:
+    """Where a quick migration hands a VM's memory over: in the first shared path; empty without one."""
+    return f"{config.shared_paths[0].rstrip('/')}/.muster/{vm}.save" if config.shared_paths else ""
+
+
 def disk_obstacle(config: ClusterConfig, disk: Disk, node: NodeId | None) -> Reason | None:
     """Why this disk keeps its VM from being moved live, or None."""
     if disk.kind != "file" or not disk.source:
@@ -222,19 +237,37 @@ def disk_obstacle(config: ClusterConfig, disk: Disk, node: NodeId | None) -> Rea
     return None
 
 
-def obstacles(config: ClusterConfig, vm: Vm) -> tuple[Reason, ...]:
-    """All that keeps a VM from being moved live, whatever the target."""
+def obstacles(
+    config: ClusterConfig, vm: Vm, *, runs_on: bool = True, copies_disks: bool = False
+) -> tuple[Reason, ...]:
+    """All that keeps us from moving a VM, whatever the target.
+
+    `runs_on` False: it is started afresh there, so that caches do not matter. `copies_disks`: those that the
+    nodes do not share go with it.
+    """
     if vm.config is None:
         return ()
     found: list[Reason] = []
+    if vm.authority is not Authority.MUSTER:
+        found.append(because(ReasonCode.OTHER_AUTHORITY, authority=vm.authority.value))
     if vm.config.snapshots:
         found.append(because(ReasonCode.HAS_SNAPSHOTS, count=vm.config.snapshots))
     found += [because(ReasonCode.HOST_DEVICE, device=device) for device in vm.config.host_devices]
     for disk in vm.config.disks:
+        if copies_disks and is_movable(disk):
+            continue
         obstacle = disk_obstacle(config, disk, vm.owner)
-        if obstacle is not None:
+        if obstacle is not None and (runs_on or obstacle.code is not ReasonCode.CACHE_MODE):
             found.append(obstacle)
     return tuple(found)
+
+
+def unchecked_sharing(config: ClusterConfig, vms: Iterable[Vm]) -> Reason | None:
+    """What is to be said of a move of these VMs where no shared path is declared; None if nothing is."""
+    disks = (disk for vm in vms if vm.config for disk in vm.config.disks)
+    if config.shared_paths or not any(d.kind == "file" and d.source and not d.read_only for d in disks):
+        return None
+    return because(ReasonCode.SHARING_UNDECLARED)
 
 
 def may_pass_unsafe(config: ClusterConfig, vm: VmConfig) -> bool:

@@ -13,7 +13,10 @@ from manager.core import units
 from manager.core.actions import ACTIONS
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
-from manager.core.model import Node, NodeLoad, Priority, Problem, Vm, VmLoad, VmStatus
+from manager.core.migration import summary
+from manager.core.migration.moves import MoveStep
+from manager.core.migration.summary import OTHERS, others_text
+from manager.core.model import MoveType, Node, NodeLoad, Priority, Problem, Vm, VmLoad, VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
@@ -72,6 +75,7 @@ class FieldSpec:
     json: Callable[[Any], Any] = lambda value: value
     searchable: bool = False  # part of what the search box looks at
     sample: bool = False  # needs load samples: shown columns ask for them
+    volatile: bool = False  # follows from other rows too: its text is never kept
 
     def value(self, view: ClusterView, row: Any) -> Any:
         """The value for one row (a `Vm`, `Node`, `Operation` or `Problem`)."""
@@ -164,6 +168,16 @@ def _node_information(view: ClusterView, node: Node) -> str | None:
     told = [node.information] if node.information else []
     told += [because(ReasonCode.HELD_BY, who=hold.who, why=hold.why) for hold in node.holds]
     return "; ".join(reason.text for reason in told) or None
+
+
+def _node_moves(view: ClusterView, node: Node) -> Any:
+    out, into = view.moving(node.id)
+    return (out, into) if out or into else None
+
+
+def _moves_text(value: tuple[int, int]) -> str:
+    parts = [f"{count} {word}" for count, word in zip(value, ("out", "in"), strict=True) if count]
+    return f"⇄ {', '.join(parts)}"
 
 
 def _free_mib(view: ClusterView, node: Node) -> Any:
@@ -363,10 +377,10 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         name="movable",
         title="Movable",
         kind=FieldKind.BOOL,
-        doc="Whether nothing of the VM's own keeps it from being moved live.",
+        doc="Whether nothing of the VM's own, and no other authority, keeps it from being moved live.",
         get=_movable,
         text=_yes_no,
-        depends=_on("config"),
+        depends=_on("config", "authority"),
         width=80,
         shown=False,
     ),
@@ -451,6 +465,17 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         text=_plain,
         depends=_on("vms_running"),
         width=70,
+    ),
+    FieldSpec(
+        name="moves",
+        title="Moves",
+        kind=FieldKind.TEXT,
+        doc="Moves under way out of the node and into it, whoever started them.",
+        get=_node_moves,
+        text=_moves_text,
+        json=lambda value: {"out": value[0], "in": value[1]},
+        depends=_on("moving", "moves"),
+        width=110,
     ),
     FieldSpec(
         name="cpus",
@@ -590,20 +615,93 @@ def _move_figure(name: str) -> Callable[[ClusterView, Operation], Any]:
     return get
 
 
-def _phase(view: ClusterView, operation: Operation) -> str:
-    figures = view.progress.get(operation.id)
-    if operation.state is OperationState.RUNNING and operation.kind is OperationKind.MIGRATE:
-        return figures.phase.value if figures else "Target prepares"
-    if operation.state is OperationState.SETTLING:
-        return "Waiting for the guest" if operation.change else "Looking where it is"
-    return operation.state.value
-
-
 def _percent_done(view: ClusterView, operation: Operation) -> Any:
     if operation.state is OperationState.DONE:
         return 100
     figures = view.progress.get(operation.id)
     return figures.percent if figures else None
+
+
+_STEPS = {
+    MoveStep.COPY_DISKS: "Copying disks",
+    MoveStep.SAVE: "Saving",
+    MoveStep.SHUT_DOWN: "Shutting down",
+    MoveStep.TURN_OFF: "Turning off",
+    MoveStep.DEFINE: "Defining there",
+    MoveStep.RESTORE: "Restoring there",
+    MoveStep.START: "Starting there",
+    MoveStep.FORGET: "Clearing up",
+    MoveStep.RESTORE_BACK: "Restoring here",
+    MoveStep.START_BACK: "Starting here",
+    MoveStep.FORGET_TARGET: "Clearing up",
+}
+
+
+def _phase(view: ClusterView, operation: Operation) -> str:
+    if operation.action == OTHERS:
+        return others_text(operation).capitalize()
+    if operation.state is OperationState.WAITING and operation.retry_at_s is not None:
+        return f"Retry {operation.retries} of {view.config.migration.retry.times}"
+    underway = operation.state in (OperationState.RUNNING, OperationState.SETTLING)
+    if underway and operation.step in _STEPS:
+        return _STEPS[operation.step]
+    figures = view.progress.get(operation.id)
+    if operation.state is OperationState.RUNNING and operation.kind is OperationKind.MIGRATE:
+        return figures.phase.value if figures else "Target prepares"
+    if operation.state is OperationState.SETTLING:
+        return "Waiting for the guest" if operation.change else "Looking where it is"
+    if operation.state is OperationState.RUNNING and operation.change is not None:
+        return operation.change.value.capitalize()
+    return operation.state.value
+
+
+def _way(view: ClusterView, operation: Operation) -> str:
+    if operation.kind is not OperationKind.MIGRATE:
+        return str(operation.source or "")
+    if operation.move is MoveType.STORAGE:
+        return f"{operation.source}: {operation.pool}"
+    to = operation.target or ("?" if operation.action == OTHERS else "best")
+    return f"{operation.source or '?'} → {to}"
+
+
+def _move_type(view: ClusterView, operation: Operation) -> str | None:
+    if operation.kind is not OperationKind.MIGRATE or operation.action == OTHERS:
+        return None
+    return operation.move.value
+
+
+def _told(view: ClusterView, operation: Operation) -> str | None:
+    """What it waits for or how it ended; of a move that does not converge, what will be done about it."""
+    if operation.reason is not None:
+        return operation.reason.text
+    figures = view.progress.get(operation.id)
+    advice = figures.watch.next if figures is not None else None
+    return advice.text if advice is not None else None
+
+
+def _tries(view: ClusterView, operation: Operation) -> int | None:
+    return operation.retries + 1 if operation.attempt else None
+
+
+def _routed(name: str) -> Callable[[ClusterView, Operation], Any]:
+    """What is known of a move's way; told before its first figures."""
+
+    def get(view: ClusterView, operation: Operation) -> Any:
+        figures = view.progress.get(operation.id)
+        value = getattr(figures, name) if figures else None
+        return None if value == "" else value
+
+    return get
+
+
+def _permitted_ms(view: ClusterView, operation: Operation) -> int | None:
+    figures = view.progress.get(operation.id)
+    return figures.watch.pause_ms if figures else None
+
+
+def _advice(view: ClusterView, operation: Operation) -> str | None:
+    figures = view.progress.get(operation.id)
+    return figures.watch.next.text if figures and figures.watch.next else None
 
 
 def operation_title(operation: Operation) -> str:
@@ -645,6 +743,18 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         searchable=True,
     ),
     FieldSpec(
+        name="place",
+        title="#",
+        kind=FieldKind.COUNT,
+        doc="Its place in the queue: what is under way, then what waits, in the order of its turn.",
+        get=summary.place,
+        text=_plain,
+        depends=_on("*"),
+        width=40,
+        shown=False,
+        volatile=True,
+    ),
+    FieldSpec(
         name="from",
         title="From",
         kind=FieldKind.TEXT,
@@ -664,6 +774,29 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         text=_plain,
         depends=_on("*"),
         width=90,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="way",
+        title="From → to",
+        kind=FieldKind.TEXT,
+        doc="From which node to which it moves; “best” until one is chosen.",
+        get=_way,
+        text=_plain,
+        depends=_on("*"),
+        width=120,
+        shown=False,
+    ),
+    FieldSpec(
+        name="type",
+        title="Type",
+        kind=FieldKind.ENUM,
+        doc="How it moves: live, quick, shutdown, turn-off, storage.",
+        get=_move_type,
+        text=_plain,
+        depends=frozenset(),
+        width=76,
+        shown=False,
         searchable=True,
     ),
     FieldSpec(
@@ -730,13 +863,24 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
     ),
     FieldSpec(
         name="iteration",
-        title="Pass",
+        title="Iter",
         kind=FieldKind.COUNT,
-        doc="How often the memory was gone through.",
+        doc="The pass over the memory that is under way.",
         get=_move_figure("iteration"),
         text=_plain,
         depends=_on("progress"),
         width=50,
+    ),
+    FieldSpec(
+        name="downtime",
+        title="Down",
+        unit="ms",
+        kind=FieldKind.COUNT,
+        doc="How long the guest would stand still if it were switched over now.",
+        get=_move_figure("downtime_ms"),
+        text=_plain,
+        depends=_on("progress"),
+        width=70,
     ),
     FieldSpec(
         name="elapsed",
@@ -762,8 +906,8 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         name="attempt",
         title="Try",
         kind=FieldKind.COUNT,
-        doc="How often it was started.",
-        get=lambda view, operation: operation.attempt or None,
+        doc="Which try it is, after errors that may pass.",
+        get=_tries,
         text=_plain,
         depends=_on("*"),
         width=44,
@@ -783,10 +927,10 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         name="reason",
         title="Reason",
         kind=FieldKind.TEXT,
-        doc="What it waits for, or how it ended.",
-        get=lambda view, operation: operation.reason.text if operation.reason else None,
+        doc="What it waits for, what will be done about it and when, or how it ended.",
+        get=_told,
         text=_plain,
-        depends=_on("*", "reason"),
+        depends=_on("*", "reason", "progress"),
         width=420,
         searchable=True,
     ),
@@ -822,6 +966,143 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         json=units.iso_text,
         depends=_on("*"),
         width=80,
+    ),
+    FieldSpec(
+        name="id",
+        title="ID",
+        kind=FieldKind.TEXT,
+        doc="By which `muster queue` knows it.",
+        get=_attribute("id"),
+        text=_plain,
+        depends=frozenset(),
+        width=190,
+        shown=False,
+    ),
+    FieldSpec(
+        name="batch",
+        title="Batch",
+        kind=FieldKind.TEXT,
+        doc="The id of the request that it is part of.",
+        get=_attribute("parent"),
+        text=_plain,
+        depends=frozenset(),
+        width=150,
+        shown=False,
+    ),
+    FieldSpec(
+        name="uuid",
+        title="UUID",
+        kind=FieldKind.TEXT,
+        doc="The VM's UUID.",
+        get=_attribute("vm"),
+        text=_plain,
+        depends=frozenset(),
+        width=260,
+        shown=False,
+    ),
+    FieldSpec(
+        name="permitted_ms",
+        title="Permitted pause",
+        unit="ms",
+        kind=FieldKind.COUNT,
+        doc="The longest pause of the guest that is permitted now; nothing: as the hypervisor does unasked.",
+        get=_permitted_ms,
+        text=_plain,
+        depends=_on("progress"),
+        width=110,
+        shown=False,
+    ),
+    FieldSpec(
+        name="throttle",
+        title="Slowed",
+        unit="%",
+        kind=FieldKind.PERCENT,
+        doc="How far the hypervisor slows the guest so that the move converges.",
+        get=_routed("throttle_percent"),
+        text=_percent,
+        depends=_on("progress"),
+        width=70,
+        shown=False,
+    ),
+    FieldSpec(
+        name="cap_mib_s",
+        title="Cap",
+        unit="MiB/s",
+        kind=FieldKind.COUNT,
+        doc="What the move may send at most; nothing: as much as it can.",
+        get=lambda view, operation: operation.cap_mib_s or None,
+        text=_plain,
+        depends=_on("*"),
+        width=80,
+        shown=False,
+    ),
+    FieldSpec(
+        name="address",
+        title="Address",
+        kind=FieldKind.TEXT,
+        doc="The target's address that its memory goes to; nothing: as the target says itself.",
+        get=_routed("address"),
+        text=_plain,
+        depends=_on("progress"),
+        width=110,
+        shown=False,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="encrypted",
+        title="Encrypted",
+        kind=FieldKind.BOOL,
+        doc="Whether its memory is encrypted on its way.",
+        get=_routed("encrypted"),
+        text=_yes_no,
+        depends=_on("progress"),
+        width=80,
+        shown=False,
+    ),
+    FieldSpec(
+        name="policy",
+        title="Policy",
+        kind=FieldKind.TEXT,
+        doc="The policy of convergence that was asked for; nothing: the cluster's own.",
+        get=lambda view, operation: operation.policy or None,
+        text=_plain,
+        depends=frozenset(),
+        width=80,
+        shown=False,
+    ),
+    FieldSpec(
+        name="pool",
+        title="Pool",
+        kind=FieldKind.TEXT,
+        doc="Where disks go that are copied.",
+        get=lambda view, operation: operation.pool or None,
+        text=_plain,
+        depends=frozenset(),
+        width=90,
+        shown=False,
+    ),
+    FieldSpec(
+        name="next",
+        title="Next",
+        kind=FieldKind.TEXT,
+        doc="While it does not converge: what will be done about it, and when.",
+        get=_advice,
+        text=_plain,
+        depends=_on("progress"),
+        width=420,
+        shown=False,
+    ),
+    FieldSpec(
+        name="started",
+        title="Started",
+        kind=FieldKind.TIME,
+        doc="When it was begun.",
+        get=_attribute("started_s"),
+        text=units.time_text,
+        json=units.iso_text,
+        depends=_on("*"),
+        width=80,
+        shown=False,
     ),
 )
 
