@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from manager import __version__
+from manager.core.ids import ClusterId
 from manager.core.model import ClusterConfig, Tier
 from manager.services.event_log import EventLog
-from manager.services.ports import AskSecret, Hypervisor
+from manager.services.ports import AskSecret, Hypervisor, UserUnits
 from manager.services.runtime import Runtime
-from manager.services.workspace import Adapters, Workspace
+from manager.services.workspace import Adapters, Past, Workspace
 
 if TYPE_CHECKING:
     import click
 
     from manager.backends.sim.world import SimWorld
     from manager.cli.app import WindowOptions
-    from manager.store.lock import OwnershipLock
     from manager.store.paths import Paths
 
 
@@ -73,7 +73,35 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
         demo=_demo_config,
         adhoc=lambda uris: config_from_uris(list(uris)),
         event_log=event_log,
+        past=lambda config, limit: _past(config, paths, limit),
     )
+
+
+async def _past(config: ClusterConfig, paths: Paths, limit: int) -> Past | None:
+    """What a journal says that nobody works on. The lock is held meanwhile, so that nobody begins to."""
+    from manager.store.journal import SqliteJournal
+    from manager.store.lock import OwnershipLock
+
+    key = _state_key(config)
+    lock = OwnershipLock(paths.lock(key))
+    if config.tier is Tier.DEMO or not paths.journal(key).exists() or not lock.try_take():
+        return None
+    journal = SqliteJournal(paths.journal(key))
+    try:
+        return Past(left=await journal.load(), ended=await journal.history(limit) if limit else ())
+    finally:
+        await journal.close()
+        lock.release()
+
+
+def _state_key(config: ClusterConfig) -> ClusterId:
+    """By what a cluster's journal, lock and socket go: its name, if it has a file.
+
+    Clusters of ``--connect`` have no names of their own; their hosts tell them apart.
+    """
+    if config.file:
+        return ClusterId(config.name)
+    return ClusterId(" ".join([config.name, *sorted(node.uri for node in config.nodes)]))
 
 
 _demo_worlds: dict[str, SimWorld] = {}
@@ -86,7 +114,7 @@ def _demo_config(size: str) -> ClusterConfig:
     from manager.services.clock import RealClock
 
     nodes, vms = parse_size(size)
-    config, world = demo_cluster(nodes, vms, clock=RealClock())
+    config, world = demo_cluster(nodes, vms, clock=RealClock(), lively=True)
     _demo_worlds[config.name] = world
     return config
 
@@ -105,7 +133,6 @@ def _runtime(
     *,
     reading: bool,
 ) -> Runtime:
-    from manager.core.ids import ClusterId
     from manager.services.clock import RealClock
     from manager.services.engine import Ownership
     from manager.services.memory_journal import MemoryJournal
@@ -113,13 +140,14 @@ def _runtime(
     from manager.store.journal import SqliteJournal
     from manager.store.lock import OwnershipLock
 
-    cluster = ClusterId(config.name)
     journal: Journal = MemoryJournal()
     ownership = None
-    lock = OwnershipLock(paths.lock(cluster))
-    if config.tier is not Tier.DEMO and not (reading and _is_free(lock)):
-        journal = SqliteJournal(paths.journal(cluster))
-        ownership = Ownership(lock=_Foreign(lock) if reading else lock, socket=paths.socket(cluster))
+    if config.tier is not Tier.DEMO:
+        key = _state_key(config)
+        if not reading:
+            journal = SqliteJournal(paths.journal(key))
+        lock = OwnershipLock(paths.lock(key))
+        ownership = Ownership(lock=lock, socket=paths.socket(key), only_looks=reading)
     return Runtime(
         config=config,
         hypervisor=hypervisor,
@@ -129,28 +157,6 @@ def _runtime(
         ownership=ownership,
         event_log=event_log,
     )
-
-
-class _Foreign:
-    """Another process's lock, and it stays so: who only looks never takes it."""
-
-    def __init__(self, lock: OwnershipLock) -> None:
-        self._lock = lock
-
-    def try_take(self) -> bool:
-        return False
-
-    def owner_pid(self) -> int | None:
-        return self._lock.owner_pid()
-
-    def release(self) -> None:
-        pass
-
-
-def _is_free(lock: OwnershipLock) -> bool:
-    free = lock.try_take()
-    lock.release()
-    return free
 
 
 def _load_adapters(configs: Iterable[ClusterConfig]) -> None:
@@ -188,13 +194,26 @@ def lab_group() -> click.Group:
     return lab
 
 
+def user_units() -> UserUnits:
+    """The service of ``muster engine``."""
+    from manager.store.user_units import SystemdUnits
+
+    return SystemdUnits()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from manager.cli.app import App
     from manager.cli.main import run
 
     logging.getLogger().setLevel(os.environ.get("MUSTER_LOG", "WARNING").upper())
-    app = App(adapters=adapters, run_window=run_window, lab_group=lab_group, version=__version__)
+    app = App(
+        adapters=adapters,
+        run_window=run_window,
+        lab_group=lab_group,
+        units=user_units,
+        version=__version__,
+    )
     return run(app, list(sys.argv[1:] if argv is None else argv))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
-from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer
+from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.migration.guard import limited
@@ -164,7 +164,8 @@ class Inventory:
         jobs = {vm for vm, (_, _, migration) in self.foreign_jobs.items() if migration}
         for vm in jobs | self._incoming.keys():
             held = self._claim(vm)
-            if held is None or not _is_moving(held[0]):
+            # A VM that starts looks like a move's target: one that we start is none.
+            if held is None or not (_is_moving(held[0]) or held[0].change is VmChange.START):
                 job, target = self.foreign_jobs.get(vm), self.incoming(vm)
                 owner = self.vms[vm].owner if vm in self.vms else None
                 yield (job[0] if job else owner if owner != target else None), target

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 from manager.backends.sim.demo import demo_cluster
 from manager.backends.sim.hypervisor import SimHypervisor
 from manager.core.actions import ACTIONS
-from manager.core.ids import VmId
-from manager.core.model import VmStatus
+from manager.core.errors import UserError
+from manager.core.events import QueueVerb
+from manager.core.ids import NodeId, VmId
+from manager.core.model import ClusterConfig, NodeConfig, VmStatus
 from manager.core.operations import OperationState
 from manager.services.clock import RealClock
-from manager.services.engine import Ownership
+from manager.services.engine import PROTOCOL, Owner, Ownership, _frame, _Hello
 from manager.services.runtime import Runtime
 from manager.store.journal import SqliteJournal
 from manager.store.lock import OwnershipLock
@@ -29,18 +33,26 @@ async def open_runtime(tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
     config, world = demo_cluster(2, 6, clock=clock)
     opened: list[Runtime] = []
 
-    async def open_one() -> Runtime:
+    async def open_one(
+        *,
+        stays: bool = False,
+        only_looks: bool = False,
+        known: ClusterConfig = config,
+        nodes: bool = True,
+        socket: Path = tmp_path / "socket",
+    ) -> Runtime:
         runtime = Runtime(
-            config=config,
+            config=known,
             hypervisor=SimHypervisor(world),
             journal=SqliteJournal(tmp_path / "journal"),
             clock=clock,
             author=f"user{len(opened)}",
-            ownership=Ownership(lock=OwnershipLock(tmp_path / "lock"), socket=tmp_path / "socket"),
+            ownership=Ownership(lock=OwnershipLock(tmp_path / "lock"), socket=socket, only_looks=only_looks),
         )
         opened.append(runtime)
-        await runtime.start()
-        assert await runtime.settled(10)
+        runtime.engine.stays = stays
+        await (runtime.start() if nodes else runtime.start(nodes=False))
+        assert not nodes or await runtime.settled(10)
         return runtime
 
     yield open_one
@@ -128,6 +140,17 @@ async def test_the_owner_refuses_what_is_no_request(
     assert owner.view.operations == {}
 
 
+async def test_a_socket_deep_down_is_reached_too(open_runtime: Callable[[], Any], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    owner = await open_runtime(socket=deep / "socket")
+    client = await open_runtime(socket=deep / "socket")
+    assert client.engine.owner == owner.engine.owner
+    assert (deep / "socket").stat().st_mode & 0o777 == 0o600
+    await owner.close()
+    assert not (deep / "socket").exists()
+
+
 async def test_the_socket_is_for_this_user_only(open_runtime: Callable[[], Any], tmp_path: Path) -> None:
     await open_runtime()
     assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o600
@@ -152,3 +175,180 @@ async def test_what_a_killed_owner_did_not_tell_is_found_in_its_journal(
     assert again.state is OperationState.DONE
     assert client.view.vms[second].status is VmStatus.PAUSED
     assert not client.view.claims
+
+
+# --- whose cluster it is -------------------------------------------------------------------------
+
+
+def other(config: ClusterConfig, file: str = "/etc/theirs.toml") -> ClusterConfig:
+    """A cluster of the same name with one node more."""
+    more = NodeConfig(name=NodeId("stranger"), uri="qemu+ssh://stranger/system")
+    return replace(config, nodes=(*config.nodes, more), file=file)
+
+
+async def test_both_sides_know_who_owns_the_operations(open_runtime: Callable[[], Any]) -> None:
+    owner = await open_runtime(stays=True)
+    client = await open_runtime()
+    assert client.engine.owner == owner.engine.owner
+    assert isinstance(client.engine.owner, Owner)
+    assert client.engine.owner.pid == os.getpid()
+    assert str(client.engine.owner) == f"process {os.getpid()} (muster engine)"
+    await owner.close()
+    async with asyncio.timeout(10):
+        while not client.engine.is_owner:
+            await asyncio.sleep(0.01)
+    assert not client.engine.owner.stays
+
+
+async def test_another_cluster_of_the_same_name_is_refused(open_runtime: Callable[[], Any]) -> None:
+    owner = await open_runtime()
+    stranger = other(owner.view.config)
+    with pytest.raises(UserError) as refused:
+        await open_runtime(known=stranger)
+    text = str(refused.value)
+    assert text.startswith(f"process {os.getpid()} owns the operations of another cluster named ")
+    assert "only here: stranger (qemu+ssh://stranger/system)" in text
+    assert "not by /etc/theirs.toml: two clusters need two names" in text
+    assert text.endswith("Nothing was done.")
+    assert refused.value.exit_code == 2
+
+
+async def test_a_file_that_was_changed_since_is_said(open_runtime: Callable[[], Any]) -> None:
+    now = other((await open_runtime(only_looks=True, nodes=False)).view.config, "/etc/lab.toml")
+    before = replace(now, nodes=now.nodes[:-1])
+    await open_runtime(known=before, stays=True)
+    with pytest.raises(UserError) as refused:
+        await open_runtime(known=now)
+    assert f"process {os.getpid()} (muster engine) owns" in str(refused.value)
+    assert "/etc/lab.toml was changed since it was started: end it, and start it again." in str(refused.value)
+
+
+async def test_an_owner_of_another_version_is_refused(
+    open_runtime: Callable[[], Any], tmp_path: Path
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_frame(_Hello(protocol=PROTOCOL + 1, pid=7, nodes=(), file="", stays=True, since_s=0.0)))
+        await reader.read()
+        writer.close()
+
+    lock = OwnershipLock(tmp_path / "lock")
+    assert lock.try_take()
+    server = await asyncio.start_unix_server(serve, tmp_path / "socket")
+    try:
+        with pytest.raises(UserError, match=r"process 7 \(muster engine\) .* another version of Muster"):
+            await open_runtime()
+    finally:
+        server.close()
+        lock.release()
+
+
+async def test_who_only_looks_shows_nothing_of_a_stranger_and_says_so(
+    open_runtime: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = await open_runtime()
+    batch = owner.request(ACTIONS["vm.pause"].plan(owner.view, running(owner)[:1]))
+    async with asyncio.timeout(10):
+        await owner.ended(batch)
+    looks = await open_runtime(known=other(owner.view.config), only_looks=True, nodes=False)
+    assert looks.view.operations == {}
+    assert looks.engine.owner is None
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        problem.reason.text for problem in looks.view.problems.values()
+    ]
+    assert "another cluster named" in caplog.text
+    with pytest.raises(OSError, match="another cluster named"):
+        looks.steer(QueueVerb.PAUSE)
+
+
+async def test_the_owner_tells_a_stranger_nothing(open_runtime: Callable[[], Any], tmp_path: Path) -> None:
+    owner = await open_runtime()
+    batch = owner.request(ACTIONS["vm.pause"].plan(owner.view, running(owner)[:1]))
+    async with asyncio.timeout(10):
+        await owner.ended(batch)
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
+    writer.write(
+        _frame(_Hello(protocol=PROTOCOL, pid=1, nodes=(("n", "u"),), file="", stays=False, since_s=0.0))
+    )
+    heard = b""
+    async with asyncio.timeout(5):
+        while data := await reader.read(4096):
+            heard += data
+    writer.close()
+    assert b"hello" in heard
+    assert batch[0].encode() not in heard
+
+
+async def test_who_only_looks_never_owns_and_follows_who_comes_later(
+    open_runtime: Callable[[], Any], tmp_path: Path
+) -> None:
+    looks = await open_runtime(only_looks=True)
+    assert (looks.engine.is_owner, looks.engine.owner) == (False, None)
+    with pytest.raises(OSError, match="owner"):
+        looks.cancel(())
+    owner = await open_runtime()
+    assert owner.engine.is_owner
+    batch = owner.request(ACTIONS["vm.pause"].plan(owner.view, running(owner)[:1]))
+    async with asyncio.timeout(10):
+        (ended,) = await looks.ended(batch)
+    assert ended.state is OperationState.DONE
+    await owner.close()
+    lock = OwnershipLock(tmp_path / "lock")
+    assert lock.try_take()
+    lock.release()
+
+
+# --- questions -----------------------------------------------------------------------------------
+
+
+async def test_a_client_asks_the_owner_for_history_and_story(open_runtime: Callable[[], Any]) -> None:
+    owner = await open_runtime()
+    client = await open_runtime()
+    batch = client.request(ACTIONS["vm.pause"].plan(client.view, running(client)[:2]))
+    async with asyncio.timeout(10):
+        await client.ended(batch)
+
+    async with asyncio.timeout(10):
+        ended = await client.engine.history(2)
+        story = await client.engine.story(batch[0])
+    assert ended == await owner.engine.history(2)
+    assert [o.state for o in ended] == [OperationState.DONE] * 2
+    assert story == owner.view.story(batch[0])
+    assert story[0].text == "asked by user1"
+
+    async def broken(limit: int) -> Any:
+        raise OSError("disk on fire")
+
+    owner.engine._history = broken
+    with pytest.raises(OSError, match="disk on fire"):
+        await client.engine.history(1)
+
+
+async def test_a_question_ends_with_the_owner(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await open_runtime()
+    client = await open_runtime()
+
+    heard = asyncio.Event()
+
+    async def silent(*_: Any) -> None:
+        heard.set()
+
+    monkeypatch.setattr(owner.engine, "_reply", silent)
+    asked = asyncio.ensure_future(client.engine.history(1))
+    async with asyncio.timeout(5):
+        await heard.wait()
+    await owner.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(OSError, match="lost"):
+            await asked
+
+
+async def test_steering_without_a_connection_to_any_node(open_runtime: Callable[[], Any]) -> None:
+    steers = await open_runtime(nodes=False)
+    steers.steer(QueueVerb.PAUSE)
+    assert await steers.stored()
+    assert all(node.facts is None for node in steers.view.nodes.values())
+    await steers.close()
+    owner = await open_runtime()
+    assert owner.view.orders.paused_by == "user0"

@@ -13,13 +13,23 @@ from manager.backends.sim.hypervisor import SimHypervisor
 from manager.backends.sim.virtual_clock import VirtualClock
 from manager.backends.sim.world import SimWorld
 from manager.core.actions import ACTIONS, MigrateParameters, PriorityParameters, TagsParameters
-from manager.core.errors import FailureCode
+from manager.core.errors import Failure, FailureCode, OperationError
+from manager.core.events import VmAuthoritySeen
 from manager.core.ids import NodeId, OperationId
-from manager.core.model import Activity, NodeStatus, Priority, VmSettings, VmStatus
+from manager.core.model import (
+    Activity,
+    Authority,
+    NodeStatus,
+    Pacemaker,
+    Priority,
+    VmSettings,
+    VmStatus,
+)
 from manager.core.operations import Operation, OperationState
 from manager.core.query.fields import VM_FIELDS
 from manager.core.reasons import ReasonCode
 from manager.services.memory_journal import MemoryJournal
+from manager.services.node_session import ASK_OFTEN_S, ASK_SELDOM_S
 from manager.services.runtime import Runtime
 from tests.support.sim import config_of, make_id, make_world, until
 
@@ -42,12 +52,15 @@ class KeptJournal(MemoryJournal):
 
 @asynccontextmanager
 async def muster(
-    world: SimWorld, clock: VirtualClock, journal: MemoryJournal | None = None
+    world: SimWorld,
+    clock: VirtualClock,
+    journal: MemoryJournal | None = None,
+    hypervisor: SimHypervisor | None = None,
 ) -> AsyncIterator[Runtime]:
     """A run of the program on a world; at the end it is gone, the world is not."""
     runtime = Runtime(
         config=config_of(world),
-        hypervisor=SimHypervisor(world),
+        hypervisor=hypervisor or SimHypervisor(world),
         journal=journal or MemoryJournal(),
         clock=clock,
         author="tester",
@@ -216,11 +229,11 @@ async def test_a_refused_login_between_nodes_moves_nothing_and_says_what_repairs
         assert runtime.view.vms[make_id("a")].owner == "n1"
 
 
-async def test_a_call_that_hangs_ends_with_its_node() -> None:
+async def test_a_call_that_fails_again_and_again_ends() -> None:
     clock = VirtualClock()
     world = make_world(clock)
     async with muster(world, clock) as runtime:
-        Faults(world).fail_move(FailureCode.UNREACHABLE)
+        Faults(world).fail_move(FailureCode.UNREACHABLE, times=4)
         batch = migrate(runtime, "a", "n2")
         await until(clock, lambda: is_over(runtime, batch))
         assert children(runtime, batch)[0].state is OperationState.FAILED
@@ -265,3 +278,130 @@ async def test_a_shutdown_whose_event_is_lost_is_found_before_it_counts_as_ignor
         await until(clock, lambda: is_over(runtime, batch))
         assert children(runtime, batch)[0].state is OperationState.DONE
         assert runtime.view.vms[make_id("a")].status is VmStatus.OFF
+
+
+class WithPacemaker(SimHypervisor):
+    """Hosts that answer whose the VMs are: at once, after a while, or not at all."""
+
+    def __init__(self, world: SimWorld, clock: VirtualClock) -> None:
+        super().__init__(world)
+        self.clock = clock
+        self.takes_s = 0.0
+        self.names: frozenset[str] | None = frozenset()  # None: no Pacemaker
+        self.asked = 0
+
+    async def read_authority(self, node: NodeId) -> VmAuthoritySeen | None:
+        if node != "n1":
+            return None
+        self.asked += 1
+        await self.clock.sleep(min(self.takes_s, 6.0))
+        if self.takes_s >= 6.0:
+            raise OperationError(Failure(code=FailureCode.TIMEOUT, node=node))
+        return VmAuthoritySeen(
+            at_s=self.clock.now_s(),
+            node=node,
+            pacemaker=Pacemaker.NONE if self.names is None else Pacemaker.RUNS,
+            names=self.names or frozenset(),
+        )
+
+
+async def test_no_vm_looks_like_ours_before_pacemaker_has_answered() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    hosts = WithPacemaker(world, clock)
+    hosts.names, hosts.takes_s = frozenset({"a"}), 1.5
+    seen: set[Authority] = set()
+    async with muster(world, clock, hypervisor=hosts) as runtime:
+        seen.add(runtime.view.vms[make_id("a")].authority)
+        runtime.subscribe(lambda _: seen.add(runtime.view.vms[make_id("a")].authority))
+        await clock.advance(5)
+        assert 1.5 <= clock.monotonic_s() < 8
+    assert seen == {Authority.PACEMAKER}
+
+
+async def test_a_host_that_does_not_answer_holds_nothing_up_and_is_heard_later() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    hosts = WithPacemaker(world, clock)
+    hosts.names, hosts.takes_s = frozenset({"a"}), 60.0
+    begun_s = clock.now_s()
+    async with muster(world, clock, hypervisor=hosts) as runtime:  # a command waits for the answer
+        told = {line.text: line.at_s - begun_s for line in runtime.view.story(NodeId("n1"))}
+        assert told["up: inventory read"] < 2.5  # and a window shows the VMs, which nobody touches yet
+        assert told["Pacemaker: asked"] < 2.5
+        assert 6.0 <= told["Pacemaker: none"] < 6.5
+        assert runtime.view.vms[make_id("a")].authority is Authority.MUSTER
+        assert runtime.view.nodes[NodeId("n1")].information is None
+        await clock.advance(10)
+        hosts.takes_s = 0.0
+        runtime.read_again(NodeId("n1"))
+        await clock.advance(1)
+        assert runtime.view.vms[make_id("a")].authority is Authority.PACEMAKER
+        hosts.takes_s = 60.0  # what it said holds while it does not answer
+        runtime.read_again(NodeId("n1"))
+        await clock.advance(10)
+        assert runtime.view.vms[make_id("a")].authority is Authority.PACEMAKER
+
+
+async def test_a_late_answer_is_waited_for_with_hands_off() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    hosts = WithPacemaker(world, clock)
+    hosts.names, hosts.takes_s = frozenset(), 4.0
+    async with muster(world, clock, hypervisor=hosts) as runtime:
+        told = [line.text for line in runtime.view.story(NodeId("n1")) if "Pacemaker" in line.text]
+        assert told == ["Pacemaker: asked", "Pacemaker: runs"]
+        assert runtime.view.vms[make_id("a")].authority is Authority.MUSTER
+
+
+async def test_a_connection_lost_while_it_is_asked_leaves_nobody_waiting() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    hosts = WithPacemaker(world, clock)
+    hosts.takes_s = 5.0
+    faults = Faults(world)
+    runtime = Runtime(
+        config=config_of(world), hypervisor=hosts, journal=MemoryJournal(), clock=clock, author="tester"
+    )
+    await runtime.start()
+    try:
+        await until(clock, lambda: runtime.view.nodes[NodeId("n1")].pacemaker is Pacemaker.ASKED, 10)
+        listed = asyncio.ensure_future(runtime.listed())
+        await clock.settle()
+        assert not listed.done()
+        hosts.names = None
+        faults.kill_daemon("n1")
+        await until(clock, listed.done, 2)
+        faults.repair("n1")
+        hosts.takes_s = 0.0
+        await until(clock, lambda: runtime.view.nodes[NodeId("n1")].pacemaker is Pacemaker.NONE, 60)
+        assert runtime.view.vms[make_id("a")].authority is Authority.MUSTER
+    finally:
+        await runtime.close()
+
+
+async def test_what_pacemaker_takes_and_gives_back_is_noticed_within_its_interval() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    hosts = WithPacemaker(world, clock)
+    async with muster(world, clock, hypervisor=hosts) as runtime:
+
+        def authority() -> Authority:
+            return runtime.view.vms[make_id("a")].authority
+
+        assert authority() is Authority.MUSTER
+        hosts.names = frozenset({"a"})
+        await clock.advance(ASK_OFTEN_S + 1)
+        assert authority() is Authority.PACEMAKER
+        hosts.names = frozenset()
+        await clock.advance(ASK_OFTEN_S + 1)
+        assert authority() is Authority.MUSTER
+        assert hosts.asked == 3
+        hosts.names = None
+        await clock.advance(ASK_OFTEN_S + 1)
+        assert runtime.view.nodes[NodeId("n1")].information is None
+        await clock.advance(ASK_SELDOM_S - 10)
+        assert hosts.asked == 4  # without Pacemaker it is asked less often
+        hosts.names = frozenset({"a"})
+        await clock.advance(10)
+        assert authority() is Authority.PACEMAKER

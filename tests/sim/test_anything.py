@@ -168,7 +168,7 @@ def _check(world: SimWorld) -> None:
         assert move.throttle_percent <= 80
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(steps)
 async def test_it_stays_a_possible_world_and_comes_to_rest(history: list[tuple[Any, ...]]) -> None:
     guest = Guest(dirty_mib_s=200, working_set=0.2, disk_filled=0.05)

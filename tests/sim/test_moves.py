@@ -251,6 +251,17 @@ async def test_a_longer_pause_lets_a_small_working_set_arrive() -> None:
         assert sim.node_of("a") == "n2"
 
 
+async def test_a_pause_that_is_long_enough_is_used_at_once_and_not_at_the_end_of_the_pass() -> None:
+    async with small_cluster() as sim:
+        sim.faults.dirty_memory("a", 10_000)
+        call = sim.begin(sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=10)))
+        await sim.clock.advance(200)
+        await sim.run(sim.hypervisor.tune(sim.tune("a", pause_ms=200_000)))
+        await sim.clock.settle()
+        assert sim.told("a")[-1] == ("n1", "Paused", "being moved")
+        assert await _outcome(sim, call) is None
+
+
 async def test_another_cap_holds_at_once() -> None:
     async with small_cluster(guest=Guest(dirty_mib_s=0, touched=0.5)) as sim:
         call = sim.begin(sim.hypervisor.migrate(sim.move("a", to="n2", bandwidth_mib_s=64)))
@@ -478,6 +489,18 @@ async def test_no_other_address_is_tried_after_a_cancel_or_another_failure() -> 
         addresses = ("10.0.0.2", "10.0.1.2")
         assert await sim.failure(sim.hypervisor.migrate(sim.move("b", to="n2", addresses=addresses)))
         assert _routes(sim) == [("10.20.0.2", False), ("10.0.0.2", False)]
+
+
+async def test_no_other_address_is_tried_once_something_was_sent() -> None:
+    async with small_cluster() as sim:
+        move = sim.move("a", to="n2", bandwidth_mib_s=40, addresses=("10.20.0.2", "10.0.0.2"))
+        call = sim.begin(sim.hypervisor.migrate(move))
+        await sim.clock.advance(3)
+        sim.faults.cut_network("n2")
+        failure = await _outcome(sim, call)
+        assert failure is not None
+        assert (failure.code, failure.node) == (FailureCode.UNREACHABLE, N2)
+        assert _routes(sim) == [("10.20.0.2", False)]
 
 
 async def test_an_address_that_dies_in_the_middle() -> None:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from manager.core.ids import NodeId, OperationId, TraceId
 from manager.core.inventory import is_incoming
+from manager.core.migration.progress import MovePhase
 from manager.core.migration.queue import is_heavy, order
 from manager.core.model import Activity, Vm
 from manager.core.operations import Operation, OperationKind, OperationState
@@ -72,6 +73,7 @@ class BatchSummary:
     cancelled: int
     running: int
     waiting: int
+    stuck: int  # of those that run: they do not converge, and how long they take nobody knows
     share: float  # 0 to 1, by the memory of its VMs
     left_s: float | None  # None: not to be told; nothing of it runs, or the rest is held back
 
@@ -83,6 +85,7 @@ class BatchSummary:
             f"{count} {word}"
             for count, word in (
                 (self.running, "running"),
+                (self.stuck, "not converging"),
                 (self.waiting, "waiting"),
                 (self.failed, "failed"),
                 (self.cancelled, "cancelled"),
@@ -109,6 +112,7 @@ def summary(view: ClusterView, children: Iterable[Operation]) -> BatchSummary:
     orders = view.orders
     held = bool(orders.paused_by)
     whole = gone = earned = 0.0
+    stuck = 0
     begun_s: float | None = None
     moves = True
     for child in children:
@@ -125,13 +129,14 @@ def summary(view: ClusterView, children: Iterable[Operation]) -> BatchSummary:
         elif (figures := view.progress.get(child.id)) is not None:
             gone += weight * figures.percent / 100
             earned += weight * figures.percent / 100
+            stuck += figures.phase is MovePhase.NOT_CONVERGING
     total = sum(states.values())
     waiting = states[_S.WAITING]
     over = states[_S.DONE] + states[_S.FAILED] + states[_S.CANCELLED]
     running = total - waiting - over
     left_s = None
     spent_s = view.now_s - begun_s if begun_s is not None else 0.0
-    if running and earned > 0 and spent_s >= _TOO_EARLY_S and not (held and waiting):
+    if running and earned > 0 and spent_s >= _TOO_EARLY_S and not stuck and not (held and waiting):
         left_s = (whole - gone) * spent_s / earned
     return BatchSummary(
         total=total,
@@ -141,6 +146,7 @@ def summary(view: ClusterView, children: Iterable[Operation]) -> BatchSummary:
         cancelled=states[_S.CANCELLED],
         running=running,
         waiting=waiting,
+        stuck=stuck,
         share=gone / whole if whole else 0.0,
         left_s=left_s,
     )
