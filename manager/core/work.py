@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -33,8 +32,9 @@ from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.inventory import Inventory, is_incoming
 from manager.core.migration import convergence, guard, moves, networks
 from manager.core.migration.moves import MoveStep
+from manager.core.migration.order import QueueOrder
 from manager.core.migration.progress import MovePhase, MoveProgress, advanced
-from manager.core.migration.queue import LINES, Place, Slots, is_heavy, order
+from manager.core.migration.queue import LINES, Slots, goes_elsewhere, is_heavy
 from manager.core.model import (
     Activity,
     Authority,
@@ -128,7 +128,7 @@ class Work:
         self._children: dict[OperationId, list[OperationId]] = {}
         self._of_vm: dict[VmId, list[OperationId]] = {}
         self._active: dict[OperationId, Operation] = {}  # those of them that do not wait
-        self._queue: list[Place] = []  # what waits, sorted
+        self._line = QueueOrder()  # what waits
         self._unlooked: set[OperationId] = set()  # waits, and its VM is new to it or changed
         self._may_fit_later = False  # something waits for more than its place in a line
         self._reserved_mib: dict[NodeId, int] = {}
@@ -222,7 +222,7 @@ class Work:
         # The program lived at least until the last thing that its journal tells of.
         work = [o for o in operations if o.kind is not OperationKind.CONTROL]
         alive_s = max((max(o.created_s, o.started_s or 0, o.ended_s or 0) for o in work), default=0)
-        for operation in sorted(operations, key=lambda o: (rank.get(o.kind, 1), order(o))):
+        for operation in sorted(operations, key=lambda o: (rank.get(o.kind, 1), o.created_s, o.order, o.id)):
             self._know(operation)
             turn.changes[Kind.OPERATION].add(operation.id)
             if operation.kind is OperationKind.CONTROL:
@@ -339,30 +339,11 @@ class Work:
 
     def _reorder(self, event: ev.QueueRequested, turn: Turn) -> None:
         """Give waiting work a hand-made place before another one of the same priority."""
-        moved = [self._live[o] for o in event.operations if o in self._live]
-        moved = [o for o in moved if o.state is _S.WAITING and is_heavy(o)]
-        for priority in sorted({o.priority for o in moved}, reverse=True):
-            chosen = [o.id for o in moved if o.priority == priority]
-            line = [
-                o.id
-                for o in (self._live[OperationId(p[-1])] for p in self._queue)
-                if o.state is _S.WAITING and o.priority == priority and is_heavy(o) and o.id not in chosen
-            ]
-            ranked = sum(self._live[o].rank is not None for o in line)
-            place = line.index(event.before) if event.before in line else ranked
-            line[place:place] = chosen
-            for rank, key in enumerate(line[: max(place + len(chosen), ranked + len(chosen))]):
-                self._rank(self._live[key], float(rank), turn)
-        self._queue.sort()
-
-    def _rank(self, operation: Operation, rank: float, turn: Turn) -> None:
-        if operation.rank == rank:
-            return
-        self._queue.remove(order(operation))
-        operation = replace(operation, rank=rank)
-        self._live[operation.id] = operation
-        self._put(operation, turn)
-        self._queue.append(order(operation))
+        heavy = [o for o in event.operations if o in self._live and is_heavy(self._live[o])]
+        for key, rank in self._line.ranks(heavy, event.before).items():
+            operation = self._live[key] = replace(self._live[key], rank=rank)
+            self._line.add(operation, is_move=goes_elsewhere(operation))
+            self._put(operation, turn)
 
     def _tune_by_hand(self, event: ev.QueueRequested, turn: Turn) -> None:
         for key in event.operations:
@@ -600,23 +581,18 @@ class Work:
         while self._look or self._unlooked:
             whole, self._look = self._look, False  # an end sets it: what waited for that one may start
             fresh, self._unlooked = self._unlooked, set()
-            if whole:
-                self._queue = self._admit(self._queue, fresh, turn, whole=True)
-            else:
-                places = sorted(order(self._live[o]) for o in fresh if o in self._live)
-                self._admit(places, fresh, turn, whole=False)
+            self._admit(self._line.candidates() if whole else self._line.in_order(fresh), fresh, turn, whole)
 
-    def _admit(self, places: list[Place], fresh: set[OperationId], turn: Turn, *, whole: bool) -> list[Place]:
-        """One look at these; returns those that still wait. `fresh` are looked at closely."""
-        left: list[Place] = []
-        if not places:
-            return left
+    def _admit(self, keys: Iterable[OperationId], fresh: set[OperationId], turn: Turn, whole: bool) -> None:
+        """One look at these, in order. `fresh` are looked at closely."""
+        if not self._line:
+            return
         slots = Slots.in_use(self._inventory.config, self._active.values(), self._inventory.foreign_moves())
         unfit: dict[NodeId, tuple[int, int]] = {}
         if whole:
             self._may_fit_later = False
-        for place in places:
-            operation = self._live.get(OperationId(place[-1]))
+        for key in keys:
+            operation = self._live.get(key)
             if operation is None or operation.state is not _S.WAITING:
                 continue
             reason = None
@@ -626,7 +602,6 @@ class Work:
                 reason = self._try_start(operation, slots, unfit, turn)
             if reason is None:
                 continue
-            left.append(place)
             in_line = reason.code in LINES
             self._may_fit_later |= not in_line
             if in_line and not whole:
@@ -637,7 +612,6 @@ class Work:
                 self._say(operation, reason, turn)
                 assert operation.vm is not None
                 self._inventory.refresh(operation.vm, turn)
-        return left
 
     def _no_room_yet(self, operation: Operation, unfit: Mapping[NodeId, tuple[int, int]]) -> Reason | None:
         """The old reason, if in this turn no node had room for a smaller VM of that node."""
@@ -782,6 +756,7 @@ class Work:
             text = f"chose {found.node}: {found.reason.text}"
             self._story.tell(operation.id, turn.at_s, text)
         slots.take(operation)
+        self._line.started(operation, last_place=slots.is_full)
         self._begin(operation, turn)
         return None
 
@@ -1442,8 +1417,10 @@ class Work:
             else:
                 kept.pop(operation.id, None)
         if operation.state is _S.WAITING and not waited:
-            insort(self._queue, order(operation))
+            self._line.add(operation, is_move=goes_elsewhere(operation))
             self._unlooked.add(operation.id)
+        elif operation.state is not _S.WAITING:
+            self._line.remove(operation.id)
         for each, sign in ((before, -1), (operation, 1)):
             target = each.target if each is not None and _reserves(each) else None
             if each is not None and target is not None:

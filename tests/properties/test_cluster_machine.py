@@ -18,7 +18,6 @@ from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.events import QueueVerb
 from manager.core.ids import NodeId, VmId
-from manager.core.migration.queue import order
 from manager.core.model import (
     Hold,
     MigrationLimits,
@@ -84,7 +83,6 @@ class Checked(Cluster):
             if o.vm and not o.is_over and o.state is not OperationState.WAITING
             if o.id not in before or before[o.id].state is OperationState.WAITING
         ]
-        begun.sort(key=order)
         for place, operation in enumerate(begun):
             if operation.kind is OperationKind.MIGRATE and not isinstance(event, ev.OperationsRestored):
                 self._had_room(operation, begun[place + 1 :])
@@ -106,7 +104,7 @@ class Checked(Cluster):
         assert self.state.committed_mib(operation.target) - after <= total - kept
 
     def _passed_nobody(self, operation: Operation) -> None:
-        """Nobody who comes first waits for what it took."""
+        """Nobody of a higher priority waits for what it took."""
         slots = {
             (ReasonCode.WAITS_CLUSTER, None),
             (ReasonCode.WAITS_STARTS_CLUSTER, None),
@@ -118,7 +116,7 @@ class Checked(Cluster):
         for other in self.live():
             if other.state is OperationState.WAITING and other.reason and _uses(other) == _uses(operation):
                 waits_for_it = (other.reason.code, other.reason.field("node")) in slots
-                assert not waits_for_it or order(operation) < order(other), (operation, other)
+                assert not waits_for_it or operation.priority >= other.priority, (operation, other)
 
     def _is_asked_for(self, effect: fx.VmEffect) -> None:
         operation = self.state.operations[effect.operation]

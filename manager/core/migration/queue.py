@@ -30,16 +30,22 @@ LINES = frozenset(
 )
 """Reasons of waits for a place that others have."""
 
-Place = tuple[int, float, float, int, str]
-"""Where an operation stands in the queue; the last part is its id."""
 
-_UNRANKED = float("inf")
+def order(operation: Operation) -> tuple[int, bool, float, int, float, int, str]:
+    """Sort key for showing what waits: as it will be tried, but for those that were overtaken often enough.
 
-
-def order(operation: Operation) -> Place:
-    """Sort key of the queue: priority, then a hand-made place, then age, then place in the batch."""
-    rank = _UNRANKED if operation.rank is None else operation.rank
-    return (-operation.priority, rank, operation.created_s, operation.order, operation.id)
+    Priority, then a hand-made place, then the largest move, then age. Source: `order.QueueOrder`.
+    """
+    size = operation.memory_mib if goes_elsewhere(operation) else 0
+    return (
+        -operation.priority,
+        operation.rank is None,
+        operation.rank or 0.0,
+        -size,
+        operation.created_s,
+        operation.order,
+        operation.id,
+    )
 
 
 def is_heavy(operation: Operation) -> bool:
@@ -51,7 +57,8 @@ def is_heavy(operation: Operation) -> bool:
     )
 
 
-def _goes_elsewhere(operation: Operation) -> bool:
+def goes_elsewhere(operation: Operation) -> bool:
+    """Whether it moves a VM from one node to another, and takes places of both."""
     return operation.kind is OperationKind.MIGRATE and operation.move is not MoveType.STORAGE
 
 
@@ -120,7 +127,7 @@ class Slots:
         """Count one more piece of work."""
         if operation.source is None:
             return
-        if _goes_elsewhere(operation):
+        if goes_elsewhere(operation):
             self.moves += 1
             self.outgoing[operation.source] += 1
             cap = operation.cap_mib_s or self.cap_mib_s
@@ -164,7 +171,7 @@ class Slots:
     ) -> Iterator[tuple[ReasonCode, str, int, int]]:
         """Each resource it takes: the reason to wait for it, of which node, in use, limit."""
         limits, work = self.config.migration, self.config.work
-        if _goes_elsewhere(operation):
+        if goes_elsewhere(operation):
             yield ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node
             if target is not None:
                 yield ReasonCode.WAITS_INCOMING, target, self.incoming[target], limits.incoming_per_node
@@ -179,6 +186,12 @@ class Slots:
             yield ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster
         elif is_heavy(operation):
             yield ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the cluster's own limit of moves is reached."""
+        limit = self.config.migration.cluster_limit
+        return bool(limit) and self.moves >= limit
 
     def makes_room(self, node: NodeId | None) -> bool:
         """Whether a move under way may free memory: on this node, or anywhere."""
