@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from manager.core.model import ClusterConfig
     from manager.services.event_log import EventLog
+    from manager.services.ports import UserUnits
     from manager.services.workspace import Adapters
 
-PAGES = ("overview", "roles", "nodes")
+PAGES = ("overview", "roles", "nodes", "queue")
 THEMES = ("system", "light", "dark")
 
 
@@ -54,4 +55,5 @@ class App:
     adapters: BuildAdapters
     run_window: RunWindow
     lab_group: Callable[[], click.Group]  # imports what the lab needs
+    units: Callable[[], UserUnits]
     version: str

@@ -52,6 +52,11 @@ def field_of(kind: Kind, name: str) -> FieldSpec:
     return spec
 
 
+def _always(_: Session) -> bool:
+    """A list is of what is there; who is missing is told beside it."""
+    return True
+
+
 async def show_list(
     app: App,
     settings: Settings,
@@ -72,7 +77,7 @@ async def show_list(
         measure: Take load samples first; costs a second.
     """
     definitions = kind is Kind.NODE or any("config" in field.depends for field in (*columns, sort[0]))
-    async with opened(app, settings, reading=True, definitions=definitions) as session:
+    async with opened(app, settings, reading=True, definitions=definitions, enough=_always) as session:
         if kind is Kind.VM:
             session.need_any()
         missing = session.warn_of_unreachable()
@@ -83,11 +88,14 @@ async def show_list(
         if settings.as_json:
             print_json([{f.name: f.as_json(view, row) for f in columns} for row in rows])
         else:
-            print_table([_column(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
+            print_table(
+                [column_of(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows]
+            )
         return NOT_REACHED if missing == len(view.nodes) else 0
 
 
-def _column(spec: FieldSpec) -> Column:
+def column_of(spec: FieldSpec) -> Column:
+    """A field as a column of a table."""
     title = f"{spec.title} ({spec.unit})" if spec.unit else spec.title
     return Column(title=title, right=spec.kind.is_number, shrinks=spec.name in SHRINKS)
 
@@ -110,7 +118,7 @@ def _sorted(session: Session, rows: Iterable[Any], kind: Kind, spec: FieldSpec, 
 
 async def show_cluster(app: App, settings: Settings) -> int:
     """``cluster show``: where it stands, in one look."""
-    async with opened(app, settings, reading=True) as session:
+    async with opened(app, settings, reading=True, enough=_always) as session:
         view, config = session.view, session.config
         missing = session.warn_of_unreachable()
         by_status = Counter(vm.status for vm in view.vms.values())
@@ -160,7 +168,7 @@ async def show_cluster(app: App, settings: Settings) -> int:
                 print_heading(f"{count_text(len(problems), 'problem')}")
                 wanted = [fields[name] for name in ("since", "subject", "reason", "remedy")]
                 print_table(
-                    [_column(f) for f in wanted],
+                    [column_of(f) for f in wanted],
                     [[f.cell(view, problem) for f in wanted] for problem in problems],
                 )
         return NOT_REACHED if missing == len(view.nodes) else 0
@@ -178,7 +186,7 @@ _TIERS = {
 
 async def show_vm(app: App, settings: Settings, name: str) -> int:
     """``vm show``: everything that is known of one VM."""
-    async with opened(app, settings, reading=True) as session:
+    async with opened(app, settings, reading=True, enough=lambda s: s.is_certain_of([name])) as session:
         session.need_any()
         session.warn_of_unreachable()
         vm = session.view.vms[session.find([name])[0]]

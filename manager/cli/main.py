@@ -6,37 +6,28 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from manager.cli import completion
+from manager.cli.actions import MOVES, action, migrate, tune
 from manager.cli.app import PAGES, THEMES, App, WindowOptions
+from manager.cli.engine import engine_group
 from manager.cli.options import (
     Command,
     Group,
-    Seconds,
     Settings,
     add_everywhere,
     output_options,
     settings_of,
 )
 from manager.cli.output import StderrHandler, say
-from manager.core.actions import (
-    ACTIONS,
-    ActionSpec,
-    MigrateParameters,
-    NoParameters,
-    PriorityParameters,
-    ShutDownHow,
-    ShutDownParameters,
-    TagsParameters,
-)
+from manager.cli.queue import queue_group
+from manager.core.actions import ACTIONS
 from manager.core.errors import UserError
-from manager.core.ids import Kind, NodeId
-from manager.core.model import PeerRoute, Priority
+from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
 
 INTERRUPTED = 130
@@ -109,9 +100,11 @@ def build(app: App) -> Group:
                 commands=[
                     _list(app, Kind.VM, "VMs"),
                     _show_vm(app, words),
-                    *(_action(app, spec, words) for spec in ACTIONS.values()),
+                    *_actions(app, words),
                 ],
             ),
+            queue_group(app),
+            engine_group(app),
             _completion(),
             _manual(),
         ],
@@ -289,150 +282,15 @@ def _show_vm(app: App, words: completion.Words) -> Command:
 # --- acting --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Form:
-    """How an action's parameters are given on the command line."""
-
-    options: Callable[[completion.Words], list[click.Parameter]]
-    parameters: Callable[..., Any]  # of the options' values
-
-
-def _priority_word(priority: Priority) -> str:
-    return priority.title.lower().replace(" ", "-")
-
-
-_PRIORITIES = {_priority_word(priority): priority for priority in sorted(Priority, reverse=True)}
-
-
-def _tags(text: str) -> tuple[str, ...]:
-    tags = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    wrong = next((tag for tag in tags if not tag.isprintable() or len(tag) > 64), None)
-    if wrong is not None:
-        raise click.UsageError(f"tag {wrong!r}: needs printable text of at most 64 characters.")
-    return tags
-
-
-FORMS: dict[type, _Form] = {
-    NoParameters: _Form(options=lambda words: [], parameters=NoParameters),
-    ShutDownParameters: _Form(
-        options=lambda words: [
-            click.Option(
-                ["--agent"], is_flag=True, help="Ask the guest agent instead of pressing the power button."
-            )
-        ],
-        parameters=lambda agent: ShutDownParameters(how=ShutDownHow.AGENT if agent else ShutDownHow.ACPI),
-    ),
-    MigrateParameters: _Form(
-        options=lambda words: [
-            click.Option(
-                ["--to"],
-                metavar="NODE",
-                shell_complete=words.nodes,
-                help="The node to move to. Default: the best one for each VM.",
-            ),
-            click.Option(
-                ["--through-this-computer"],
-                is_flag=True,
-                help="Move through this computer, where the nodes cannot log in to each other. "
-                "The moves end if this command does.",
-            ),
-        ],
-        parameters=lambda to, through_this_computer: MigrateParameters(
-            target=NodeId(to) if to else None,
-            route=PeerRoute.THROUGH_THIS_COMPUTER if through_this_computer else PeerRoute.NODE_TO_NODE,
-        ),
-    ),
-    PriorityParameters: _Form(
-        options=lambda words: [
-            click.Option(
-                ["--set", "priority"],
-                type=click.Choice(list(_PRIORITIES), case_sensitive=False),
-                required=True,
-                help="The new priority.",
-            )
-        ],
-        parameters=lambda priority: PriorityParameters(priority=_PRIORITIES[priority]),
-    ),
-    TagsParameters: _Form(
-        options=lambda words: [
-            click.Option(
-                ["--set", "tags"],
-                metavar="TAG,...",
-                required=True,
-                help="The tags that the VMs have afterwards; an empty text takes all away.",
-            )
-        ],
-        parameters=lambda tags: TagsParameters(tags=_tags(tags)),
-    ),
-}
-"""By the type of an action's parameters."""
-
-
-def _action(app: App, spec: ActionSpec[Any], words: completion.Words) -> Command:
-    form = FORMS[type(spec.default)]
-
-    @click.pass_context
-    def callback(
-        ctx: click.Context,
-        /,
-        names: tuple[str, ...],
-        wait_s: float | None,
-        no_wait: bool,
-        what_if: bool,
-        yes: bool,
-        **given: Any,
-    ) -> int:
-        from manager.cli import acting
-        from manager.cli.session import run_async
-
-        if no_wait and wait_s is not None:
-            raise click.UsageError("Only one of --wait and --no-wait can be given.", ctx)
-        parameters = form.parameters(**given)
-        through_us = isinstance(parameters, MigrateParameters) and (
-            parameters.route is PeerRoute.THROUGH_THIS_COMPUTER
-        )
-        if through_us and (no_wait or wait_s is not None):
-            raise click.UsageError(
-                "A move through this computer ends if this command does: "
-                "--wait and --no-wait cannot be given with it.",
-                ctx,
-            )
-        request = acting.Request(
-            spec=spec,
-            names=names,
-            parameters=parameters,
-            wait_s=wait_s,
-            no_wait=no_wait,
-            what_if=what_if,
-            yes=yes,
-        )
-        return run_async(acting.carry_out(app, settings_of(ctx), request))
-
-    return Command(
-        spec.command,
-        help=f"{spec.doc}\n\n{spec.consequence}" if spec.consequence not in spec.doc else spec.doc,
-        short_help=spec.doc,
-        callback=callback,
-        params=[
-            click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=words.vms),
-            *form.options(words),
-            click.Option(
-                ["--wait", "wait_s"],
-                type=Seconds(above_zero=False),
-                metavar="SECONDS",
-                help="Wait at most so long; what is still under way then is reported as running, "
-                "and nothing is undone. Default: to the end.",
-            ),
-            click.Option(
-                ["--no-wait"],
-                is_flag=True,
-                help="End as soon as the hosts have begun everything; VMs that must wait for their turn "
-                "keep the command until they were begun.",
-            ),
-            click.Option(["--what-if"], is_flag=True, help="Show what would be done, and do nothing."),
-            click.Option(["--yes"], is_flag=True, help="Do not ask."),
-        ],
-    )
+def _actions(app: App, words: completion.Words) -> list[Command]:
+    """A command for each action, in the order of the menus; one for all types of moves."""
+    made: list[Command] = []
+    for spec in ACTIONS.values():
+        if spec not in MOVES.values():
+            made.append(action(app, spec, words))
+        elif spec is next(iter(MOVES.values())):
+            made += [migrate(app, words), tune(app, words)]
+    return made
 
 
 # --- the rest ------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from manager.cli.acting import PAUSE_PATIENCE_S
+from manager.cli.actions import MOVES
 from manager.cli.completion import HOW_TO
-from manager.cli.options import DEFAULT_TIMEOUT_S, Everywhere
+from manager.cli.options import DEFAULT_TIMEOUT_S, GRACE_S, Everywhere
 from manager.core.actions import ACTIONS
 from manager.core.ids import Kind
-from manager.core.operations import OperationKind
 from manager.core.query.fields import FIELDS
 
 GENERATED = "<!-- Made by “muster manual”; do not edit. -->"
@@ -21,8 +22,8 @@ _RESULTS = (
     ("done", "it is as wanted; also when it already was so, which the reason then says"),
     ("skipped", "refused: the action does not apply to this VM, or its node cannot be reached"),
     ("failed", "it was tried and did not succeed; the reason says where the VM is and in what state"),
-    ("running", "the time of `--wait` ran out; nothing is undone"),
-    ("accepted", "with `--no-wait`: the host has begun it"),
+    ("running", "the time of `--wait` ran out, or its batch is paused; nothing is undone"),
+    ("accepted", "not waited for: with `--no-wait`, and what `vm tune` asked of a host"),
     ("planned", "with `--what-if`: this is what would be done"),
 )
 
@@ -45,9 +46,40 @@ A command waits to the end. `--wait SECONDS` bounds that: what is still under wa
 the journal; the next Muster that works on the cluster within 10 min goes on with them, and `muster vm
 cancel` drops them. `--no-wait` ends as soon as the hosts have begun everything: VMs that have to wait for
 their turn keep the command until they were begun, for nobody else would begin them, and it says so. If a
-window or another command of the same user works on the cluster, it carries the request out and shows it too.
+window or another command of the same user works on the cluster, it carries the request out and shows it
+too. Where `muster engine` works on the cluster, everything can be left to it: then `--no-wait` ends at
+once.
+
+A quick move, and one that shuts down or turns off, goes in steps that the hosts do not take by
+themselves. A VM that is between two nodes keeps the command, whatever `--wait` and `--no-wait` say, until
+it runs again, unless an engine works on the cluster. Ctrl-C too is followed only when it has arrived; a
+second Ctrl-C leaves it as it is, and the next Muster that works on the cluster goes on with it.
+
+After too many failures (by default 3, and 20 % of it) a batch pauses itself: what runs goes on, the rest
+waits for a word. The command says so once, with the command that continues and the one that drops the
+rest. On a terminal it goes on waiting. Without one nobody may ever give that word: {patience} s after the
+last of its VMs ended it ends with exit code 1 and reports the rest as `running`, with that reason; they
+stay in the queue, paused. A queue that somebody paused as a whole is waited for; `--wait` bounds that
+too.
+
+`--follow` tells each change while it goes on: in words on standard error, with `--json` as one object per
+line on standard output, with the keys of the [work in the queue](fields.md#work-in-the-queue); the last
+lines are the results, one object per VM.
 
 `--what-if` shows the plan and does nothing.
+""".replace("{patience}", f"{PAUSE_PATIENCE_S:g}")
+
+_ENGINE = """\
+Per cluster and user one process carries out what is asked for: the one that holds the lock beside the
+journal. It goes by the cluster's name. Windows and commands beside it send it their requests. A command
+is that process only until its own work is over. `muster engine` is it until it is told to end: it goes on
+with what waits while no window is open, so that a command may leave its work to it. `muster engine
+install` makes it a service of your systemd; no shell is involved in it. It logs in to the hosts as you
+do, with keys that need no passphrase: it has no agent to ask.
+
+If that process works on another cluster that has the same name, or on the same file as it was before it
+was changed, commands that act are refused with exit code 2; the message says which process it is, by
+which file it works, and which nodes differ. Commands that only look go on without it and say so.
 """
 
 
@@ -133,17 +165,24 @@ def _front(root: click.Group, ctx: click.Context) -> str:
         "none is, it is the demo, and standard error says so.",
         f"`--timeout` bounds connecting and reading only, {DEFAULT_TIMEOUT_S:g} s by default. A node that "
         "does not answer by then is told of and left out; time in which a password is typed does not "
-        "count.",
+        "count. "
+        f"Unless `--timeout` is given, a node that stays silent is waited for only {GRACE_S:g} s, or three "
+        "times as long as all others took, if the command can do without it: lists can; an action can, if "
+        "all its VMs are seen running on other nodes and `--to` names another node. What is not seen "
+        "running may run on the silent node, so then the whole time is waited.",
         "## JSON",
         "With `--json`, the result is one array of objects, and nothing else stands on standard output. In "
         "lists the keys are the names of the [fields](fields.md): all of them, or those of `--columns`. "
         "What is not known, or was not measured, is `null`. An action gives one object per VM with `uuid`, "
-        "`vm`, `result` and `reason`; with `--what-if` also `from` and `to`.",
+        "`vm`, `result` and `reason`; with `--what-if` also `from` and `to`. With `--follow`, it is one "
+        "object per line instead.",
         _table(("Result", "Meaning"), ((_code(word), text) for word, text in _RESULTS)),
         "## Exit codes",
         _table(("Code", "Meaning"), ((str(code), text) for code, text in _EXIT_CODES)),
         "## Acting on VMs",
         _ON_ACTIONS,
+        "## Who works on a cluster",
+        _ENGINE,
         "## Completion",
         f"```\n{how_to}\n```",
         "VM and node names are completed from what was last read of the cluster: completion connects to "
@@ -180,10 +219,11 @@ def _page(command: click.Command, ctx: click.Context) -> str:
 
 def _body(command: click.Command, ctx: click.Context) -> list[str]:
     parts = [f"```\n{_usage(command, ctx)}\n```", _doc(command)]
+    moves = ctx.command_path == f"muster vm {next(iter(MOVES.values())).command}"
     spec = next((s for s in ACTIONS.values() if ctx.command_path == f"muster vm {s.command}"), None)
     if spec is not None and spec.destructive:
         parts.append("Asks on a terminal, unless `--yes` is given.")
-    if spec is not None and spec.kind is OperationKind.MIGRATE:
+    if moves:
         parts.append(
             "Before the first move between two nodes Muster finds out whether the source can log in to the "
             "target. If not, nothing is moved, and the commands that repair it are shown."
@@ -200,7 +240,12 @@ def _fields() -> str:
         "such; tables show the unit in the header. Fields marked with * are measured when they are asked "
         "for, which takes a second.",
     ]
-    for kind, title in ((Kind.VM, "VMs"), (Kind.NODE, "Nodes"), (Kind.PROBLEM, "Problems in `cluster show`")):
+    for kind, title in (
+        (Kind.VM, "VMs"),
+        (Kind.NODE, "Nodes"),
+        (Kind.OPERATION, "Work in the queue"),
+        (Kind.PROBLEM, "Problems in `cluster show`"),
+    ):
         rows = [
             (
                 _code(field.name) + ("*" if field.sample else ""),
@@ -259,6 +304,7 @@ def _man(root: click.Group, ctx: click.Context) -> str:
             lines += [f".SS {_roff(_usage(leaf, leaf_ctx))}", *_roff_paragraphs(_doc(leaf))]
             lines += _roff_terms(_options(leaf, leaf_ctx, shared=False))
     lines += [".SH ACTIONS", *_roff_paragraphs(_ON_ACTIONS)]
+    lines += [".SH WHO WORKS ON A CLUSTER", *_roff_paragraphs(_ENGINE)]
     lines += [".SH RESULTS", *_roff_terms(_RESULTS)]
     lines += [".SH EXIT STATUS", *_roff_terms((str(code), text) for code, text in _EXIT_CODES)]
     lines += [

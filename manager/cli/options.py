@@ -14,6 +14,9 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 DEFAULT_TIMEOUT_S = 20.0
 
+GRACE_S = 3.0
+"""How long a node may stay silent if all others were read and the command does not need it."""
+
 
 @dataclass(slots=True)
 class Settings:
@@ -23,7 +26,7 @@ class Settings:
     demo: str | None = None
     connect: tuple[str, ...] = ()
     as_json: bool = False
-    timeout_s: float = DEFAULT_TIMEOUT_S
+    timeout_s: float | None = None  # None: the default, and less for nodes that are not needed
     log_json: Path | None = None
     debug: bool = False
 
@@ -106,8 +109,8 @@ def output_options() -> list[click.Option]:
             "timeout_s",
             type=Seconds(above_zero=True),
             metavar="SECONDS",
-            help=f"How long connecting and reading may take; {DEFAULT_TIMEOUT_S:g} by default. "
-            "Actions are not bounded by it.",
+            help=f"How long connecting and reading may take; by default {DEFAULT_TIMEOUT_S:g}, and "
+            f"{GRACE_S:g} for a silent node that is not needed. Actions are not bounded by it.",
         ),
         Everywhere(
             "--log-json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -9,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -44,9 +45,19 @@ def print_json(rows: Sequence[dict[str, Any]]) -> None:
     click.echo(_SUSPECT.sub(_json_escaped, text))
 
 
+def json_line(row: dict[str, Any]) -> str:
+    """One object on one line, safe to look at on a terminal too."""
+    return _SUSPECT.sub(_json_escaped, json.dumps(row, ensure_ascii=False))
+
+
 def say(text: str) -> None:
     """One diagnostic on standard error; further lines are indented below it."""
-    click.echo("muster: " + "\n  ".join(printable(line) for line in text.splitlines()), err=True)
+    click.echo(as_said(text), err=True)
+
+
+def as_said(text: str) -> str:
+    """A diagnostic as it is shown."""
+    return "muster: " + "\n  ".join(printable(line) for line in text.splitlines())
 
 
 class StderrHandler(logging.Handler):
@@ -62,7 +73,8 @@ class StderrHandler(logging.Handler):
         text = text if record.levelno >= logging.WARNING else f"{record.name}: {text}"
         if text != self._last:
             self._last = text
-            say(text)
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                say(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +130,18 @@ def _print_plain(columns: Sequence[Column], lines: list[list[str]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
-def _print_rich(columns: Sequence[Column], lines: list[list[str]]) -> None:
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int) -> str:
+    """A table as it is shown on a terminal of that width."""
+    from io import StringIO
+
+    into = StringIO()
+    _print_rich(columns, [[printable(cell) for cell in row] for row in rows], into=into, width=width)
+    return into.getvalue()
+
+
+def _print_rich(
+    columns: Sequence[Column], lines: list[list[str]], *, into: TextIO | None = None, width: int | None = None
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -140,7 +163,10 @@ def _print_rich(columns: Sequence[Column], lines: list[list[str]]) -> None:
                 for column, cell in zip(columns, line, strict=True)
             )
         )
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    terminal = None if into is None else True
+    Console(
+        highlight=False, markup=False, emoji=False, file=into, width=width, force_terminal=terminal
+    ).print(table)
 
 
 def _style(state: str) -> str:
@@ -153,6 +179,15 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     width = max((len(title) for title, _ in shown), default=0)
     for title, value in shown:
         click.echo(f"{title:<{width}}  {value}".rstrip())
+
+
+def pairs_of_fields(fields: Iterable[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Titles, units and texts as titles and values; what has none is left out."""
+    return [
+        (title, f"{text} {unit}" if unit and text[-1].isdigit() else text)
+        for title, unit, text in fields
+        if text
+    ]
 
 
 def print_heading(text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from manager.cli.output import printable
+from manager.cli.output import as_said, printable, say
 from manager.core.ids import OperationId, VmId
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.units import duration_text, size_text
@@ -25,10 +25,13 @@ MOST_BARS = 8
 @contextmanager
 def shown(
     runtime: Runtime, title: str, operations: Callable[[], dict[VmId, Operation]], total: int
-) -> Iterator[None]:
-    """Show how far the operations are, on standard error, as long as the block runs. Loop thread only."""
+) -> Iterator[Callable[[str], None]]:
+    """Show how far the operations are, on standard error, as long as the block runs. Loop thread only.
+
+    Gives the function that says something meanwhile.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield say
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -48,7 +51,7 @@ def shown(
     with bars:
         redraw = Tasks("progress").spawn(drawing.run(), "bars")
         try:
-            yield
+            yield lambda text: bars.console.print(as_said(text), soft_wrap=True)
         finally:
             redraw.cancel()
 

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import os
 import re
+import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -18,13 +19,13 @@ import click
 import msgspec
 
 from manager.cli.app import App
-from manager.cli.options import Settings
+from manager.cli.options import DEFAULT_TIMEOUT_S, GRACE_S, Settings
 from manager.cli.output import printable, say
 from manager.cli.terminal import Terminal
 from manager.core.cluster import ClusterView
 from manager.core.errors import OperationError, UserError
-from manager.core.ids import VmId
-from manager.core.model import ClusterConfig, Node, Tier, Vm
+from manager.core.ids import NodeId, VmId
+from manager.core.model import ClusterConfig, Node, NodeStatus, Tier, Vm, VmStatus
 from manager.core.query.fields import natural
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
@@ -33,6 +34,11 @@ from manager.services.workspace import Adapters, Workspace
 DEFAULT_DEMO = "4x40"
 NOT_REACHED = 3
 """Exit code: a needed node, or the whole cluster, cannot be reached."""
+
+GRACE_TIMES = 3
+"""A silent node is waited for three times as long as all others took together, if that is more."""
+
+LOOK_S = 0.1
 
 SAMPLE_GAP_S = 1.0
 """Between the two samples that make one figure of CPU use."""
@@ -82,6 +88,18 @@ def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path 
     return adapters.demo(DEFAULT_DEMO), None
 
 
+def command_line(settings: Settings, *words: str) -> str:
+    """A command on the same cluster, as it is typed."""
+    meant: list[str] = []
+    if settings.cluster:
+        meant = ["--cluster", settings.cluster]
+    elif settings.demo:
+        meant = ["--demo", settings.demo]
+    elif settings.connect:
+        meant = ["--connect", *settings.connect]
+    return shlex.join(["muster", *meant, *words])
+
+
 def choose_quietly(adapters: Adapters, settings: Settings) -> str:
     """The name of the cluster that `choose` would choose; opens and says nothing.
 
@@ -123,8 +141,11 @@ class Session:
     source: Path | None
     adapters: Adapters
     terminal: Terminal
-    deadline_s: float  # of connecting and reading, on the loop's clock
-    timeout_s: float
+    begun_s: float  # on the loop's clock
+    timeout_s: float  # of connecting and reading
+    may_hurry: bool  # leave out silent nodes that are not needed; not if a time was asked for
+    waited_s: float = 0.0  # for the nodes that are missing
+    _others_s: float | None = None  # after which all but silent nodes were read
 
     @property
     def view(self) -> ClusterView:
@@ -138,6 +159,11 @@ class Session:
             node.uri.startswith("test:") for node in self.config.nodes
         )
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can work on it too: the demo exists in this one alone."""
+        return self.config.tier is not Tier.DEMO
+
     def unreachable(self) -> list[Node]:
         """The nodes of which nothing is known now."""
         return [node for node in self.view.nodes.values() if not node.is_up]
@@ -146,7 +172,8 @@ class Session:
         """One node's trouble and what to try."""
         information = node.information
         if information is None:
-            return f"node {node.id} did not answer within {self.timeout_s:g} s."
+            hint = "" if self.waited_s >= self.timeout_s else " --timeout SECONDS waits longer."
+            return f"node {node.id} did not answer within {min(self.waited_s, self.timeout_s):.2g} s.{hint}"
         text = information.text
         if not re.search(rf"(?<!\w){re.escape(node.id)}(?!\w)", text):  # a node may be named “h”
             text = f"node {node.id}: {text}"
@@ -168,29 +195,64 @@ class Session:
                 f"No node of cluster {self.config.name} can be reached.\n{lines}", exit_code=NOT_REACHED
             )
 
-    async def read(self, *, definitions: bool) -> None:
+    @property
+    def left_s(self) -> float:
+        """Time left for connecting and reading. That in which a password is typed does not count."""
+        return self.timeout_s - self._elapsed_s()
+
+    def _elapsed_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.begun_s - self.terminal.asked_s()
+
+    async def read(self, *, definitions: bool, enough: Callable[[Session], bool]) -> None:
         """Wait until every node was read or failed, at most until the deadline.
 
-        `definitions`: and with it each VM's definition, which takes far longer than the rest.
+        Args:
+            definitions: And with it each VM's definition, which takes far longer than the rest.
+            enough: Whether the command can do without the nodes that are silent so far.
         """
         reading = self.runtime.settled() if definitions else self.runtime.listed()
         settled = asyncio.ensure_future(reading)
-        loop = asyncio.get_running_loop()
         try:
             while not settled.done():
-                # Time in which a password is typed does not count.
-                left_s = self.deadline_s + self.terminal.asked_s() - loop.time()
-                if left_s <= 0 and not self.terminal.is_asking:
-                    break
-                await asyncio.wait({settled}, timeout=max(left_s, 0.2))
+                if not self.terminal.is_asking:
+                    if self.left_s <= 0:
+                        break
+                    if self.may_hurry and self._only_silent_ones_left(definitions) and enough(self):
+                        break
+                await asyncio.wait({settled}, timeout=max(min(self.left_s, LOOK_S), 0.01))
         finally:
             settled.cancel()
+            self.waited_s = self._elapsed_s()
         if not settled.done() and not self.unreachable():
             say(f"not everything was read within {self.timeout_s:g} s; what is missing is shown as …")
 
+    def _only_silent_ones_left(self, definitions: bool) -> bool:
+        """Whether all nodes were read but some that did not answer yet, and those had their time.
+
+        Their time grows with that of the others: a whole cluster may be far away.
+        """
+        left = [self.view.nodes[node] for node in self.runtime.unread(definitions=definitions)]
+        someone = any(node.is_up for node in self.view.nodes.values())
+        if not someone or any(node.status is not NodeStatus.CONNECTING for node in left):
+            self._others_s = None
+            return False
+        elapsed_s = self._elapsed_s()
+        if self._others_s is None:
+            self._others_s = elapsed_s
+        return elapsed_s >= max(GRACE_S, GRACE_TIMES * self._others_s)
+
+    def is_certain_of(self, names: Sequence[str], target: NodeId | None = None) -> bool:
+        """Whether these VMs are seen running, and the target answers: no silent node can change that.
+
+        One that is off here may run there.
+        """
+        running = [vm for vm in self.view.vms.values() if vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)]
+        seen = {name for vm in running for name in (vm.name, str(vm.id))}
+        there = target is None or (target in self.view.nodes and self.view.nodes[target].is_up)
+        return there and all(name in seen or name.lower() in seen for name in names)
+
     async def sample(self) -> None:
         """Measure loads: two samples of every node, a second apart. A node that fails is left out."""
-        loop = asyncio.get_running_loop()
 
         async def one(node: Node) -> None:
             try:
@@ -200,15 +262,21 @@ class Session:
 
         for gap_s in (SAMPLE_GAP_S, 0.0):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self.deadline_s - loop.time(), SAMPLE_GAP_S)):
+                async with asyncio.timeout(max(self.left_s, SAMPLE_GAP_S)):
                     await asyncio.gather(*(one(n) for n in self.view.nodes.values() if n.is_up))
             await asyncio.sleep(gap_s)
 
     def remember_names(self) -> None:
         """Keep the names for completion, which must not connect to anything."""
-        vms = sorted(vm.name for vm in self.view.vms.values())[:MOST_REMEMBERED]
-        known = Known(vms=vms, nodes=[str(node) for node in self.view.nodes])
-        self.adapters.views.write(completion_key(self.config.name), msgspec.json.encode(known))
+        views, key = self.adapters.views, completion_key(self.config.name)
+        vms = {vm.name for vm in self.view.vms.values()}
+        if self.unreachable() and (data := views.read(key)):
+            with contextlib.suppress(msgspec.MsgspecError):
+                vms.update(
+                    msgspec.json.decode(data, type=Known).vms
+                )  # those of missing nodes are still there
+        known = Known(vms=sorted(vms)[:MOST_REMEMBERED], nodes=[str(node) for node in self.view.nodes])
+        views.write(key, msgspec.json.encode(known))
 
     # --- names -----------------------------------------------------------------------------
 
@@ -266,7 +334,10 @@ async def opened(
     settings: Settings,
     *,
     reading: bool,
+    nodes: bool = True,
+    at_once: bool = False,
     definitions: bool = True,
+    enough: Callable[[Session], bool] = lambda _: False,
     check: Callable[[ClusterConfig], None] | None = None,
 ) -> AsyncIterator[Session]:
     """A session with everything read; closed at the end, whatever hangs.
@@ -275,7 +346,10 @@ async def opened(
         app: Where the adapters come from.
         settings: Which cluster, how long.
         reading: The command only looks; see `BuildAdapters`.
+        nodes: Connect to them and read them; else only what their owner or the journal says is known.
+        at_once: Begin before anything of the nodes was read.
         definitions: It needs more of the VMs than their names and states.
+        enough: Whether it can do without the nodes that are silent so far.
         check: What can be refused before anything is connected to.
     """
     event_log = EventLog(settings.log_json) if settings.log_json else None
@@ -287,18 +361,20 @@ async def opened(
         terminal = Terminal()
         workspace = Workspace(adapters, terminal.ask_secret)
         try:
-            deadline_s = asyncio.get_running_loop().time() + settings.timeout_s
+            begun_s = asyncio.get_running_loop().time()
             session = Session(
-                runtime=await workspace.open(config),
+                runtime=await workspace.open(config, nodes=nodes),
                 config=config,
                 source=source,
                 adapters=adapters,
                 terminal=terminal,
-                deadline_s=deadline_s,
-                timeout_s=settings.timeout_s,
+                begun_s=begun_s,
+                timeout_s=settings.timeout_s or DEFAULT_TIMEOUT_S,
+                may_hurry=settings.timeout_s is None,
             )
-            await session.read(definitions=definitions)
-            session.remember_names()
+            if nodes and not at_once:
+                await session.read(definitions=definitions, enough=enough)
+                session.remember_names()
             yield session
         finally:
             await workspace.shutdown()

@@ -58,6 +58,7 @@ class VmSpec:
     dirty_mib: int = 0  # rewritten for ever by the guest, so that migrations take long
     disk_mib: int = 64
     vga: bool = False
+    ignores_acpi: bool = False  # nothing in it hears the power button; its agent does answer
     address: str = ""  # of its eth0, without the prefix length
 
 
@@ -229,6 +230,7 @@ def domain_xml(vm: VmSpec, *, lab_id: str, kind: str, shared: Path, console: Pat
     words = [_BASE_COMMAND_LINE, f"name={vm.name}"]
     words += [f"address={vm.address}/24"] if vm.address else []
     words += [f"dirty={vm.dirty_mib}"] if vm.dirty_mib else []
+    words += ["deaf"] if vm.ignores_acpi else []
     features = _xml("features", _xml("acpi"))
     if kind == "qemu":
         # Without it each QEMU may take hundreds of MiB for translated code.

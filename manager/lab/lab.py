@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from manager.lab import guest, network, pki, requirements, ssh
+from manager.lab import guest, network, pacemaker, pki, requirements, ssh
 from manager.lab.errors import LabError
 from manager.lab.guest import VmSpec
 from manager.lab.node import UNIX_SOCKET_LIMIT, Layout, Node, NodeState
@@ -506,6 +506,7 @@ class Lab:
         memory_mib: int = 96,
         vcpus: int = 1,
         vga: bool = False,
+        ignores_acpi: bool = False,
         start: bool = True,
     ) -> VmSpec:
         """Define one more guest on a node, and start it.
@@ -517,6 +518,7 @@ class Lab:
             memory_mib: Its memory.
             vcpus: Its virtual CPUs.
             vga: Whether it has a screen.
+            ignores_acpi: Whether it ignores its power button; its guest agent answers all the same.
             start: Whether it is started.
 
         Raises:
@@ -537,6 +539,7 @@ class Lab:
             vcpus=vcpus,
             dirty_mib=dirty_mib,
             vga=vga,
+            ignores_acpi=ignores_acpi,
             address=self._guest_address(len(self._state.vms)),
         )
         self._state.vms.append(vm)
@@ -594,6 +597,47 @@ class Lab:
                     f"The guest {vm} had not booted after {timeout_s:g} s. Its console says:\n{words}"
                 )
             await asyncio.sleep(0.1)
+
+    # ---------------------------------------------------------------- Pacemaker
+
+    async def start_pacemaker(self, *nodes: Node | str) -> None:
+        """Make a Corosync and Pacemaker cluster of these nodes; returns when it answers. It fences nobody.
+
+        It ends with its nodes, and does not come back with them.
+
+        Raises:
+            LabError: Packages missing (exit code 2), or a step failed or took too long.
+        """
+        if lacking := requirements.missing(pacemaker=True):
+            raise LabError(lacking.text, exit_code=2)
+        await pacemaker.start([self._resolve(node) for node in nodes])
+
+    async def add_resource(self, ident: str, vm: str, node: Node | str, *, can_migrate: bool = False) -> None:
+        """Have the Pacemaker of a node own a guest; returns when it says that the guest runs.
+
+        Args:
+            ident: The resource's own name.
+            vm: The guest. Once Pacemaker has started it, it is transient, and gone when stopped.
+            node: A node of the cluster.
+            can_migrate: Whether Pacemaker may move it live instead of stopping and starting it.
+
+        Raises:
+            LabError: There is no such guest, or Pacemaker does not run it in time.
+        """
+        spec = next((known for known in self._state.vms if known.name == vm), None)
+        if spec is None:
+            raise LabError(f"The lab has no VM {vm}.")
+        definition = self.shared / f"resource-{ident}.xml"
+        definition.write_text(self.domain_xml(spec))
+        await pacemaker.add(self._resolve(node), ident, definition, can_migrate=can_migrate)
+
+    async def remove_resource(self, ident: str, node: Node | str) -> None:
+        """Have Pacemaker forget a guest, which runs on.
+
+        Raises:
+            LabError: Pacemaker knows no such resource.
+        """
+        await pacemaker.remove(self._resolve(node), ident)
 
     # ---------------------------------------------------------------- faults
 

@@ -48,6 +48,16 @@ _FOLDERS = {
     "cache": "/var/cache/libvirt",
 }
 
+# Of Corosync and Pacemaker. Bound wherever they are installed, used or not: no node meets the machine's.
+_PACEMAKER_FOLDERS = {
+    "pacemaker/etc-corosync": "/etc/corosync",
+    "pacemaker/etc-pacemaker": "/etc/pacemaker",
+    "pacemaker/lib": "/var/lib/pacemaker",
+    "pacemaker/corosync": "/var/lib/corosync",
+    "pacemaker/log": "/var/log/pacemaker",
+    "pacemaker/log-corosync": "/var/log/corosync",
+}
+
 # Debian's libvirtd looks this account up before it reads qemu.conf, and only a package that the lab does not
 # need makes it. The nodes have it; the machine is not changed.
 _ACCOUNTS = {
@@ -219,7 +229,7 @@ class Node:
 
     def write_files(self, hosts: str) -> None:
         """Make the node's folders and write all its configuration."""
-        for name in _FOLDERS:
+        for name in (*_FOLDERS, *_PACEMAKER_FOLDERS):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "etc" / "qemu").mkdir(exist_ok=True)
         (self.folder / "hosts").write_text(hosts)
@@ -323,6 +333,11 @@ class Node:
         directories = dict.fromkeys((self.layout.directory, self.layout.data))
         binds = [(str(self.folder / source), target) for source, target in _FOLDERS.items()]
         binds += [(str(self.folder / file), f"/etc/{file}") for file in ("hosts", *_ACCOUNTS)]
+        binds += [
+            (str(self.folder / source), target)
+            for source, target in _PACEMAKER_FOLDERS.items()
+            if Path(target).is_dir()
+        ]
         binds.append((str(self.folder / "boot_id"), "/proc/sys/kernel/random/boot_id"))
         daemon = ["libvirtd", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid"]
         return {

@@ -74,6 +74,10 @@ def set_up(plan: Plan) -> None:
         os.close(handle)
     for folder in ("/run/lock", "/run/sshd", "/run/libvirt"):
         os.makedirs(folder)
+    mount("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777,size=256m")
+    # Pacemaker may take itself for a host that must reboot at once; it would reboot this machine.
+    if os.path.exists("/proc/sysrq-trigger"):
+        mount("/dev/null", "/proc/sysrq-trigger", flags=MS_BIND)
     scratch = Path("/run/mount-points")
     for source, target in plan["binds"]:
         if Path(source).is_dir():

@@ -289,10 +289,14 @@ async def end(processes: Sequence[ProcessId], *, timeout_s: float = 10.0) -> Non
     for process, ours in ownership:
         if ours:
             send(process, signal.SIGKILL)
+    unsure = {process for process, ours in ownership if ours is None}
     left = list(processes)
 
     def gone() -> bool:
         left[:] = [process for process in left if is_alive(process)]
+        for process in unsure.intersection(left):
+            if _ownership(process):  # it was no end but a beginning: without an environment yet
+                send(process, signal.SIGKILL)
         return not left
 
     await wait_until(

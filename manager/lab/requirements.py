@@ -25,6 +25,7 @@ Progress = Callable[[str], None]
 """Called with one line of text for each step."""
 
 INSTALL_DEADLINE_S = 600.0
+VM_AGENT = "/usr/lib/ocf/resource.d/heartbeat/VirtualDomain"
 
 # What must be there -> its package under (apt, dnf, zypper, pacman).
 _COMMANDS: dict[str, tuple[str, str, str, str]] = {
@@ -40,6 +41,13 @@ _COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "ssh": ("openssh-client", "openssh-clients", "openssh-clients", "openssh"),
     "sshd": ("openssh-server", "openssh-server", "openssh-server", "openssh"),
     "unshare": ("util-linux", "util-linux", "util-linux", "util-linux"),
+}
+# For `Lab.start_pacemaker` only.
+_PACEMAKER_COMMANDS: dict[str, tuple[str, str, str, str]] = {
+    "corosync": ("corosync", "corosync", "corosync", "corosync"),
+    "pacemakerd": ("pacemaker", "pacemaker", "pacemaker", "pacemaker"),
+    "cibadmin": ("pacemaker-cli-utils", "pacemaker-cli", "pacemaker-cli", "pacemaker"),
+    VM_AGENT: ("resource-agents", "resource-agents", "resource-agents", "resource-agents"),
 }
 _QEMU_DRIVER = (
     "libvirt-daemon-driver-qemu",
@@ -94,8 +102,8 @@ def _find(command: str) -> str | None:
     return shutil.which(command, path=CLEAN_ENVIRONMENT["PATH"])
 
 
-def missing() -> Missing:
-    """What lacks on this machine now; false if nothing does.
+def missing(*, pacemaker: bool = False) -> Missing:
+    """What lacks on this machine now for a lab, or for one with Pacemaker; false if nothing does.
 
     Raises:
         LabError: The lab is not made for this machine's processor.
@@ -104,7 +112,8 @@ def missing() -> Missing:
         raise LabError(f"The lab needs an x86-64 machine; this one is {platform.machine()}.", exit_code=2)
     manager = _manager()
     column = list(_MANAGERS).index(manager) if manager else 0
-    lacking = [(name, names[column]) for name, names in _COMMANDS.items() if not _find(name)]
+    wanted = _COMMANDS | _PACEMAKER_COMMANDS if pacemaker else _COMMANDS
+    lacking = [(name, names[column]) for name, names in wanted.items() if not _find(name)]
     if not any(Path("/usr").glob("lib*/**/libvirt/connection-driver/libvirt_driver_qemu.so")):
         lacking.append(("libvirt's QEMU driver", _QEMU_DRIVER[column]))
     if manager != "apt-get":
@@ -122,19 +131,24 @@ def _machine_agent() -> Path | None:
     return Path(found) if found else None
 
 
-async def ensure_installed(progress: Progress = lambda _: None) -> None:
+async def ensure_installed(progress: Progress = lambda _: None, *, pacemaker: bool = False) -> None:
     """Install what lacks with apt (needs root), and fetch the guest's kernel and agent into the cache.
+
+    Pacemaker, wanted for the lab's nodes, does not stay on as a service of this machine.
 
     Raises:
         LabError: There is no apt, or it failed, or something lacks even afterwards.
     """
-    lacking = missing()
+    lacking = missing(pacemaker=pacemaker)
     if lacking:
         if _manager() != "apt-get":
             raise LabError(f"{lacking.text}\nOnly apt is driven from here; run that yourself.", exit_code=2)
         progress(f"installing {', '.join(lacking.packages)}")
         await _apt_get("install", "-y", "--no-install-recommends", *lacking.packages)
-        if still := missing():
+        if "pacemaker" in lacking.packages and _find("systemctl"):
+            for service in ("pacemaker", "corosync", "logd"):  # logd comes with the agents
+                await attempt(["systemctl", "disable", "--now", service], timeout_s=60)
+        if still := missing(pacemaker=pacemaker):
             raise LabError(still.text, exit_code=2)
     await guest_files(progress)
 

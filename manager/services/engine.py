@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,6 +154,22 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
 def _frame(message: msgspec.Struct) -> bytes:
     data = _encoder.encode(message)
     return len(data).to_bytes(4, "big") + data
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A socket's path for binding and connecting: a long one is given by its folder's handle.
+
+    Source: unix(7), sun_path holds 108 bytes.
+    """
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _nodes(config: ClusterConfig) -> tuple[tuple[str, str], ...]:
@@ -352,7 +368,8 @@ class Engine:
         with contextlib.suppress(OSError):
             path.unlink()  # left by an owner that died; nobody else may listen: we hold the lock
         try:
-            self._server = await asyncio.start_unix_server(self._serve, path)
+            with _address(path) as address:
+                self._server = await asyncio.start_unix_server(self._serve, address)
             path.chmod(0o600)
         except OSError as error:
             log.warning("other windows and commands cannot reach this one: %s", error)
@@ -472,7 +489,8 @@ class Engine:
         """Mirror the owner; when it is gone, become the owner or follow the next one."""
         while not self.is_owner:
             try:
-                reader, writer = await asyncio.open_unix_connection(ownership.socket)
+                with _address(ownership.socket) as address:
+                    reader, writer = await asyncio.open_unix_connection(address)
             except OSError:
                 if not ownership.only_looks and ownership.lock.try_take():
                     await self._own()

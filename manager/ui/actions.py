@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QMenu, QWidget
 from manager.core.actions import (
     ACTIONS,
     LIVE_MIGRATE,
+    MOVE_STORAGE,
     PRIORITY,
     TAGS,
     ActionSpec,
@@ -22,6 +23,7 @@ from manager.core.actions import (
     Group,
     MigrateParameters,
     PriorityParameters,
+    StorageParameters,
     TagsParameters,
 )
 from manager.core.changes import ChangeSet
@@ -31,6 +33,7 @@ from manager.core.model import Priority
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.ui.icons import icon
 from manager.ui.theme import Look
+from manager.ui.views.parts import tip
 
 _SLICE_S = 0.006
 """How long one turn of counting may take."""
@@ -53,6 +56,9 @@ class Entry:
     submenu: str = ""  # title of the submenu it stands in
     asks_target: bool = False  # opens the plan with the choice of a node
 
+
+UNNAMED = "\0"
+"""A pool, or a tag, that nobody has: which one is meant is asked for when the action is chosen."""
 
 _PRIORITY_KEYS = {Priority.HIGH: "1", Priority.MEDIUM: "2", Priority.LOW: "3", Priority.NO_AUTO_START: "0"}
 
@@ -88,6 +94,9 @@ def _entries() -> tuple[Entry, ...]:
                         spec.title,
                     )
                 )
+        elif spec is MOVE_STORAGE:
+            # Counted with a pool: which one it is is asked for when it is chosen.
+            made.append(Entry(spec.id, spec, StorageParameters(pool=UNNAMED), spec.title))
         elif spec is TAGS:
             # Counted with tags that nobody has: the default, none, would be "already so" for most.
             made.append(Entry(spec.id, spec, TagsParameters(tags=("\0",)), spec.title))
@@ -281,7 +290,7 @@ class ActionCenter(QObject):
                 action = self.actions[entry.id]
                 # Until it is known the action can be asked for: its plan tells.
                 action.setEnabled(count.is_enabled or not count.is_complete)
-                action.setToolTip(self.explain(entry))
+                action.setToolTip(tip(self.explain(entry)))
 
     def explain(self, entry: Entry) -> str:
         """What it does, its key, and why it does not apply where it does not."""

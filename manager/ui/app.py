@@ -17,11 +17,15 @@ import qasync
 from PySide6.QtCore import QSize, QTimer
 from PySide6.QtWidgets import QApplication
 
+from manager.core.changes import ChangeSet
 from manager.core.errors import UserError
 from manager.core.model import ClusterConfig
 from manager.services.event_log import EventLog
+from manager.services.ports import Feature
+from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
 from manager.services.workspace import Workspace
+from manager.ui import display
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.main_window import MainWindow
 from manager.ui.options import GuiOptions
@@ -30,17 +34,11 @@ from manager.ui.views.navigation import Place
 
 log = logging.getLogger(__name__)
 
-DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
-
-NO_DISPLAY = (
-    "there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can be opened.\n"
-    "  A picture of it instead:   muster gui --screenshot FILE\n"
-    "  The command line:          muster vm list\n"
-    "                             muster --help"
-)
-
 SETTLE_S = 10.0
 """How long a screenshot waits for the nodes."""
+
+LOADS_S = 5.0
+"""How long a screenshot waits for loads: CPU use is the difference of two samples, a second apart."""
 
 PAINT_S = 0.6
 """How long a screenshot lets the window take in and paint what came."""
@@ -57,9 +55,10 @@ def run(
     Raises:
         UserError: There is no display to open it on.
     """
-    if sys.platform == "linux" and not any(os.environ.get(name) for name in DISPLAYS):
+    trouble = display.why_none()
+    if trouble:
         if options.screenshot is None:
-            raise UserError(NO_DISPLAY)
+            raise UserError(trouble)
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     app = QApplication.instance()
     if not isinstance(app, QApplication):
@@ -107,6 +106,9 @@ async def _main(
         window.show()
         await asyncio.sleep(0)  # the first picture
         window.start()
+        if options.page == "queue":
+            window.show_pane("migrations")
+            window.toggle_large_pane()
         heartbeat.start()
         QTimer.singleShot(0, lambda: _record(event_log, "WindowShown"))
         tasks.spawn(_settled(workspace, event_log), "settle")
@@ -130,7 +132,7 @@ def _resolve(closed: asyncio.Future[None]) -> None:
 
 
 def _go_to_page(window: MainWindow, page: str | None) -> None:
-    if page is not None and window.here is not None:
+    if page is not None and page != "queue" and window.here is not None:
         window.navigation.go(Place(window.here.cluster, page, "page" if page == "overview" else ""))
 
 
@@ -151,9 +153,36 @@ def _record(event_log: EventLog | None, event: str, **fields: int) -> None:
         event_log.record(event, at_s=time.time(), cpu_s=time.process_time(), **fields)
 
 
+async def _measured(runtime: Runtime) -> None:
+    """Wait until the CPU use of every node that can tell it is known; not for ever."""
+    view = runtime.view
+    done = asyncio.Event()
+
+    def look(_: ChangeSet | None = None) -> None:
+        tell = (
+            n.id
+            for n in view.nodes.values()
+            if n.is_up and n.facts and Feature.LOAD_FIGURES in n.facts.features
+        )
+        if all((load := view.node_loads.get(n)) and load.cpu_percent is not None for n in tell):
+            done.set()
+
+    unsubscribe = runtime.subscribe(look)
+    try:
+        look()
+        async with asyncio.timeout(LOADS_S):
+            await done.wait()
+    except TimeoutError:
+        log.info("%s: a picture without all loads", runtime.id)
+    finally:
+        unsubscribe()
+
+
 async def _screenshot(window: MainWindow, workspace: Workspace, path: Path) -> int:
     """A picture of the window as it is once the nodes were read."""
     await asyncio.gather(*(runtime.settled(SETTLE_S) for runtime in workspace.runtimes.values()))
+    if window.current is not None and window.shows_loads:
+        await _measured(window.current.runtime)
     await asyncio.sleep(PAINT_S)
     if not window.grab().save(str(path)):
         print(f"{path}: the picture cannot be written.", file=sys.stderr)

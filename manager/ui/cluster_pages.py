@@ -20,13 +20,16 @@ from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import SCOPES, Place, node_of
 from manager.ui.views.overview import Overview
-from manager.ui.views.work_panes import OperationsPane, ProblemsPane, QueuePane
+from manager.ui.views.queue_pane import QueuePane
+from manager.ui.views.table import RowsTable
+from manager.ui.views.work_panes import OperationsPane, ProblemsPane
 
 
 class ClusterPages(QObject):
     """Pages are made when they are first shown; hidden ones do no work."""
 
     changed = Signal(object)  # ChangeSet, after all views took it in
+    batch_ended = Signal(str)  # a request whose work went through the queue
 
     def __init__(self, runtime: Runtime, look: Look, views: ViewStore, center: ActionCenter) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class ClusterPages(QObject):
         self.tally = Tally(runtime.view)
         self.bridge = Bridge(runtime, self)
         self._pages: dict[str, QWidget] = {}
-        self.queue = QueuePane(runtime, look, views, self.tally)
+        self.queue = QueuePane(runtime, look, views)
         self.operations = OperationsPane(runtime, look, views)
         self.problems = ProblemsPane(runtime, look, views)
         self.made: Callable[[QWidget], None] = lambda page: None
@@ -45,6 +48,22 @@ class ClusterPages(QObject):
     def pages(self) -> list[QWidget]:
         """The pages made so far."""
         return list(self._pages.values())
+
+    @property
+    def panes(self) -> tuple[QWidget, QWidget, QWidget]:
+        """The panes at the bottom, from left to right."""
+        return self.queue, self.operations, self.problems
+
+    @property
+    def strips(self) -> tuple[QWidget, QWidget, QWidget]:
+        """What stands beside the tabs of each pane."""
+        return self.queue.strip, self.operations.strip, self.problems.strip
+
+    @property
+    def tables(self) -> tuple[RowsTable, ...]:
+        """The tables of the panes."""
+        operations = self.operations
+        return *self.queue.tables, operations.table, operations.children_table, self.problems.table
 
     def page(self, place: Place) -> QWidget:
         """The page of a place, showing its scope."""
@@ -83,11 +102,14 @@ class ClusterPages(QObject):
         for page in self._pages.values():
             if isinstance(page, ListPage | Overview):
                 page.take(changes)
-        self.queue.take(changes)
+        ended = self.queue.take(changes)
         self.operations.take(changes)
         self.problems.take(changes)
         self._center.take(self.runtime.view, changes)
         self.changed.emit(changes)
+        for batch in ended:
+            if self.queue.watch.children(batch):
+                self.batch_ended.emit(str(batch))
 
     def close(self) -> None:
         """Let go of everything of this cluster."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from PySide6.QtCore import QByteArray, QPoint, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QGuiApplication, QKeySequence
+from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFileDialog,
     QFrame,
+    QHBoxLayout,
     QLabel,
     QMainWindow,
     QMenu,
@@ -27,18 +31,22 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
-from manager.core.actions import CANCEL, LIVE_MIGRATE, MigrateParameters
+from manager.core.actions import LIVE_MIGRATE, MigrateParameters
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
+from manager.core.events import QueueVerb
 from manager.core.ids import ClusterId, Kind, OperationId, VmId
+from manager.core.migration.progress import MovePhase
 from manager.core.model import ClusterConfig, PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.query.fields import operation_title
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
 from manager.services.workspace import Workspace
 from manager.ui.actions import ENTRIES, ActionCenter, Entry
+from manager.ui.background import start_engine
 from manager.ui.cluster_pages import ClusterPages
 from manager.ui.dialogs.base import Asking, Band, demo_badge
 from manager.ui.dialogs.connect import ConnectDialog
@@ -53,19 +61,32 @@ from manager.ui.dialogs.small import (
 )
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.icons import icon
+from manager.ui.notify import Notifier
 from manager.ui.runner import Buttons, Runner
-from manager.ui.theme import Look
+from manager.ui.theme import Look, repolish
 from manager.ui.views.actions_pane import ActionsPane
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import SCOPES, Navigation, Place, node_of, tier_text
 from manager.ui.views.overview import Overview
-from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label
+from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label, tip
+from manager.ui.views.queue_pane import QueuePane
 from manager.ui.views.table import RowsTable
-from manager.ui.wording import cluster_option, show_commands
+from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
 PAGES = ("overview", "roles", "nodes")
 PANES = ("migrations", "operations", "problems")
 DENSITIES = ("compact", "usual", "roomy")
+
+PAST = 2000
+"""How many moves of earlier runs the history shows."""
+
+ENGINE_LOOKS = 15
+"""How often, every tenth of a second, it is looked whether an engine stays alive that was started."""
+
+PAUSE_TIP = "Nothing new starts in any open cluster; what runs goes on (Ctrl+.)"
+
+_LIST_PX = 680
+"""Below this width the list takes room from the counts of the Actions pane."""
 
 _NOTES = 3
 """Lines above the list at once; older ones make room."""
@@ -118,7 +139,8 @@ class MainWindow(QMainWindow):
         self.setAccessibleName("Muster")
 
         self.center = ActionCenter(look, self)
-        self.runner = Runner(self, look, tasks, self.note, self.show_operation)
+        self.runner = Runner(self, look, tasks, self.note, self.show_operation, self._cluster_option)
+        self.notifier = Notifier(self)
         self.navigation = Navigation(look)
         self.pages = QStackedWidget()
         self.actions_pane = ActionsPane(self.center, look)
@@ -190,6 +212,8 @@ class MainWindow(QMainWindow):
         self.previous_pane_action = a("Previous pane", partial(self._next_pane, -1), "Shift+F6")
         self.next_cluster_action = a("Next cluster", self.next_cluster, "Ctrl+Tab")
         self.queue_action = a("Live migrations", partial(self.show_pane, "migrations"), "Ctrl+J")
+        self.large_action = a("Large lower pane", self.toggle_large_pane, "Ctrl+Shift+J")
+        self.pause_all_action = a("Pause all work", self.pause_all, "Ctrl+.", tip=PAUSE_TIP)
         self.why_action = a("Why is this grey?…", self.explain_grey, "Shift+F1")
         self.properties_action = a("Details", self.show_details, "Alt+Return", glyph="details")
         self.keys_action = a("Keys", lambda: self._open(KeysDialog(self, self.look)), "F1")
@@ -218,7 +242,25 @@ class MainWindow(QMainWindow):
         column.setSpacing(0)
         column.addWidget(self._band)
         self._menu_bar = QMenuBar()
-        column.addWidget(self._menu_bar)
+        line = QHBoxLayout()
+        line.setContentsMargins(0, 0, 8, 0)
+        line.setSpacing(14)
+        line.addWidget(self._menu_bar, 1)
+        # Not in the toolbar: that one hides what it has no room for.
+        self._problems_link = link_button("", partial(self.show_pane, "problems"))
+        self._moves_link = link_button("", partial(self.show_pane, "migrations"))
+        self._read_only_badge = text_label("READ-ONLY", "demo")
+        self._demo_badge = demo_badge()
+        self._pause_link = link_button("", self.pause_all)
+        for mark in (
+            self._pause_link,
+            self._problems_link,
+            self._moves_link,
+            self._read_only_badge,
+            self._demo_badge,
+        ):
+            line.addWidget(mark, alignment=Qt.AlignmentFlag.AlignVCenter)
+        column.addLayout(line)
         self.setMenuWidget(top)
         middle = QWidget()
         self._middle = QVBoxLayout(middle)
@@ -230,7 +272,8 @@ class MainWindow(QMainWindow):
         for widget in (self.navigation, middle, self.actions_pane):
             self._across.addWidget(widget)
         self._across.setStretchFactor(1, 1)
-        self._across.setSizes([188, 1000, 212])
+        self._across_chosen = False
+        self._across.splitterMoved.connect(lambda *_: setattr(self, "_across_chosen", True))
         for place, name in enumerate(PANES):
             stack = QStackedWidget()
             self._stacks[name] = stack
@@ -243,8 +286,16 @@ class MainWindow(QMainWindow):
         self._down.addWidget(self._across)
         self._down.addWidget(self.panes)
         self._down.setStretchFactor(0, 1)
-        self._down.setSizes([640, 208])
+        self._usual_down = [560, 264]
+        self._down.setSizes(self._usual_down)
         self.setCentralWidget(self._down)
+
+    def _usual_across(self) -> list[int]:
+        """The panes beside the list as wide as their texts, the list with the rest; it must have some."""
+        tree = self.navigation.sizeHint().width()
+        least, whole = (self.actions_pane.width_with(count) for count in ("00", "00 of 00"))
+        actions = max(least, min(whole, self.width() - tree - _LIST_PX))
+        return [tree, max(300, self.width() - tree - actions), actions]
 
     def _build_menus(self) -> None:
         bar = self._menu_bar
@@ -270,6 +321,8 @@ class MainWindow(QMainWindow):
         ):
             action_menu.addAction(action)
         action_menu.addSeparator()
+        action_menu.addAction(self.pause_all_action)
+        action_menu.addSeparator()
         action_menu.addAction(self.properties_action)
         action_menu.addAction(self.why_action)
         view_menu = bar.addMenu("&View")
@@ -279,7 +332,7 @@ class MainWindow(QMainWindow):
         for action in (self.back_action, self.forward_action, self.refresh_action, self.search_action):
             view_menu.addAction(action)
         view_menu.addSeparator()
-        for action in (self.tree_action, self.actions_action, self.panes_action):
+        for action in (self.tree_action, self.actions_action, self.panes_action, self.large_action):
             view_menu.addAction(action)
         self._theme_group = self._choices(
             view_menu,
@@ -349,15 +402,6 @@ class MainWindow(QMainWindow):
         follow()
         bar.addAction(self._migrate_action)
         bar.addAction(self.center.actions["vm.cancel"])
-        spacer = QWidget()
-        spacer.setSizePolicy(spacer.sizePolicy().Policy.Expanding, spacer.sizePolicy().Policy.Preferred)
-        bar.addWidget(spacer)
-        self._problems_link = link_button("", partial(self.show_pane, "problems"))
-        self._moves_link = link_button("", partial(self.show_pane, "migrations"))
-        bar.addWidget(self._problems_link)
-        bar.addWidget(self._moves_link)
-        self._read_only_action = bar.addWidget(_centred(text_label("READ-ONLY", "demo")))
-        self._demo_action = bar.addWidget(_centred(demo_badge()))
         bar.setIconSize(QSize(17, 17))
         self.addToolBar(bar)
         self._toolbar = bar
@@ -423,18 +467,18 @@ class MainWindow(QMainWindow):
         pages = ClusterPages(runtime, self.look, self._views, self.center)
         pages.made = self._page_made
         self.clusters[runtime.id] = pages
-        for name, pane in zip(PANES, (pages.queue, pages.operations, pages.problems), strict=True):
+        for name, pane, strip in zip(PANES, pages.panes, pages.strips, strict=True):
             self._stacks[name].addWidget(pane)
-            self._strips.addWidget(pane.strip)
-            pane.table.set_row_height(self._row_px())
+            self._strips.addWidget(strip)
+        for table in pages.tables:
+            table.set_row_height(self._row_px())
         pages.changed.connect(partial(self._changed, runtime.id))
-        pages.queue.cancel_wanted.connect(partial(self._cancel_operations, runtime))
-        pages.queue.cancel_all_wanted.connect(partial(self._cancel_all, runtime))
-        pages.queue.back_wanted.connect(partial(self.runner.undo, runtime))
+        pages.batch_ended.connect(partial(self._batch_ended, runtime))
+        self._connect_queue(runtime, pages.queue)
         pages.operations.cancel_wanted.connect(partial(self._cancel_operations, runtime))
         pages.operations.undo_wanted.connect(partial(self.runner.undo, runtime))
         pages.operations.through_wanted.connect(partial(self._move_through, runtime))
-        for table in (pages.queue.table, pages.operations.table, pages.operations.children_table):
+        for table in (pages.operations.table, pages.operations.children_table):
             table.opened.connect(partial(self._operation_opened, runtime))
         pages.problems.table.opened.connect(partial(self._problem_opened, runtime))
         self.navigation.add_cluster(runtime)
@@ -443,6 +487,20 @@ class MainWindow(QMainWindow):
             page = self.saved.page if self.saved.page in PAGES else "roles"
             self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
 
+    def _connect_queue(self, runtime: Runtime, queue: QueuePane) -> None:
+        queue.cancel_wanted.connect(partial(self._cancel_operations, runtime))
+        queue.cancel_all_wanted.connect(partial(self._cancel_all, runtime))
+        queue.back_wanted.connect(partial(self.runner.undo, runtime))
+        queue.retry_wanted.connect(partial(self.runner.retry_elsewhere, runtime))
+        queue.steer_wanted.connect(partial(self._steer, runtime))
+        queue.post_copy_wanted.connect(partial(self._post_copy, runtime))
+        queue.vm_wanted.connect(partial(self.show_vm, runtime.id))
+        queue.batch_wanted.connect(partial(self.show_operation, runtime))
+        queue.past_wanted.connect(partial(self._read_past, runtime))
+        queue.export_wanted.connect(lambda: self._export(queue.table))
+        queue.room_wanted.connect(self._give_room)
+        queue.said.connect(lambda text: self.note(text, (), ""))
+
     def _remove_cluster(self, cluster: ClusterId) -> None:
         pages = self.clusters.pop(cluster)
         if self.center.view is pages.runtime.view:
@@ -450,9 +508,9 @@ class MainWindow(QMainWindow):
         self.navigation.remove_cluster(cluster)
         self._past = [p for p in self._past if p.cluster != cluster]
         self._future = [p for p in self._future if p.cluster != cluster]
-        for pane in (pages.queue, pages.operations, pages.problems):
-            self._strips.removeWidget(pane.strip)
-            pane.strip.deleteLater()
+        for strip in pages.strips:
+            self._strips.removeWidget(strip)
+            strip.deleteLater()
         pages.close()
         if self._here is not None and self._here.cluster == cluster:
             self._here = None
@@ -475,6 +533,12 @@ class MainWindow(QMainWindow):
         """The list that is shown, if the page is one."""
         page = self.pages.currentWidget()
         return page if isinstance(page, ListPage) else None
+
+    @property
+    def shows_loads(self) -> bool:
+        """Whether what is shown has figures of CPU or memory use."""
+        page = self.pages.currentWidget()
+        return page.table.needs_samples if isinstance(page, ListPage) else isinstance(page, Overview)
 
     def _page_made(self, page: QWidget) -> None:
         self.pages.addWidget(page)
@@ -542,7 +606,7 @@ class MainWindow(QMainWindow):
             self._future.clear()
         self._here = place
         self.pages.setCurrentWidget(pages.page(place))
-        for name, pane in zip(PANES, (pages.queue, pages.operations, pages.problems), strict=True):
+        for name, pane in zip(PANES, pages.panes, strict=True):
             self._stacks[name].setCurrentWidget(pane)
         self._show_strip()
         self._show_here()
@@ -590,7 +654,24 @@ class MainWindow(QMainWindow):
         if pane is not None:
             pane.setFocus()
 
-    def show_operation(self, runtime: Runtime, operation: OperationId) -> None:
+    def toggle_large_pane(self) -> None:
+        """Give the lower pane most of the window, or as much as it had."""
+        self.panes_action.setChecked(True)
+        sizes = self._down.sizes()
+        if sizes[1] > sum(sizes) * 6 // 10:
+            self._down.setSizes(self._usual_down)
+        else:
+            self._usual_down = sizes
+            self._down.setSizes([sum(sizes) * 15 // 100, sum(sizes) * 85 // 100])
+
+    def _give_room(self, height: int) -> None:
+        """Let the lower pane be at least that high, as far as there is room."""
+        sizes = self._down.sizes()
+        wanted = min(height, sum(sizes) * 6 // 10)
+        if sizes[1] < wanted:
+            self._down.setSizes([sum(sizes) - wanted, wanted])
+
+    def show_operation(self, runtime: Runtime, operation: OperationId | str) -> None:
         """Show a batch and its results."""
         pages = self.clusters.get(runtime.id)
         if pages is not None:
@@ -663,8 +744,8 @@ class MainWindow(QMainWindow):
             tier = tier_text(pages.runtime)
             self._tier.setText(f"DEMO: {tier.removeprefix('a demo: ')}" if demo else tier)
         config_shown = pages.runtime.view.config if pages is not None else None
-        self._demo_action.setVisible(config_shown is not None and config_shown.tier is Tier.DEMO)
-        self._read_only_action.setVisible(config_shown is not None and config_shown.read_only)
+        self._demo_badge.setVisible(config_shown is not None and config_shown.tier is Tier.DEMO)
+        self._read_only_badge.setVisible(config_shown is not None and config_shown.read_only)
         self.back_action.setEnabled(bool(self._past))
         self.forward_action.setEnabled(bool(self._future))
         self.close_cluster_action.setEnabled(pages is not None)
@@ -675,8 +756,7 @@ class MainWindow(QMainWindow):
     def _show_strip(self) -> None:
         pages = self.current
         if pages is not None:
-            panes = (pages.queue, pages.operations, pages.problems)
-            self._strips.setCurrentWidget(panes[max(0, self.panes.currentIndex())].strip)
+            self._strips.setCurrentWidget(pages.strips[max(0, self.panes.currentIndex())])
         self._strips.setVisible(pages is not None)
 
     # --- what changes ---------------------------------------------------------------------------------
@@ -694,7 +774,9 @@ class MainWindow(QMainWindow):
                 self.panes.setTabText(place, title)
             self._problems_link.setText("")
             self._moves_link.setText("")
+            self._show_paused()
             return
+        self._show_paused()
         moving, waiting = here.tally.moves
         problems = len(here.runtime.view.problems)
         failed = here.tally.failed
@@ -789,30 +871,30 @@ class MainWindow(QMainWindow):
         menu.popup(at)
 
     def _cancel_operations(self, runtime: Runtime, ids: Sequence[OperationId]) -> None:
-        vms = [o.vm for key in ids if (o := runtime.view.operations.get(key)) and o.vm]
-        self._tasks.spawn(self._ask_cancel(runtime, tuple(ids), len(vms)), "cancel")
+        self._tasks.spawn(self._ask_cancel(runtime, tuple(ids)), "cancel")
 
     def _cancel_all(self, runtime: Runtime) -> None:
-        ids = tuple(
-            o.id
-            for o in runtime.view.operations.values()
-            if o.kind is OperationKind.MIGRATE and not o.is_over
-        )
-        self._tasks.spawn(self._ask_cancel(runtime, ids, len(ids)), "cancel all")
+        pages = self.clusters.get(runtime.id)
+        if pages is not None:
+            self._cancel_operations(runtime, tuple(pages.queue.watch.live))
 
-    async def _ask_cancel(self, runtime: Runtime, ids: tuple[OperationId, ...], count: int) -> None:
-        dialog = Asking(
-            self,
-            f"{CANCEL.title} {units.count_text(count, 'operation')} in {runtime.id}?",
-            runtime.view.config,
-        )
+    async def _ask_cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> None:
+        view = runtime.view
+        progress = view.progress
+        past = [k for k in ids if k in progress and progress[k].phase is MovePhase.POST_COPY]
+        ids = tuple(key for key in ids if key not in past)
+        count = sum(1 for key in ids if (o := view.operations.get(key)) and o.vm)
+        dialog = Asking(self, f"Cancel {units.count_text(count, 'operation')} in {runtime.id}?", view.config)
         dialog.setMinimumWidth(420)
         text = "What waits is dropped. A VM that is being moved stays where it is and goes on running."
+        if past:
+            names = ", ".join(view.operations[key].vm_name for key in past[:3])
+            text += f"\nNot {names}: in its second half, it runs on its target already."
         dialog.body.addWidget(text_label(text, wrap=True))
         dialog.add_buttons()
         dialog.button("Keep going", dialog.reject, default=True)
         dialog.button(f"Cancel {count}", dialog.accept, style="danger")
-        if await dialog.answer():
+        if await dialog.answer() and ids:
             runtime.cancel(ids)
 
     def _move_through(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
@@ -822,6 +904,88 @@ class MainWindow(QMainWindow):
             self.runner.run(
                 runtime, LIVE_MIGRATE, ids, MigrateParameters(target=target, route=route), unasked=True
             )
+
+    def _steer(self, runtime: Runtime, verb: QueueVerb, what: Mapping[str, Any]) -> None:
+        try:
+            runtime.steer(verb, **what)
+        except (OSError, UserError) as error:
+            self.note(sentence(str(error)), (), "error")
+
+    @property
+    def _all_paused(self) -> bool:
+        """Whether no open cluster starts anything."""
+        return bool(self.clusters) and all(
+            pages.runtime.view.orders.paused_by or pages.runtime.view.config.read_only
+            for pages in self.clusters.values()
+        )
+
+    def pause_all(self) -> None:
+        """Let nothing new start in any open cluster; if that is so already, continue in all."""
+        resume = self._all_paused
+        for pages in self.clusters.values():
+            view = pages.runtime.view
+            if not view.config.read_only and bool(view.orders.paused_by) is resume:
+                self._steer(pages.runtime, QueueVerb.RESUME if resume else QueueVerb.PAUSE, {})
+        self._show_counts()
+
+    def _show_paused(self) -> None:
+        paused = self._all_paused
+        some = [p for p in self.clusters.values() if p.runtime.view.orders.paused_by]
+        text = "Continue all work" if paused else "Pause all work"
+        if some and not paused:
+            text = f"Pause all work ({len(some)} of {len(self.clusters)} paused)"
+        tip_text = "Let what waits start again (Ctrl+.)" if paused else PAUSE_TIP
+        writable = any(not p.runtime.view.config.read_only for p in self.clusters.values())
+        self.pause_all_action.setText("Continue all work" if paused else "Pause all work")
+        self.pause_all_action.setToolTip(tip_text)
+        self.pause_all_action.setEnabled(writable)
+        self._pause_link.setText(text)
+        self._pause_link.setToolTip(tip_text)
+        self._pause_link.setVisible(writable)
+        style = "link_warning" if paused else "link"
+        if self._pause_link.objectName() != style:
+            self._pause_link.setObjectName(style)
+            repolish(self._pause_link)
+
+    def _post_copy(self, runtime: Runtime, operation: Operation) -> None:
+        self._tasks.spawn(self._ask_post_copy(runtime, operation), "post-copy")
+
+    async def _ask_post_copy(self, runtime: Runtime, operation: Operation) -> None:
+        name, source, target = operation.vm_name, operation.source, operation.target
+        dialog = Asking(self, f"Let {name} run on {target} now, in {runtime.id}?", runtime.view.config)
+        dialog.setMinimumWidth(460)
+        text = (
+            f"{name} runs on {target} from then on and fetches the rest of its memory from {source}. "
+            "This cannot be cancelled any more. If either node or the network between them fails before "
+            "all of it is there, the VM is lost."
+        )
+        dialog.body.addWidget(text_label(text, wrap=True))
+        dialog.add_buttons()
+        dialog.button("Keep copying", dialog.reject, default=True)
+        dialog.button("Start the second half", dialog.accept, style="danger")
+        if await dialog.answer():
+            self._steer(runtime, QueueVerb.TUNE, {"operations": (operation.id,), "post_copy": True})
+
+    def _read_past(self, runtime: Runtime) -> None:
+        self._tasks.spawn(self._show_past(runtime), "history")
+
+    async def _show_past(self, runtime: Runtime) -> None:
+        past = await runtime.journal.history(PAST)
+        pages = self.clusters.get(runtime.id)
+        if pages is not None:
+            pages.queue.show_past(past)
+
+    def _batch_ended(self, runtime: Runtime, batch: str) -> None:
+        """Tell it on the desktop, if the administrator looks elsewhere."""
+        pages = self.clusters.get(runtime.id)
+        operation = runtime.view.operations.get(OperationId(batch))
+        if pages is None or operation is None or self.isActiveWindow():
+            return
+        children = pages.queue.watch.children(operation.id)
+        failed = any(child.state is OperationState.FAILED for child in children)
+        title = f"{runtime.id}: {operation_title(operation)}"
+        glyph = icon("live_migrate", self.look.tokens.accent, self.look.tokens.accent)
+        self.notifier.tell(title, f"{result_text(children)}.", glyph, failed=failed)
 
     def explain_grey(self) -> None:
         """Why actions do not apply to what is selected."""
@@ -864,8 +1028,11 @@ class MainWindow(QMainWindow):
             pages.runtime.read_again()
 
     def focus_search(self) -> None:
-        """Go to the search box of this page."""
-        if self.list_page is not None:
+        """Go to the search box of the queue if one is in it, else to that of this page."""
+        pages, focus = self.current, QApplication.focusWidget()
+        if pages is not None and focus is not None and pages.queue.isAncestorOf(focus):
+            pages.queue.focus_search()
+        elif self.list_page is not None:
             self.list_page.focus_search()
 
     def _table(self) -> RowsTable | None:
@@ -887,10 +1054,14 @@ class MainWindow(QMainWindow):
             return
         view = pages.runtime.view
         if page.kind is Kind.VM:
-            text = show_commands(view, page.selected_ids)
+            text = show_commands(view, page.selected_ids, self._cluster_option(pages.runtime))
         else:
-            text = f"muster {cluster_option(view)} node list"
+            text = f"muster {self._cluster_option(pages.runtime)} node list"
         QGuiApplication.clipboard().setText(text)
+
+    def _cluster_option(self, runtime: Runtime) -> str:
+        files = self.workspace.adapters.files
+        return cluster_option(runtime.view, files, self.workspace.source(runtime.id))
 
     def select_all(self) -> None:
         """Select all that is shown."""
@@ -911,31 +1082,34 @@ class MainWindow(QMainWindow):
             page.table.opened.emit(page.table.current_id)
 
     def export(self) -> None:
-        """Store exactly what is shown as CSV or JSON."""
-        page = self.list_page
-        if page is None:
+        """Store exactly what is shown as CSV or JSON: the list in which one is, else this page's."""
+        self._export(self._table())
+
+    def _export(self, table: RowsTable | None) -> None:
+        pages = self.current
+        if table is None or pages is None:
             return
         dialog = QFileDialog(self, "Export what is shown")
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setNameFilters(["CSV (*.csv)", "JSON (*.json)"])
         dialog.setDefaultSuffix("csv")
-        dialog.selectFile(f"{page.runtime.id}-{page.model.kind.value}s.csv")
+        dialog.selectFile(f"{pages.runtime.id}-{table.accessibleName().lower()}.csv")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(lambda path: self.export_to(Path(path)))
+        dialog.fileSelected.connect(lambda path: self.export_to(Path(path), table))
         dialog.open()
 
-    def export_to(self, path: Path) -> None:
+    def export_to(self, path: Path, table: RowsTable | None = None) -> None:
         """Write what is shown to a file; JSON if it is called so."""
-        page = self.list_page
-        if page is None:
+        table = table or (self.list_page.table if self.list_page is not None else None)
+        if table is None:
             return
-        text = page.table.as_json() if path.suffix.lower() == ".json" else page.table.as_csv()
+        text = table.as_json() if path.suffix.lower() == ".json" else table.as_csv()
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             self.note(f"{path} was not written: {error.strerror or error}.", (), "error")
             return
-        self.note(f"{units.count_text(len(page.model.rows), 'row')} written to {path}", (), "")
+        self.note(f"{units.count_text(len(table.rows_model.rows), 'row')} written to {path}", (), "")
 
     def open_palette(self) -> None:
         """Everything by name."""
@@ -985,10 +1159,8 @@ class MainWindow(QMainWindow):
         """Compact, usual or roomy rows."""
         self.saved = msgspec.structs.replace(self.saved, density=density)
         for pages in self.clusters.values():
-            tables = [page.table for page in pages.pages if isinstance(page, ListPage)]
-            tables += [pages.queue.table, pages.operations.table]
-            tables += [pages.operations.children_table, pages.problems.table]
-            for table in tables:
+            lists = [page.table for page in pages.pages if isinstance(page, ListPage)]
+            for table in (*lists, *pages.tables):
                 table.set_row_height(self._row_px())
         self._mark_choices()
 
@@ -1089,7 +1261,7 @@ class MainWindow(QMainWindow):
             menu.addAction(str(error)).setEnabled(False)
         for cluster in found:
             action = menu.addAction(cluster.name, partial(self.open_named, str(cluster.path)))
-            action.setToolTip(cluster.trouble)
+            action.setToolTip(tip(cluster.trouble))
             action.setEnabled(ClusterId(cluster.name) not in self.clusters)
         if not found and not menu.actions():
             menu.addAction("None is configured yet").setEnabled(False)
@@ -1111,6 +1283,12 @@ class MainWindow(QMainWindow):
     def _open(self, dialog: Asking) -> None:
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The panes at the sides keep the width that their texts need; the list has the rest."""
+        super().resizeEvent(event)
+        if not self._across_chosen:
+            self._across.setSizes(self._usual_across())
 
     # --- closing --------------------------------------------------------------------------------------
 
@@ -1138,9 +1316,10 @@ class MainWindow(QMainWindow):
             pages.bridge.close()
 
     def _work_left(self) -> tuple[int, int, int, bool]:
+        """Of the clusters whose work this process carries out: another one goes on without this window."""
         running = waiting = through = 0
         demo = True
-        for pages in self.clusters.values():
+        for pages in self._owned():
             view = pages.runtime.view
             for key in view.claims.values():
                 operation = view.operations[key]
@@ -1152,6 +1331,9 @@ class MainWindow(QMainWindow):
                 demo = demo and view.config.tier is Tier.DEMO
         return running, waiting, through, demo
 
+    def _owned(self) -> list[ClusterPages]:
+        return [pages for pages in self.clusters.values() if pages.runtime.engine.is_owner]
+
     async def _ask_close(self, running: int, waiting: int, through: int, demo: bool) -> None:
         dialog = WorkLeftDialog(self, running, waiting, through, demo=demo)
         if not await dialog.answer():
@@ -1159,11 +1341,38 @@ class MainWindow(QMainWindow):
         if dialog.choice == WorkLeftDialog.FINISH:
             self.note("Closing when what runs has ended.", (), "")
             await self._finish_work()
+        elif dialog.choice == WorkLeftDialog.BACKGROUND and not await self._hand_over():
+            return
         self._closing = True
         self.close()
 
+    async def _hand_over(self) -> bool:
+        """Start an engine for each cluster with work left; False if one does not run: nothing closes then."""
+        for pages in self._owned():
+            view = pages.runtime.view
+            if not view.claims or view.config.tier is Tier.DEMO:
+                continue
+            try:
+                process = start_engine(shlex.split(self._cluster_option(pages.runtime)))
+            except OSError as error:
+                self.note(f"The engine did not start: {error.strerror or error}.", (), "error")
+                return False
+            for _ in range(ENGINE_LOOKS):
+                await asyncio.sleep(0.1)
+                code = process.poll()
+                if code is not None:
+                    command = f"muster {self._cluster_option(pages.runtime)} engine"
+                    self.note(
+                        f"The engine of {pages.runtime.id} ended at once (exit code {code}), so this window "
+                        f"stays. Why: {command}",
+                        (),
+                        "error",
+                    )
+                    return False
+        return True
+
     async def _finish_work(self) -> None:
-        for pages in self.clusters.values():
+        for pages in self._owned():
             view = pages.runtime.view
             claimed = [view.operations[key] for key in view.claims.values()]
             pages.runtime.cancel(tuple(o.id for o in claimed if o.state is OperationState.WAITING))
@@ -1187,8 +1396,8 @@ class MainWindow(QMainWindow):
         self.resize(1400, 860)
         if saved.geometry:
             self.restoreGeometry(QByteArray.fromBase64(saved.geometry.encode()))
-        if len(saved.across) == 3:
-            self._across.setSizes(saved.across)
+        self._across_chosen = len(saved.across) == 3
+        self._across.setSizes(saved.across if self._across_chosen else self._usual_across())
         if len(saved.down) == 2:
             self._down.setSizes(saved.down)
         self.tree_action.setChecked(saved.tree)
@@ -1202,7 +1411,7 @@ class MainWindow(QMainWindow):
         details = page.splitter.sizes() if page is not None else self.saved.details
         self.saved = SavedWindow(
             geometry=base64.b64encode(bytes(self.saveGeometry().data())).decode(),
-            across=self._across.sizes(),
+            across=self._across.sizes() if self._across_chosen else [],
             down=self._down.sizes(),
             details=details,
             theme=self.look.choice,
@@ -1221,15 +1430,6 @@ class MainWindow(QMainWindow):
         self._dress()
         self._clock.start()
         self._tick()
-
-
-def _centred(label: QLabel) -> QWidget:
-    """A badge that keeps its height in a toolbar."""
-    holder = QWidget()
-    layout = QVBoxLayout(holder)
-    layout.setContentsMargins(6, 0, 4, 0)
-    layout.addWidget(label, alignment=Qt.AlignmentFlag.AlignVCenter)
-    return holder
 
 
 def sizes_text(view: ClusterView, ids: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ THEMES = ("system", "light", "dark")
 class GuiOptions:
     """How the window opens. None: as it was when it was last closed."""
 
-    page: str | None = None  # overview, roles, nodes
+    page: str | None = None  # overview, roles, nodes, queue
     theme: str | None = None  # one of THEMES
     size: tuple[int, int] | None = None  # width and height in device-independent pixels
     screenshot: Path | None = None  # make a picture of the window and end

@@ -12,6 +12,7 @@ from manager.core.actions import (
     ACTIONS,
     CANCEL,
     LIVE_MIGRATE,
+    MOVE_STORAGE,
     SHUT_DOWN,
     TAGS,
     TURN_OFF,
@@ -20,18 +21,21 @@ from manager.core.actions import (
     Plan,
     ShutDownHow,
     ShutDownParameters,
+    StorageParameters,
     TagsParameters,
 )
 from manager.core.ids import OperationId, VmId
-from manager.core.model import PeerRoute
+from manager.core.model import MoveType, PeerRoute
 from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.placement import planner
 from manager.core.reasons import ReasonCode
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
-from manager.ui.actions import Entry
+from manager.ui.actions import UNNAMED, Entry
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.dialogs.small import PeerLoginDialog, TagsDialog
+from manager.ui.dialogs.storage import StorageDialog
 from manager.ui.theme import Look
 from manager.ui.wording import result_text, sentence, skipped_text, why_text
 
@@ -50,12 +54,14 @@ class Runner:
         tasks: Tasks,
         note: Note,
         show_operation: Callable[[Runtime, OperationId], object],
+        cluster_option: Callable[[Runtime], str],
     ) -> None:
         self._parent = parent
         self._look = look
         self._tasks = tasks
         self._note = note
         self._show_operation = show_operation
+        self._cluster_option = cluster_option
 
     def start(self, runtime: Runtime, entry: Entry, ids: Sequence[VmId]) -> None:
         """Begin an action on these VMs."""
@@ -91,6 +97,27 @@ class Runner:
         if not any(plans.values()):
             self._note("Nothing here can be taken back.", (), "")
 
+    def retry_elsewhere(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
+        """Ask anew for failed moves, with another node proposed than the one where each failed."""
+        asked: dict[tuple[str, Any], list[VmId]] = {}
+        for operation in operations:
+            vm = runtime.view.vms.get(operation.vm) if operation.vm is not None else None
+            if vm is None or operation.action not in ACTIONS:
+                self._note(f"{operation.vm_name}: no node has it any more.", (), "warning")
+                continue
+            parameters: Any = StorageParameters(pool=operation.pool)
+            if operation.move is not MoveType.STORAGE:
+                others = [v for v in planner.rank(runtime.view, vm) if v.fits and v.node != operation.target]
+                parameters = MigrateParameters(
+                    target=others[0].node if others else None,
+                    route=operation.route,
+                    pool=operation.pool,
+                    policy=operation.policy,
+                )
+            asked.setdefault((operation.action, parameters), []).append(vm.id)
+        for (action, parameters), ids in asked.items():
+            self.run(runtime, ACTIONS[action], ids, parameters, asks_target=True)
+
     # --- one action --------------------------------------------------------------------------------
 
     async def _run(
@@ -106,10 +133,11 @@ class Runner:
             parameters = await self._ask_tags(runtime, ids)
             if parameters is None:
                 return
-        many_moves = spec is LIVE_MIGRATE and len(ids) > 1
+        moves = spec.kind is OperationKind.MIGRATE
+        many_moves = moves and (len(ids) > 1 or spec is not LIVE_MIGRATE)
         plan: Plan[Any] | None
-        if spec is LIVE_MIGRATE and not unasked and (asks_target or many_moves):
-            plan = await self._ask_move(runtime, ids, parameters)
+        if moves and not unasked and (asks_target or many_moves):
+            plan = await self._ask_move(runtime, spec, ids, parameters)
         else:
             plan = spec.plan(runtime.view, ids, parameters)
             if not plan.steps:
@@ -144,11 +172,29 @@ class Runner:
                 return None
 
     async def _ask_move(
-        self, runtime: Runtime, ids: tuple[VmId, ...], parameters: MigrateParameters
+        self, runtime: Runtime, spec: ActionSpec[Any], ids: tuple[VmId, ...], parameters: Any
     ) -> Plan[Any] | None:
+        """Ask where to; and ask again with what changed, if the world moved on in between."""
         changed = ""
+        option = self._cluster_option(runtime)
+        dialog: MigrateDialog | StorageDialog
         while True:
-            dialog = MigrateDialog(self._parent, self._look, runtime.view, ids, parameters, changed)
+            if spec is MOVE_STORAGE:
+                named = parameters if parameters.pool != UNNAMED else StorageParameters()
+                dialog = StorageDialog(
+                    self._parent, self._look, runtime.view, ids, named, changed, cluster_option=option
+                )
+            else:
+                dialog = MigrateDialog(
+                    self._parent,
+                    self._look,
+                    runtime.view,
+                    ids,
+                    parameters,
+                    changed,
+                    cluster_option=option,
+                    spec=spec,
+                )
             answered = await dialog.answer()
             plan = dialog.plan
             if not answered:
@@ -219,10 +265,12 @@ class Runner:
         done = sum(1 for o in children if o.state is OperationState.DONE)
         names = ids and runtime.view.vms.get(ids[0])
         who = names.name if len(ids) == 1 and names else f"{len(ids)}"
+        span_s = max(float(o.reason.field("span") or 0.0) for o in ignored if o.reason)
+        within = f"the guest did not answer within {units.duration_text(span_s)}."
         if plan.spec is SHUT_DOWN:
-            text = f"{done} off, {who} still running: the guest did not answer within 3 min."
+            text = f"{done} off, {who} still running: {within}"
         else:
-            text = f"{done} restarted, {who} still running as before: the guest did not answer within 3 min."
+            text = f"{done} restarted, {who} still running as before: {within}"
 
         def again(parameters: Any) -> Callable[[], None]:
             return lambda: self.run(runtime, plan.spec, ids, parameters, unasked=True)

@@ -6,15 +6,25 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from manager.core import units
-from manager.core.actions import LIVE_MIGRATE, MigrateParameters, Plan, PriorityParameters, TagsParameters
+from manager.core.actions import (
+    LIVE_MIGRATE,
+    MigrateParameters,
+    Plan,
+    PriorityParameters,
+    StorageParameters,
+    TagsParameters,
+)
 from manager.core.cluster import ClusterView
+from manager.core.errors import UserError
 from manager.core.model import PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import operation_title, status_text
 from manager.core.reasons import Reason, ReasonCode
+from manager.services.ports import ClusterFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +49,12 @@ class FailureText:
 
 
 def sentence(text: str) -> str:
-    """The text with a capital letter and a full stop."""
+    """The text with a capital letter and a full stop; a name such as n1 at its beginning stays as it is."""
     text = text.strip()
     if not text:
         return ""
-    text = text[0].upper() + text[1:]
+    if text.split()[0].rstrip(":,;.!?").isalpha():
+        text = text[0].upper() + text[1:]
     return text if text[-1] in ".!?”" else f"{text}."
 
 
@@ -110,11 +121,22 @@ def plan_button(plan: Plan[Any]) -> str:
     return f"{verb} {len(plan.steps)}"
 
 
-def cluster_option(view: ClusterView) -> str:
-    """How the command line names this cluster."""
-    if view.config.tier is Tier.DEMO:
+def cluster_option(view: ClusterView, files: ClusterFiles, source: Path | None) -> str:
+    """How the command line names this cluster.
+
+    By its name only if that leads to the file it was opened from (`source`): a name may belong to a file
+    outside the configured ones, or to another cluster.
+    """
+    config = view.config
+    if config.tier is Tier.DEMO:
         return f"--demo {len(view.nodes)}x{len(view.vms)}"
-    return f"--cluster {shlex.quote(view.config.name)}"
+    if source is None:
+        return " ".join(["--connect", *(shlex.quote(node.uri) for node in config.nodes)])
+    try:
+        named = files.find(config.name) == source
+    except UserError:
+        named = False
+    return f"--cluster {shlex.quote(config.name if named else str(source.absolute()))}"
 
 
 def names_of(view: ClusterView, ids: Iterable[str]) -> list[str]:
@@ -128,12 +150,19 @@ def names_of(view: ClusterView, ids: Iterable[str]) -> list[str]:
     return found
 
 
-def plan_command(view: ClusterView, plan: Plan[Any]) -> str:
-    """The plan as one line of the command line."""
-    words = ["muster", cluster_option(view), "vm", plan.spec.command]
+def plan_command(view: ClusterView, plan: Plan[Any], option: str) -> str:
+    """The plan as one line of the command line; `option` names the cluster."""
+    moves = plan.spec.kind is OperationKind.MIGRATE
+    words = ["muster", option, "vm", LIVE_MIGRATE.command if moves else plan.spec.command]
     words += names_of(view, (step.vm for step in plan.steps))
     parameters = plan.parameters
+    if moves and plan.spec is not LIVE_MIGRATE:
+        words += ["--type", plan.spec.move.value]
+    if isinstance(parameters, MigrateParameters | StorageParameters) and parameters.pool:
+        words += ["--pool", shlex.quote(parameters.pool)]
     if isinstance(parameters, MigrateParameters):
+        if parameters.policy:
+            words += ["--policy", shlex.quote(parameters.policy)]
         if parameters.target is not None:
             words += ["--to", shlex.quote(parameters.target)]
         if parameters.route is PeerRoute.THROUGH_THIS_COMPUTER:
@@ -145,9 +174,8 @@ def plan_command(view: ClusterView, plan: Plan[Any]) -> str:
     return " ".join(words)
 
 
-def show_commands(view: ClusterView, ids: Sequence[str]) -> str:
-    """The commands that show these VMs, one a line."""
-    option = cluster_option(view)
+def show_commands(view: ClusterView, ids: Sequence[str], option: str) -> str:
+    """The commands that show these VMs, one a line; `option` names the cluster."""
     return "\n".join(f"muster {option} vm show {name}" for name in names_of(view, ids))
 
 

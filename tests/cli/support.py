@@ -30,11 +30,13 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
+from manager.services.engine import Ownership
 from manager.services.event_log import EventLog
 from manager.services.memory_journal import MemoryJournal
 from manager.services.ports import AskSecret, Journal
 from manager.services.runtime import Runtime
 from manager.services.workspace import Adapters
+from manager.store.user_units import SystemdUnits
 from tests.support.sim import make_config, make_world
 
 TWINS = ("00000000-0000-4000-8000-0000000000a1", "00000000-0000-4000-8000-0000000000a2")
@@ -87,6 +89,7 @@ class Cli:
     clock: FastClock
     faults: Faults
     journal: Callable[[], Journal] = MemoryJournal
+    ownership: Callable[[bool], Ownership | None] = lambda reading: None  # given: only to look
     windows: list[tuple[list[str], WindowOptions]] = field(default_factory=list)
     readings: list[bool] = field(default_factory=list)
     built: list[Adapters] = field(default_factory=list)
@@ -95,11 +98,21 @@ class Cli:
         """Run a command on the small cluster."""
         return self.bare("--connect", "sim://n1/", *argv)
 
+    @property
+    def app(self) -> App:
+        """What the command line is given."""
+        return App(
+            adapters=self._adapters,
+            run_window=self._window,
+            lab_group=self._lab,
+            units=self._units,
+            version="1.2.3",
+        )
+
     def bare(self, *argv: str) -> Ran:
         """Run a command that says itself which cluster is meant."""
         self.capsys.readouterr()
-        app = App(adapters=self._adapters, run_window=self._window, lab_group=self._lab, version="1.2.3")
-        code = run(app, argv)
+        code = run(self.app, argv)
         out, err = self.capsys.readouterr()
         return Ran(code=code, out=out, err=err)
 
@@ -115,6 +128,7 @@ class Cli:
                 journal=self.journal(),
                 clock=self.clock,
                 author="adm@test",
+                ownership=self.ownership(reading),
                 event_log=event_log,
             )
 
@@ -128,6 +142,9 @@ class Cli:
     def _window(self, adapters: Adapters, clusters: Any, options: WindowOptions) -> int:
         self.windows.append(([config.name for config, _ in clusters], options))
         return 0
+
+    def _units(self) -> SystemdUnits:
+        return SystemdUnits()
 
     def _lab(self) -> click.Group:
         @click.command(help="Say it.")

@@ -6,18 +6,23 @@ import errno
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from manager.cli.main import FORMS
+from manager.cli.actions import FORMS, MOVES
 from manager.core.actions import ACTIONS
 from manager.core.model import Priority, VmStatus
 from manager.core.operations import Operation
 from manager.services.memory_journal import MemoryJournal
 from tests.cli.support import TWINS, Cli, small
 
-EXTRA = {"priority": ("--set", "low"), "tags": ("--set", "a,b")}
+EXTRA = {
+    "priority": ("--set", "low"),
+    "tags": ("--set", "a,b"),
+    "migrate --type storage": ("--pool", "default"),
+}
 """What some actions cannot do without."""
 
 FITS = {
@@ -38,6 +43,10 @@ AFTER = {
     "reset": "running on n1",
     "delete-saved-state": "off on n2",
     "migrate": "runs on n3",
+    "migrate --type quick": "runs on n3",
+    "migrate --type shutdown": "runs on n3",
+    "migrate --type turn-off": "runs on n3",
+    "migrate --type storage": "its disks are in pool default on n1 now; the old images are kept",
     "cancel": "nothing is under way",
     "priority": "Low",
     "tags": "a, b",
@@ -47,7 +56,7 @@ AFTER = {
 @pytest.mark.parametrize("command", [spec.command for spec in ACTIONS.values()])
 def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> None:
     name = FITS.get(command, "web-1")
-    ran = muster("vm", command, name, *EXTRA.get(command, ()), "--json")
+    ran = muster("vm", *command.split(), name, *EXTRA.get(command, ()), "--json")
     assert ran.rows == [
         {"uuid": muster.vm(name).id, "vm": name, "result": "done", "reason": AFTER[command]}
     ], ran.err
@@ -55,7 +64,8 @@ def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> N
 
 
 def test_every_kind_of_parameters_has_a_form() -> None:
-    assert {type(spec.default) for spec in ACTIONS.values()} == set(FORMS)
+    by_hand = {type(spec.default) for spec in MOVES.values()}
+    assert {type(spec.default) for spec in ACTIONS.values()} == set(FORMS) | by_hand
 
 
 def test_several_at_once_by_name_and_uuid(muster: Cli) -> None:
@@ -124,12 +134,21 @@ def test_no_login_between_the_nodes_says_what_repairs_it(muster: Cli) -> None:
 def test_what_if_changes_nothing(muster: Cli, command: str) -> None:
     before = muster.state()
     names = ["web-1", "off-1", "saved-1", "paused-1"]
-    ran = muster("vm", command, *names, *EXTRA.get(command, ()), "--what-if", "--json")
+    ran = muster("vm", *command.split(), *names, *EXTRA.get(command, ()), "--what-if", "--json")
     assert [row["vm"] for row in ran.rows] == names
     assert {row["result"] for row in ran.rows} <= {"planned", "done", "skipped"}
     assert ran.code == 0
     assert muster.state() == before
     assert muster.vm("web-1").config.settings.priority is Priority.MEDIUM
+
+
+@pytest.mark.parametrize("declared", [("/srv/vms",), ()])
+def test_what_if_of_a_move_says_where_sharing_is_unchecked(muster: Cli, declared: tuple[str, ...]) -> None:
+    muster.config = replace(muster.config, shared_paths=declared)
+    ran = muster("vm", "migrate", "web-1", "--what-if", "--json")
+    assert ran.results() == {"web-1": "planned"}
+    assert ("declares no shared path" in ran.err) is not bool(declared)
+    assert "shared path" not in muster("vm", "pause", "web-1", "--what-if").err
 
 
 def test_what_if_of_a_move_says_where_to_and_why(muster: Cli) -> None:

@@ -9,22 +9,16 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
-from manager.cli.completion import SHELLS, VARIABLE
+from manager.cli.completion import SHELLS, VARIABLE, harmless
 from manager.cli.main import build
 from tests.cli.support import EVIL, Cli, write_cluster
 
 
 def complete(muster: Cli, *words: str) -> list[str]:
     """What a shell would offer for the last word."""
-    from manager.cli.app import App
-
-    app = App(
-        adapters=muster._adapters,
-        run_window=muster._window,
-        lab_group=muster._lab,
-        version="",
+    found = ShellComplete(build(muster.app), {}, "muster", VARIABLE).get_completions(
+        list(words[:-1]), words[-1]
     )
-    found = ShellComplete(build(app), {}, "muster", VARIABLE).get_completions(list(words[:-1]), words[-1])
     return [item.value for item in found]
 
 
@@ -55,6 +49,26 @@ def test_names_are_those_of_the_last_list(muster: Cli) -> None:
     assert complete(muster, *here, "vm", "start", "web-1", "web") == ["web-10", "web-2"]
     assert complete(muster, *here, "vm", "migrate", "--to", "") == ["n1", "n2", "n3"]
     assert EVIL not in complete(muster, *here, "vm", "show", "")
+
+
+def test_only_words_that_no_shell_reads_as_more_than_a_word() -> None:
+    evil = [
+        "$(reboot)",
+        "`reboot`",
+        "a;reboot",
+        "a b",
+        "*",
+        "-rf",
+        "~root",
+        "a'b",
+        'a"b',
+        "a\\b",
+        "a&b",
+        "#a",
+        "",
+    ]
+    good = ["web-01", "Ünïcode_1", "fd00::7", "a.b@c", "10.0.0.1"]
+    assert [word for word in [*good, *evil] if harmless(word)] == good
 
 
 def test_columns(muster: Cli) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
+from manager.cli import session
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
-from tests.cli.support import EVIL, TWINS, Cli, small
+from tests.cli.support import EVIL, TWINS, Cli, Ran, small
 
 VM_KEYS = {"uuid", "name", "status", "activity", "owner", "priority", "information", "vcpus", "memory_mib"}
 NODE_KEYS = {"name", "status", "uri", "vms", "cpus", "memory_mib", "memory_free_mib"}
@@ -81,10 +85,10 @@ def test_json_may_stand_anywhere(muster: Cli, argv: tuple[str, ...]) -> None:
 def test_node_list(muster: Cli) -> None:
     ran = muster("node", "list")
     assert ran.out == golden("""
-        Name  Status  VMs  Running  CPUs  Memory (GiB)  Free (GiB)  Information
-        n1    Up        5        4    32            64        59.4
-        n2    Up        6        3    32            64        61.2
-        n3    Up        0        0    32            64          64
+        Name  Status  VMs  Running  Moves  CPUs  Memory (GiB)  Free (GiB)  Information
+        n1    Up        5        4           32            64        59.4
+        n2    Up        6        3           32            64        61.2
+        n3    Up        0        0           32            64          64
         """)
     assert (ran.code, ran.err) == (0, "")
 
@@ -231,6 +235,71 @@ def test_a_node_that_hangs_costs_the_timeout_only(capsys: pytest.CaptureFixture[
     assert ran.code == 0
     assert {row["owner"] for row in ran.rows} == {"n1"}
     assert "node n2 did not answer within 0.5 s" in ran.err
+
+
+@pytest.fixture
+def silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """A cluster whose n2 accepts and never answers: given up after 12 s of its hosts' time, 3 s of ours."""
+    monkeypatch.setattr(session, "GRACE_S", 0.5)
+    muster = small(capsys, speed=4.0)
+    muster.faults.freeze("n2")
+    return muster
+
+
+def took_s(muster: Cli, *words: str) -> tuple[float, Ran]:
+    begun = time.monotonic()
+    ran = muster(*words)
+    return time.monotonic() - begun, ran
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("vm", "list"),
+        ("node", "list"),
+        ("vm", "show", "web-1"),
+        ("vm", "pause", "web-1"),
+        ("vm", "migrate", "web-1", "--to", "n3", "--what-if"),
+    ],
+)
+def test_a_silent_node_that_is_not_needed_is_not_waited_for(silent: Cli, words: tuple[str, ...]) -> None:
+    span_s, ran = took_s(silent, *words)
+    assert ran.code == 0, ran.err
+    assert span_s < 2.0
+    if words[1] in ("list", "show"):
+        assert "node n2 did not answer within" in ran.err
+        assert "--timeout SECONDS waits longer" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("vm", "pause", "db-1"), 3),  # only n2 knows it
+        (("vm", "start", "off-1"), 0),  # off on n1: it may run on n2
+        (("vm", "migrate", "web-1", "--to", "n2", "--what-if"), 3),
+    ],
+)
+def test_a_silent_node_that_is_needed_has_its_whole_time(
+    silent: Cli, words: tuple[str, ...], code: int
+) -> None:
+    span_s, ran = took_s(silent, *words)
+    assert ran.code == code, ran.err
+    assert span_s >= 2.9
+
+
+def test_a_time_that_was_asked_for_is_waited_for_all_nodes(silent: Cli) -> None:
+    span_s, ran = took_s(silent, "vm", "list", "--timeout", "1.5")
+    assert span_s >= 1.4
+    assert "node n2 did not answer within 1.5 s.\n" in ran.err
+
+
+def test_names_of_a_silent_node_are_still_completed(silent: Cli) -> None:
+    silent.faults.repair("n2")
+    silent("vm", "list")
+    silent.faults.freeze("n2")
+    silent("vm", "list")
+    (data,) = (p.read_text() for p in Path(os.environ["MUSTER_HOME"]).rglob("completion*"))
+    assert "db-1" in data
 
 
 @pytest.mark.parametrize("seconds", ["abc", "0", "-1", "nan", "inf"])

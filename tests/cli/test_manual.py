@@ -26,6 +26,7 @@ def root() -> click.Group:
             adapters=bootstrap.adapters,
             run_window=bootstrap.run_window,
             lab_group=bootstrap.lab_group,
+            units=bootstrap.user_units,
             version="",
         )
     )
@@ -43,9 +44,9 @@ def test_no_page_is_stale(root: click.Group) -> None:
 def test_every_action_and_field_is_in_it(root: click.Group) -> None:
     made = pages(root)
     for spec in ACTIONS.values():
-        assert f"## muster vm {spec.command}\n" in made["manual/vm.md"]
+        assert f"## muster vm {spec.command.split()[0]}\n" in made["manual/vm.md"]
         assert spec.doc in made["manual/vm.md"]
-    for kind in (Kind.VM, Kind.NODE):
+    for kind in (Kind.VM, Kind.NODE, Kind.OPERATION):
         for field in FIELDS[kind].values():
             assert f"| `{field.name}`" in made["manual/fields.md"]
 

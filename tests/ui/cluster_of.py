@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from manager.core import events as ev
@@ -79,6 +80,17 @@ class FakeSampler:
         (self.wanted.add if wanted else self.wanted.discard)(who)
 
 
+class FakeJournal:
+    """What earlier runs of the program left."""
+
+    def __init__(self) -> None:
+        self.past: tuple[Operation, ...] = ()
+
+    async def history(self, limit: int) -> tuple[Operation, ...]:
+        """As the journal's."""
+        return self.past[:limit]
+
+
 class FakeRuntime:
     """A real `ClusterState`; effects are kept for the test to answer, nothing reaches a host."""
 
@@ -90,6 +102,8 @@ class FakeRuntime:
         self.effects: list[Effect] = []
         self.read: list[NodeId | None] = []
         self.closed = False
+        self.journal = FakeJournal()
+        self.engine = SimpleNamespace(is_owner=True)
         self._listeners: list[Callable[[ChangeSet], None]] = []
         self._count = 0
 
@@ -134,6 +148,10 @@ class FakeRuntime:
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
         """As the runtime's."""
         self.dispatch(ev.CancelRequested(at_s=self.clock.now_s(), operations=operations, author=self.author))
+
+    def steer(self, verb: ev.QueueVerb, **what: Any) -> None:
+        """As the runtime's."""
+        self.dispatch(ev.QueueRequested(at_s=self.clock.now_s(), verb=verb, author=self.author, **what))
 
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """As the runtime's."""
@@ -182,6 +200,22 @@ class FakeRuntime:
                 name=vm.name,
                 status=status,
                 cause=cause,
+            )
+        )
+
+    def rename(self, number: int, name: str) -> None:
+        """Its host gives a VM another name."""
+        vm = self.state.vms[vm_id(number)]
+        assert vm.owner is not None
+        self.clock.at_s += 0.01
+        self.dispatch(
+            ev.VmStateChanged(
+                at_s=self.clock.at_s,
+                node=vm.owner,
+                vm=vm.id,
+                name=name,
+                status=vm.status,
+                cause=StatusCause.NONE,
             )
         )
 

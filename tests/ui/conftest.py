@@ -26,6 +26,8 @@ from manager.ui.views.list_page import ListPage
 from tests.ui.cluster_of import FakeRuntime, MemoryViews, runtime_of, workspace_of
 
 PATIENCE_S = 10.0
+CONFIGURED = Path()
+"""A cluster opened from the file that its name leads to."""
 
 
 @pytest.fixture
@@ -102,7 +104,12 @@ async def open_desk(qapp: QApplication) -> AsyncIterator[OpenDesk]:
     """Makes windows and ends them."""
     opened: list[Desk] = []
 
-    async def open_it(*runtimes: FakeRuntime, views: MemoryViews | None = None, theme: str = "light") -> Desk:
+    async def open_it(
+        *runtimes: FakeRuntime,
+        views: MemoryViews | None = None,
+        theme: str = "light",
+        source: Path | None = CONFIGURED,
+    ) -> Desk:
         mine = list(runtimes) or [runtime_of()]
         kept = views or MemoryViews()
         workspace = workspace_of(mine, kept)
@@ -112,7 +119,8 @@ async def open_desk(qapp: QApplication) -> AsyncIterator[OpenDesk]:
         window.show()
         window.start()
         for runtime in mine:
-            await workspace.open(runtime.view.config)
+            config = runtime.view.config
+            await workspace.open(config, Path(f"{config.name}.toml") if source is CONFIGURED else source)
         desk = Desk(window, mine[0], kept, tasks, look)
         opened.append(desk)
         await desk.settle()

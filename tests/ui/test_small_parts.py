@@ -23,6 +23,7 @@ from manager.ui.dialogs.connect import node_name
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.tally import Tally
 from manager.ui.theme import Look, Sizes, Tokens
+from manager.ui.wording import sentence
 from tests.ui.cluster_of import runtime_of, vm_config, vm_id
 
 
@@ -139,6 +140,20 @@ def test_the_tally_follows_changes_as_if_counted_anew() -> None:
     assert tally.statuses[VmStatus.OFF] == 2
     assert tally.attention == fresh.attention == {vm_id(0), vm_id(1)}
     assert tally.unmovable == fresh.unmovable == {vm_id(3)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("already off", "Already off."),
+        ("n1 cannot log in to n2", "n1 cannot log in to n2."),
+        ("web-01 is Running on n1", "web-01 is Running on n1."),
+        ("done!", "Done!"),
+        ("  ", ""),
+    ],
+)
+def test_a_sentence_changes_no_name(text: str, said: str) -> None:
+    assert sentence(text) == said
 
 
 @pytest.mark.parametrize(

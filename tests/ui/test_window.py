@@ -13,9 +13,16 @@ from PySide6.QtWidgets import QApplication, QDialog
 from manager.core.actions import ACTIONS, LIVE_MIGRATE
 from manager.core.effects import ChangeVm, StartMigration, VmChange
 from manager.core.errors import Failure, FailureCode
-from manager.core.events import MigrationProgress, NodeLost, TimerFired
+from manager.core.events import (
+    MigrationProgress,
+    NodeConnected,
+    NodeConnecting,
+    NodeInventoryRead,
+    NodeLost,
+    TimerFired,
+)
 from manager.core.ids import ClusterId, NodeId
-from manager.core.model import PeerRoute, StatusCause, Tier, VmStatus
+from manager.core.model import NodeFacts, PeerRoute, StatusCause, Tier, VmStatus
 from manager.core.operations import OperationState
 from manager.ui.actions import ENTRIES
 from manager.ui.dialogs.base import Asking
@@ -25,7 +32,7 @@ from manager.ui.dialogs.small import PeerLoginDialog, WorkLeftDialog
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import Place
 from manager.ui.views.overview import Overview
-from tests.ui.cluster_of import MemoryViews, runtime_of, vm_config, vm_id
+from tests.ui.cluster_of import FakeRuntime, MemoryViews, config_of, runtime_of, vm_config, vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
 
 
@@ -251,7 +258,7 @@ async def test_a_failure_is_told_in_order_with_its_story(open_desk: OpenDesk) ->
     text = desk.window.clusters[desk.runtime.id].operations.message.toPlainText()
     lines = text.splitlines()
     assert lines[0] == "Start web-0: not done."
-    assert lines[1] == "Web-0 is Off on n1."
+    assert lines[1] == "web-0 is Off on n1."
     assert lines[2] == "Cannot open disk."
     assert "Detail: storage, error 38, domain 18" in text
     assert "Story" in text
@@ -409,6 +416,44 @@ async def test_copy_as_command(open_desk: OpenDesk) -> None:
     lines = QGuiApplication.clipboard().text().splitlines()
     assert lines[0] == f"muster --cluster prod-a vm show {vm_id(0)}"
     assert lines[1] == "muster --cluster prod-a vm show 'my vm 1'"
+
+
+@pytest.mark.parametrize(
+    ("source", "option"),
+    [
+        (Path("/else where/prod.toml"), "--cluster '/else where/prod.toml'"),
+        (None, "--connect test://n1/ test://n2/"),
+    ],
+)
+async def test_commands_name_the_cluster_so_that_it_is_found(
+    open_desk: OpenDesk, source: Path | None, option: str
+) -> None:
+    desk = await open_desk(runtime_of(2, 3), source=source)
+    desk.select(0)
+    desk.window.copy_command()
+    assert QGuiApplication.clipboard().text() == f"muster {option} vm show web-0"
+    desk.press("vm.live_migrate.select")
+    dialog = await wait_for(desk, MigrateDialog)
+    assert isinstance(dialog, MigrateDialog)
+    assert dialog.command.text() == f"muster {option} vm migrate web-0"
+    dialog.reject()
+    desk.window.go_page("nodes")
+    desk.page.select(["n1"])
+    desk.window.copy_command()
+    assert QGuiApplication.clipboard().text() == f"muster {option} node list"
+
+
+async def test_an_empty_list_follows_what_becomes_of_the_nodes(open_desk: OpenDesk) -> None:
+    runtime = FakeRuntime(config_of(1))
+    desk = await open_desk(runtime)
+    assert desk.page.empty.title.text() == "No VM is known yet"
+    at_s, n1 = runtime.clock.at_s, NodeId("n1")
+    runtime.dispatch(NodeConnecting(at_s=at_s, node=n1))
+    facts = NodeFacts(hostname="n1", host_uuid="h", cpus=8, memory_mib=4096, features=frozenset())
+    runtime.dispatch(NodeConnected(at_s=at_s, node=n1, facts=facts))
+    runtime.dispatch(NodeInventoryRead(at_s=at_s, node=n1, started_s=at_s, vms=()))
+    await desk.settle()
+    assert desk.page.empty.title.text() == "No VM is defined on these nodes"
 
 
 async def test_export_writes_what_is_shown_and_says_when_it_cannot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QDialog, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
@@ -59,6 +59,19 @@ class Asking(QDialog):
         self.body.addLayout(head)
         self._buttons = QHBoxLayout()
         self._buttons.setSpacing(8)
+
+    def event(self, event: QEvent) -> bool:
+        """Grow with what is in it: a text that is wrapped needs its height, and may come later."""
+        grows = event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Show)
+        done = super().event(event)
+        # Other events may have been its end: then there is no dialog any more that could be asked.
+        if grows and (layout := self.layout()) is not None:
+            screen = self.screen().availableSize()
+            width = min(max(self.width(), layout.minimumSize().width()), screen.width())
+            height = min(max(self.height(), layout.totalMinimumHeightForWidth(width)), screen.height())
+            if (width, height) != (self.width(), self.height()):
+                self.resize(width, height)
+        return done
 
     def add_buttons(self) -> None:
         """Put the row of buttons below what was added so far."""

@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QPushButton,
-    QTableWidgetItem,
     QWidget,
 )
 
@@ -24,10 +23,19 @@ from manager.services.tasks import Tasks
 from manager.services.workspace import Workspace
 from manager.ui.dialogs.base import Asking
 from manager.ui.theme import Look, fixed_font, repolish
-from manager.ui.views.parts import PlainTable, text_label
+from manager.ui.views.parts import PlainTable, text_label, tip
 
 COLOURS = ("#7a5cff", "#009e73", "#d55e00", "#0072b2", "#cc79a7", "#e69f00")
 """Bands that hold apart for people who see colours differently."""
+
+SHARED_HINT = "Folders that hold the same files on every node, separated by commas."
+
+SHARED_DOC = (
+    "Folders that hold the same files on every node, for instance one NFS share mounted everywhere. "
+    "A VM with a disk elsewhere then counts as not movable. Without any, whether storage is shared is not "
+    "checked before a live migration: only libvirt looks, once it has begun.\n"
+    "They can be changed later in the cluster file, under [storage] shared_paths."
+)
 
 _TEST_PATIENCE_S = 25.0
 
@@ -53,6 +61,7 @@ class ConnectDialog(Asking):
         self.resize(780, 600)
         self._workspace, self._tasks = workspace, tasks
         self._testing = False
+        self._answers: list[tuple[str, str, str]] = []
         self.config: ClusterConfig | None = None
         form = QFormLayout()
         form.setHorizontalSpacing(12)
@@ -68,14 +77,18 @@ class ConnectDialog(Asking):
         )
         self.uris.setTabChangesFocus(True)
         self.uris.setMaximumHeight(130)
+        self.shared = QLineEdit()
+        self.shared.setMaxLength(4000)
+        self.shared.setPlaceholderText("may be left empty; for example /srv/vms, /srv/images")
+        self.shared.setToolTip(tip(SHARED_DOC))
         self.read_only = QCheckBox("Read-only: look, change nothing")
         form.addRow("Name", self.name)
         form.addRow("Nodes, one\nURI per line", self.uris)
+        form.addRow("Shared paths", self.shared)
+        form.addRow("", text_label(SHARED_HINT, "dim", wrap=True))
         form.addRow("", self.read_only)
         self.body.addLayout(form)
         self.results = PlainTable(("Node", "Connection", "Answer"), look, name="Results of the test")
-        self.results.setWordWrap(True)  # libvirt's words are to be read whole
-        self.results.setTextElideMode(Qt.TextElideMode.ElideNone)
         self.body.addWidget(self.results, 1)
         self.trouble = text_label(style="error", wrap=True, copyable=True)
         self.trouble.hide()
@@ -106,7 +119,8 @@ class ConnectDialog(Asking):
             return
         self._say("")
         self._testing = True
-        self.results.show_rows([(n.name, n.uri, "connecting …") for n in nodes])
+        self._answers = [(str(n.name), n.uri, "connecting …") for n in nodes]
+        self.results.show_rows(self._answers)
         test = self._tasks.spawn(self._test(nodes), "connection test")
         self.finished.connect(lambda *_: test.cancel())  # nobody reads the answers any more
 
@@ -129,14 +143,9 @@ class ConnectDialog(Asking):
             self._answer(row, f"No answer within {_TEST_PATIENCE_S:.0f} s.")
 
     def _answer(self, row: int, text: str) -> None:
-        item = QTableWidgetItem(text)
-        item.setToolTip(text)
-        self.results.setItem(row, 2, item)
-        self.results.setColumnWidth(1, 230)
-        self.results.resizeRowsToContents()
-        for line in range(self.results.rowCount()):
-            # Answers of many lines stay apart.
-            self.results.setRowHeight(line, self.results.rowHeight(line) + 8)
+        name, uri, _ = self._answers[row]
+        self._answers[row] = (name, uri, text)
+        self.results.show_rows(self._answers)
 
     def _connect(self) -> None:
         name = self.name.text().strip()
@@ -151,7 +160,11 @@ class ConnectDialog(Asking):
             return
         colour = COLOURS[len(self._workspace.runtimes) % len(COLOURS)]
         config = ClusterConfig(
-            name=name, colour=colour, nodes=tuple(nodes), read_only=self.read_only.isChecked()
+            name=name,
+            colour=colour,
+            nodes=tuple(nodes),
+            read_only=self.read_only.isChecked(),
+            shared_paths=tuple(dict.fromkeys(p.strip() for p in self.shared.text().split(",") if p.strip())),
         )
         try:
             path = self._workspace.adapters.files.add(config)

@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
+    QComboBox,
     QHBoxLayout,
     QLineEdit,
     QPushButton,
@@ -18,22 +19,26 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
-from manager.core.actions import LIVE_MIGRATE, MigrateParameters, Plan
+from manager.core.actions import LIVE_MIGRATE, ActionSpec, MigrateParameters, Plan
 from manager.core.cluster import ClusterView
 from manager.core.ids import NodeId, VmId
-from manager.core.model import PeerRoute
-from manager.core.placement.planner import node_takes_work, overhead_mib
+from manager.core.migration.convergence import POLICIES, STANDARD
+from manager.core.model import MoveType, PeerRoute
+from manager.core.placement.planner import local_disks, node_takes_work, overhead_mib, unchecked_sharing
 from manager.ui.dialogs.base import Asking
 from manager.ui.theme import Look, fixed_font
-from manager.ui.views.parts import PlainTable, text_label
-from manager.ui.wording import plan_command
+from manager.ui.views.parts import ElidedLabel, PlainTable, text_label
+from manager.ui.wording import plan_command, sentence
 
 _TRIED = 100
 """Up to this many VMs each node's verdict is worked out in advance."""
 
 
 class MigrateDialog(Asking):
-    """Choose a node, or the best one for each VM; the plan is shown before anything starts."""
+    """Choose a node, or the best one for each VM; the plan is shown before anything starts.
+
+    For every way to move to another node. What stops the guest says so, and its button is no default.
+    """
 
     def __init__(
         self,
@@ -43,15 +48,23 @@ class MigrateDialog(Asking):
         ids: Sequence[VmId],
         parameters: MigrateParameters,
         changed: str = "",
+        *,
+        cluster_option: str,
+        spec: ActionSpec[Any] = LIVE_MIGRATE,
     ) -> None:
-        title = f"Live migrate {units.count_text(len(ids), 'VM')}"
+        title = f"{spec.verb} {units.count_text(len(ids), 'VM')}"
         if len(ids) == 1 and ids[0] in view.vms:
-            title = f"Live migrate {view.vms[ids[0]].name}"
+            title = f"{spec.verb} {view.vms[ids[0]].name}"
         super().__init__(parent, f"{title} in {view.config.name}", view.config)
         self.resize(900, 560)
         self._view, self._ids = view, tuple(ids)
+        self._cluster_option = cluster_option
+        self._spec = spec
         self._plans: dict[NodeId | None, Plan[Any]] = {}
         self._targets: list[NodeId | None] = [None, *view.nodes]
+        self.consequence = text_label(sentence(spec.consequence), wrap=True)
+        self.consequence.setVisible(bool(spec.consequence))
+        self.body.addWidget(self.consequence)
         self._changed = text_label(changed, "warning", wrap=True)
         self._changed.setVisible(bool(changed))
         self.body.addWidget(self._changed)
@@ -69,10 +82,13 @@ class MigrateDialog(Asking):
         both.addWidget(lists)
         both.setSizes([190, 260])
         self.body.addWidget(both, 1)
+        self.unchecked = text_label(wrap=True)
+        self.body.addWidget(self.unchecked)
         self.through = QCheckBox("Move through this computer (the nodes need no login at each other; slower)")
         self.through.setChecked(parameters.route is PeerRoute.THROUGH_THIS_COMPUTER)
         self.through.toggled.connect(lambda *_: self._replan())
         self.body.addWidget(self.through)
+        self._build_live(parameters)
         line = QHBoxLayout()
         line.addWidget(text_label("The same as a command", "dim"))
         self.command = QLineEdit()
@@ -86,9 +102,14 @@ class MigrateDialog(Asking):
         line.addWidget(copy)
         self.body.addLayout(line)
         self.add_buttons()
-        self.button("Cancel", self.reject)
-        self.go = self.button("Move", self.accept, style="primary", default=True)
+        asks = spec.destructive
+        self.cancel = self.button("Cancel", self.reject, default=asks)
+        self.go = self.button("Move", self.accept, style="danger" if asks else "primary", default=not asks)
         self.nodes.itemSelectionChanged.connect(self._show_plan)
+        self._replan_soon = QTimer(self)
+        self._replan_soon.setSingleShot(True)
+        self._replan_soon.setInterval(250)
+        self._replan_soon.timeout.connect(self._replan)
         self._trying = QTimer(self)
         self._trying.timeout.connect(self._try_next)
         self._show_nodes()
@@ -108,17 +129,67 @@ class MigrateDialog(Asking):
         """The plan that is shown."""
         return self._plan_for(self.target)
 
+    def accept(self) -> None:
+        """Not before the plan was shown for what was typed last."""
+        if self._replan_soon.isActive():
+            self._replan_soon.stop()
+            self._replan()
+        else:
+            super().accept()
+
     def _plan_for(self, target: NodeId | None) -> Plan[Any]:
         found = self._plans.get(target)
         if found is None:
             route = PeerRoute.THROUGH_THIS_COMPUTER if self.through.isChecked() else PeerRoute.NODE_TO_NODE
-            parameters = MigrateParameters(target=target, route=route)
-            found = self._plans[target] = LIVE_MIGRATE.plan(self._view, self._ids, parameters)
+            parameters = MigrateParameters(
+                target=target,
+                route=route,
+                pool=self.pool.text().strip() if self.pool is not None else "",
+                policy=str(self.policy.currentData() or "") if self.policy is not None else "",
+            )
+            found = self._plans[target] = self._spec.plan(self._view, self._ids, parameters)
         return found
+
+    def _build_live(self, parameters: MigrateParameters) -> None:
+        """What only a live move can be told: a policy, and where disks go that the nodes do not share."""
+        self.policy: QComboBox | None = None
+        self.pool: QLineEdit | None = None
+        if self._spec.move is not MoveType.LIVE:
+            return
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(text_label("If it does not converge", "dim"))
+        self.policy = QComboBox()
+        self.policy.setAccessibleName("Policy")
+        for name in POLICIES:
+            self.policy.addItem(name.capitalize(), "" if name == STANDARD else name)
+        self.policy.setCurrentIndex(max(0, self.policy.findData(parameters.policy)))
+        self.policy.currentIndexChanged.connect(lambda *_: self._replan())
+        row.addWidget(self.policy)
+        self._policy_doc = ElidedLabel(style="dim")
+        row.addWidget(self._policy_doc, 1)
+        self.body.addLayout(row)
+        configs = (vm.config for key in self._ids if (vm := self._view.vms.get(key)))
+        local = sum(1 for config in configs if config and local_disks(self._view.config, config))
+        if not local or not self._view.config.shared_paths:
+            return
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(text_label(f"Copy the local disks of {units.count_text(local, 'VM')} to pool", "dim"))
+        self.pool = QLineEdit(parameters.pool)
+        self.pool.setMaxLength(200)
+        self.pool.setAccessibleName("Pool for local disks")
+        self.pool.setPlaceholderText("a pool of the target; empty: they are not moved")
+        self.pool.textChanged.connect(lambda *_: self._replan_soon.start())
+        row.addWidget(self.pool, 1)
+        self.body.addLayout(row)
 
     def _replan(self) -> None:
         self._plans.clear()
         self._show_plan()
+        self._show_nodes()
+        if len(self._ids) <= _TRIED:
+            self._trying.start(0)
 
     def _try_next(self) -> None:
         for target in self._targets:
@@ -169,9 +240,16 @@ class MigrateDialog(Asking):
         )
         self.stays.show_rows((s.name, s.reason.text, s.reason.remedy) for s in plan.skipped)
         self.stays.setVisible(bool(plan.skipped))
-        self.command.setText(plan_command(view, plan) if plan.steps else "")
+        unchecked = unchecked_sharing(view.config, (view.vms[s.vm] for s in plan.steps if s.vm in view.vms))
+        self.unchecked.setText(f"{sentence(unchecked.text)} {unchecked.remedy}" if unchecked else "")
+        self.unchecked.setVisible(unchecked is not None)
+        self.command.setText(plan_command(view, plan, self._cluster_option) if plan.steps else "")
         self.command.setCursorPosition(0)
-        self.go.setText(f"Move {units.count_text(len(plan.steps), 'VM')}")
+        if self.policy is not None:
+            name = str(self.policy.currentData() or STANDARD)
+            self._policy_doc.set_text(POLICIES[name].doc)
+        verb = "Move" if self._spec is LIVE_MIGRATE else self._spec.verb
+        self.go.setText(f"{verb} {units.count_text(len(plan.steps), 'VM')}")
         self.go.setEnabled(bool(plan.steps))
 
 

@@ -133,8 +133,11 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("Ctrl+M, Ctrl+Shift+M", "Live migrate: with the plan, to the best node"),
     ("Ctrl+Shift+S, Ctrl+Shift+D", "Start, shut down"),
     ("Ctrl+Alt+1, 2, 3, 0", "Priority High, Medium, Low, No Auto Start"),
-    ("Ctrl+J", "Live migrations"),
+    ("Ctrl+J, Ctrl+Shift+J", "Live migrations; lower pane large or as before"),
+    ("Alt+↑, Alt+↓", "In Live migrations: up or down in the queue, inside a priority"),
     ("Delete", "In Live migrations: cancel (asks). In Roles: nothing"),
+    ("Ctrl+.", "Pause all work, or continue it"),
+    ("← → ↑ ↓, + −, F", "In the timeline: from bar to bar, zoom, fit all"),
 )
 """The keys, as the help shows them."""
 
@@ -168,21 +171,22 @@ class AboutDialog(Asking):
 class WorkLeftDialog(Asking):
     """The window is to be closed while work is under way."""
 
-    FINISH, CLOSE = "finish", "close"
+    BACKGROUND, FINISH, CLOSE = "background", "finish", "close"
 
     def __init__(
         self, parent: QWidget | None, running: int, waiting: int, through: int, *, demo: bool
     ) -> None:
         total = running + waiting
         super().__init__(parent, f"Close with {units.count_text(total, 'operation')} left?")
-        self.setMinimumWidth(480)
+        self.setMinimumWidth(520)
         self.choice = ""
         text = f"{running} under way, {waiting} waiting."
         if demo:
             text += " The demo cluster ends with this window."
         else:
             text += (
-                " What the hosts have begun goes on there without this window; what waits is taken up again"
+                " In the background, “muster engine” goes on with all of it, until it is ended."
+                " Without it, what the hosts have begun goes on there, and what waits is taken up again"
                 " if Muster starts within 10 minutes."
             )
             if through:
@@ -193,8 +197,14 @@ class WorkLeftDialog(Asking):
         self.body.addWidget(text_label(text, wrap=True))
         self.add_buttons()
         self.button("Stay", self.reject, default=True)
-        self.button("Cancel what waits, finish the rest, then close", lambda: self._choose(self.FINISH))
         self.button("Close now", lambda: self._choose(self.CLOSE), style="danger")
+        if waiting:
+            title = "Cancel what waits, finish the rest" if running else "Cancel what waits"
+        else:
+            title = "Finish what runs"
+        self.button(f"{title}, then close", lambda: self._choose(self.FINISH))
+        if not demo:
+            self.button("Keep running in the background", lambda: self._choose(self.BACKGROUND))
 
     def _choose(self, choice: str) -> None:
         self.choice = choice

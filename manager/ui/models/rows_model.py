@@ -100,16 +100,20 @@ class RowsModel(QAbstractTableModel):
         *,
         own_order: OwnOrder | None = None,
         scope: Scope | None = None,
+        extra: Mapping[str, Any] | None = None,
         parent: QObject | None = None,
     ) -> None:
+        """`extra`: rows that are no objects of the core's, live; changes of theirs come in through `take`."""
         super().__init__(parent)
         self.kind = kind
         self.view = view
+        self._extra: Mapping[str, Any] = {} if extra is None else extra
         self.fields: tuple[FieldSpec, ...] = tuple(FIELDS[kind].values())
         self.columns = {spec.name: column for column, spec in enumerate(self.fields)}
         self.right_aligned = tuple(
             spec.kind.is_number and (kind, spec.name) not in WORDS for spec in self.fields
         )
+        self._volatile = frozenset(c for c, spec in enumerate(self.fields) if spec.volatile)
         self._own_order = own_order
         self._scope = scope
         self._rows: dict[str, Row] = {}
@@ -175,6 +179,8 @@ class RowsModel(QAbstractTableModel):
 
     def text(self, row: Row, column: int) -> str:
         """A cell's text."""
+        if column in self._volatile:
+            return plain(self.fields[column].cell(self.view, row.item))
         found = row.cells.get(column)
         if found is None:
             found = row.cells[column] = plain(self.fields[column].cell(self.view, row.item))
@@ -229,7 +235,8 @@ class RowsModel(QAbstractTableModel):
 
     def load(self) -> None:
         """Take over everything anew."""
-        self._rows = {str(key): Row(str(key), item) for key, item in objects(self.view, self.kind).items()}
+        found = {**objects(self.view, self.kind), **self._extra}
+        self._rows = {str(key): Row(str(key), item) for key, item in found.items()}
         self._all = list(self._rows.values())
         self._pending = None
         self._arrange(sort=True)
@@ -327,7 +334,7 @@ class RowsModel(QAbstractTableModel):
         new: list[Row] = []
         source = objects(self.view, self.kind)
         for key in mine.added:
-            item = source.get(key)
+            item = source.get(key) or self._extra.get(key)
             if item is not None and key not in self._rows:
                 row = self._rows[key] = Row(key, item)
                 self._all.append(row)
@@ -341,7 +348,7 @@ class RowsModel(QAbstractTableModel):
         hit: list[Row] = []
         for key, names in mine.updated.items():
             row = self._rows.get(key)
-            item = source.get(key)
+            item = source.get(key) or self._extra.get(key)
             if row is None or item is None:
                 continue
             row.item = item
@@ -431,7 +438,8 @@ class RowsModel(QAbstractTableModel):
             order = [*order, (self.fields[0].name, False)]
         for name, descending in reversed(order):
             spec = self.fields[self.columns[name]]
-            ages = spec.kind is FieldKind.SECONDS  # grow by themselves: a kept key would lie
+            # Spans grow by themselves, places follow from others: a kept key would lie.
+            ages = spec.kind is FieldKind.SECONDS or spec.volatile
 
             def key(row: Row, spec: FieldSpec = spec, ages: bool = ages) -> Any:
                 found = None if ages else row.keys.get(spec.name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from manager.core.ids import Kind
 from manager.core.migration.progress import MovePhase
+from manager.core.migration.summary import OTHERS
 from manager.core.model import Node, NodeStatus, Priority, Problem, StatusCause, Vm, VmStatus
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import Reason, ReasonCode
@@ -112,10 +113,14 @@ def token(kind: Kind, field: str, item: Any, text: str) -> str:
             return reason_token(item.information)
         return "" if item.status is NodeStatus.UP or field in ("name", "status") else "dim"
     if kind is Kind.OPERATION:
+        if item.action == OTHERS:
+            return "faint" if field == "place" else "dim"
         if field == "reason":
             return reason_token(item.reason)
         if field == "phase" and text == MovePhase.NOT_CONVERGING.value:
             return "paused"
+        if field == "place":
+            return "dim"
         if field in ("phase", "state"):
             return _OPERATION_TOKENS.get(item.state, "")
         return ""

@@ -10,6 +10,8 @@ from manager.ui.actions import ActionCenter, Entry, grouped
 from manager.ui.theme import Look
 from manager.ui.views.parts import ElidedLabel, hairline, text_label
 
+_EDGE_PX, _GAP_PX = 12, 8
+
 
 class ActionLine(QAbstractButton):
     """An action's title and its count; grey, never hidden, when it applies to none."""
@@ -48,9 +50,32 @@ class ActionLine(QAbstractButton):
         """What it shows beside its title."""
         return self._count
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether its title has too little room."""
+        return self._cut()[0] != self.text()
+
+    def _room(self) -> QRect:
+        return self.rect().adjusted(_EDGE_PX + self._indent, 0, -_EDGE_PX, 0)
+
+    def _cut(self) -> tuple[str, str]:
+        """Title and count as they are drawn: where there is no room for ``35 of 37``, it is ``35``."""
+        metrics, room = self.fontMetrics(), self._room().width()
+        count = self._count
+        if metrics.horizontalAdvance(self.text()) + _GAP_PX + metrics.horizontalAdvance(count) > room:
+            count = count.partition(" ")[0]
+        left = room - (metrics.horizontalAdvance(count) + _GAP_PX if count else 0)
+        return metrics.elidedText(self.text(), Qt.TextElideMode.ElideRight, left), count
+
+    def width_with(self, count: str) -> int:
+        """How wide it must be for its title and such a count."""
+        metrics = self.fontMetrics()
+        texts = metrics.horizontalAdvance(self.text()) + metrics.horizontalAdvance(count)
+        return 2 * _EDGE_PX + self._indent + _GAP_PX + texts + 3
+
     def sizeHint(self) -> QSize:
-        """A line of the list."""
-        return QSize(160, self._look.sizes.row_px - 1)
+        """A line of the list, with room for its title alone."""
+        return QSize(self.width_with("00"), self._look.sizes.row_px - 1)
 
     def enterEvent(self, event: QEnterEvent) -> None:
         """Mark it under the pointer."""
@@ -69,16 +94,13 @@ class ActionLine(QAbstractButton):
         enabled = self.isEnabled()
         if self.hasFocus() or (self._hover and enabled):
             painter.fillRect(self.rect(), t.selection if self.hasFocus() else t.hover)
-        area = self.rect().adjusted(12 + self._indent, 0, -12, 0)
-        count_width = self.fontMetrics().horizontalAdvance(self._count) + 8 if self._count else 0
+        area = self._room()
+        title, count = self._cut()
         painter.setPen(t.text if enabled else t.faint)
-        cut = self.fontMetrics().elidedText(
-            self.text(), Qt.TextElideMode.ElideRight, area.width() - count_width
-        )
         middle = Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(area, int(Qt.AlignmentFlag.AlignLeft | middle), cut)
+        painter.drawText(area, int(Qt.AlignmentFlag.AlignLeft | middle), title)
         painter.setPen(t.dim if enabled else t.faint)
-        painter.drawText(QRect(area), int(Qt.AlignmentFlag.AlignRight | middle), self._count)
+        painter.drawText(QRect(area), int(Qt.AlignmentFlag.AlignRight | middle), count)
         painter.end()
 
 
@@ -132,6 +154,11 @@ class ActionsPane(QScrollArea):
             line = ActionLine(self._center.actions[entry.id], look, indent=bool(entry.submenu))
             self.lines[entry.id] = line
             layout.addWidget(line)
+
+    def width_with(self, count: str) -> int:
+        """How wide it must be for its titles and such counts, within reason."""
+        widest = max(line.width_with(count) for line in self.lines.values())
+        return max(170, min(widest + self.verticalScrollBar().sizeHint().width(), 280))
 
     def add_action(self, action: QAction, look: Look) -> None:
         """A line for an action of the window itself, below the others."""

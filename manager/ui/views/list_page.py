@@ -37,7 +37,7 @@ ROLES_COLUMNS = (
 """The columns of Roles for a new user; what is done to a VM stands in Information too."""
 
 WIDTHS = {
-    Kind.VM: {"name": 140, "status": 150, "owner": 132, "memory_mib": 98, "priority": 92},
+    Kind.VM: {"name": 140, "status": 150, "owner": 146, "memory_mib": 98, "priority": 92},
     Kind.NODE: {"cpu": 150, "memory_mib": 98},
 }
 
@@ -93,7 +93,8 @@ class ListPage(QWidget):
         self.search.setClearButtonEnabled(True)
         self.search.setMaxLength(300)
         self.search.setAccessibleName(f"Search {title}")
-        self.search.setPlaceholderText(f"Search {title.lower()}: words that all occur, in any column")
+        self.search.setPlaceholderText(f"Search {title.lower()}")
+        self.search.setToolTip("Words that all occur, each in any column that holds text")
         self.search.setMinimumWidth(160)
         self.search.setMaximumWidth(460)
         row.addWidget(self._heading)
@@ -143,8 +144,12 @@ class ListPage(QWidget):
     def take(self, changes: ChangeSet) -> None:
         """Follow what changed."""
         self.model.take(changes)
+        if not self.model.rows and changes[Kind.NODE]:
+            self._counts()  # what an empty list says depends on whether the nodes are there
         if self.isVisible():
             self.details.take(changes)
+            if self.kind is Kind.NODE and any("moving" in n for n in changes[Kind.NODE].updated.values()):
+                self.table.refit_soon()
 
     def set_scope(self, title: str, scope: Scope | None) -> None:
         """Show a part of the list under its own title."""

@@ -16,6 +16,7 @@ from manager.ui.icons import state_pixmap
 from manager.ui.models.tones import node_shape
 from manager.ui.tally import Tally
 from manager.ui.theme import Look, font
+from manager.ui.views.parts import tip
 
 PLACE = int(Qt.ItemDataRole.UserRole)
 COUNT = PLACE + 1
@@ -117,6 +118,13 @@ class Navigation(QTreeWidget):
         self.currentItemChanged.connect(self._current_changed)
         look.changed.connect(self.viewport().update)
 
+    def sizeHint(self) -> QSize:
+        """Wide enough for its own titles with their counts, within reason; a name of a host may be cut."""
+        titles = max(self.fontMetrics().horizontalAdvance(title) for title in SCOPES.values())
+        counts = self.fontMetrics().horizontalAdvance("000")
+        width = 3 * self.indentation() + titles + counts + 8
+        return QSize(max(150, min(width, 260)), super().sizeHint().height())
+
     @property
     def place(self) -> Place | None:
         """Where the window is."""
@@ -133,7 +141,7 @@ class Navigation(QTreeWidget):
         cluster = runtime.id
         config = runtime.view.config
         root = self._item(None, str(cluster), Place(cluster, "overview"), colour=config.colour)
-        root.setToolTip(0, f"{cluster}: {_tier_text(config.tier, config.read_only)}")
+        root.setToolTip(0, tip(f"{cluster}: {_tier_text(config.tier, config.read_only)}"))
         self._item(root, "Overview", Place(cluster, "overview", "page"))
         roles = self._item(root, "Roles", Place(cluster, "roles"))
         for key, title in SCOPES.items():
@@ -173,11 +181,11 @@ class Navigation(QTreeWidget):
             if item is not None:
                 _set(item, SHAPE, node_shape(node))
                 _set(item, COUNT, str(node.vms_total))
-                tip = f"{name}: {node.status.value}"
+                text = f"{name}: {node.status.value}"
                 if node.information is not None:
-                    tip += f"\n{node.information.text}"
-                if item.toolTip(0) != tip:
-                    item.setToolTip(0, tip)
+                    text += f"\n{node.information.text}"
+                if item.toolTip(0) != tip(text):
+                    item.setToolTip(0, tip(text))
 
     def _count(self, place: Place, count: int, alert: str = "") -> None:
         item = self._items.get(place)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QShowEvent
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from manager.core import units
 from manager.core.changes import ChangeSet
@@ -19,7 +19,7 @@ from manager.ui.models import tones
 from manager.ui.tally import Tally
 from manager.ui.theme import Look
 from manager.ui.views.navigation import tier_text
-from manager.ui.views.parts import ElidedLabel, FlatBar, hairline, link_button, text_label
+from manager.ui.views.parts import ElidedLabel, ElidedLink, FlatBar, hairline, link_button, text_label
 
 _MOST_NODES = 64
 _MOST_LINES = 6
@@ -41,46 +41,42 @@ class Section(QWidget):
         self.body.addWidget(hairline())
 
 
-class NodeLine(QWidget):
-    """A node: name, its CPU and memory as bars."""
+class NodeLine:
+    """A node's row in a grid: name, its CPU and memory as bars."""
 
-    def __init__(self, look: Look, on_click: Callable[[], object]) -> None:
-        super().__init__()
+    def __init__(self, grid: QGridLayout, look: Look, on_click: Callable[[], object]) -> None:
         self._look = look
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(8)
         self._shape = QLabel()
         self._shape.setFixedWidth(12)
-        self.name = link_button("", on_click)
-        self.name.setFixedWidth(120)
+        self.name = ElidedLink(on_click)
+        self.name.setMaximumWidth(240)
         self._cpu, self._memory = FlatBar(look), FlatBar(look)
         self._cpu_text, self._memory_text = text_label(style="dim"), text_label(style="dim")
-        self._cpu_text.setFixedWidth(72)
-        self._memory_text.setFixedWidth(122)
         self._vms = text_label(style="dim")
-        self._vms.setFixedWidth(64)
+        row = grid.rowCount()
         right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         for label in (self._cpu_text, self._memory_text, self._vms):
             label.setAlignment(right)
-        row.addWidget(self._shape)
-        row.addWidget(self.name)
-        row.addWidget(self._vms)
-        row.addWidget(self._cpu, 1)
-        row.addWidget(self._cpu_text)
-        row.addWidget(self._memory, 1)
-        row.addWidget(self._memory_text)
+        widgets = (
+            self._shape,
+            self.name,
+            self._vms,
+            self._cpu,
+            self._cpu_text,
+            self._memory,
+            self._memory_text,
+        )
+        for column, widget in enumerate(widgets):
+            grid.addWidget(widget, row, column)
 
     def show_node(self, runtime: Runtime, node: Node) -> None:
         """Bring it up to date."""
         view = runtime.view
         shape = tones.node_shape(node)
-        self._shape.setPixmap(
-            state_pixmap(shape[0], self._look.tokens.colour(shape[1]), self.devicePixelRatioF())
-        )
-        self.name.setText(node.id)
-        tip = node.status.value + (f": {node.information.text}" if node.information else "")
-        self.name.setToolTip(tip)
+        ratio = self._shape.devicePixelRatioF()
+        self._shape.setPixmap(state_pixmap(shape[0], self._look.tokens.colour(shape[1]), ratio))
+        said = f": {node.information.text}" if node.information else ""
+        self.name.set_text(node.id, f"{node.status.value}{said}")
         self._vms.setText(units.count_text(node.vms_total, "VM"))
         load = view.node_loads.get(node.id) if node.is_up else None
         cpu = load.cpu_percent if load else None
@@ -158,18 +154,22 @@ class Overview(QScrollArea):
         for label in self._work:
             self._now.body.addWidget(label)
         self._now.body.addStretch(1)
-        self._lines: list[QPushButton] = []
+        self._lines: list[ElidedLink] = []
         for _ in range(_MOST_LINES):
-            line = link_button("", lambda: self.pane_wanted.emit("problems"))
+            line = ElidedLink(lambda: self.pane_wanted.emit("problems"))
             self._lines.append(line)
             self._problems.body.addWidget(line)
         self._no_problem = text_label("Nothing. Problems are listed here and in the pane below.", "dim")
         self._problems.body.addWidget(self._no_problem)
         self._node_lines: dict[str, NodeLine] = {}
+        lines = QGridLayout()
+        lines.setHorizontalSpacing(8)
+        lines.setVerticalSpacing(6)
+        for column in (3, 5):  # the bars
+            lines.setColumnStretch(column, 1)
         for name in list(runtime.view.nodes)[:_MOST_NODES]:
-            line_of = NodeLine(look, _bound(self.node_wanted.emit, name))
-            self._node_lines[name] = line_of
-            self._nodes.body.addWidget(line_of)
+            self._node_lines[name] = NodeLine(lines, look, _bound(self.node_wanted.emit, name))
+        self._nodes.body.addLayout(lines)
         if not self._node_lines:
             self._nodes.body.addWidget(text_label("This cluster has no nodes.", "dim"))
         self.setWidget(body)
@@ -242,7 +242,7 @@ class Overview(QScrollArea):
                 )
                 vm = view.vms.get(problem.vms[0]) if problem.key.startswith("vm:") and problem.vms else None
                 where = f"{vm.name} on {problem.node}: " if vm else where
-                line.setText(f"{where}{problem.reason.text}{affected}")
+                line.set_text(f"{where}{problem.reason.text}{affected}", problem.reason.remedy)
         self._problems.heading.setText(
             f"Needs attention   {len(problems)}" if problems else "Needs attention"
         )

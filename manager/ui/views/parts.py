@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from PySide6.QtCore import QEvent, QObject, QRect, QSize, Qt
-from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QPainter, QPaintEvent
+from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -37,6 +37,12 @@ def hairline(*, vertical: bool = False) -> QFrame:
     else:
         line.setFixedHeight(1)
     return line
+
+
+def tip(text: str) -> str:
+    """A text for a tooltip: wrapped when it is long, and never read as markup, whatever a host put in it."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"<p style='white-space:pre-wrap'>{escaped}</p>" if text else ""
 
 
 def text_label(text: str = "", style: str = "", *, wrap: bool = False, copyable: bool = False) -> QLabel:
@@ -97,7 +103,7 @@ class ElidedLabel(QLabel):
         """Show another text."""
         if text != self.text():
             self.setText(text)
-            self.setToolTip(text)
+            self.setToolTip(tip(text))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw what fits."""
@@ -106,6 +112,46 @@ class ElidedLabel(QLabel):
         cut = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideMiddle, self.width())
         painter.drawText(self.rect(), int(self.alignment() | Qt.AlignmentFlag.AlignVCenter), cut)
         painter.end()
+
+
+class ElidedLink(QPushButton):
+    """A link that cuts its text at the end where there is no room, and shows it whole in its tooltip."""
+
+    def __init__(self, on_click: Callable[[], object]) -> None:
+        super().__init__()
+        self.setObjectName("link")
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setAutoDefault(False)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self.setMinimumWidth(40)
+        self.clicked.connect(lambda *_: on_click())
+        self._whole = ""
+
+    @property
+    def whole(self) -> str:
+        """The text as it was given."""
+        return self._whole
+
+    def set_text(self, text: str, more: str = "") -> None:
+        """Show this; `more` stands in the tooltip only."""
+        self._whole = plain(text)
+        self.setAccessibleName(self._whole)
+        self.setToolTip(tip("\n".join(part for part in (text, more) if part)))
+        self.updateGeometry()
+        self._cut()
+
+    def sizeHint(self) -> QSize:
+        """Room for all of it."""
+        return QSize(self.fontMetrics().horizontalAdvance(self._whole) + 4, super().sizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Cut anew."""
+        super().resizeEvent(event)
+        self._cut()
+
+    def _cut(self) -> None:
+        mode = Qt.TextElideMode.ElideRight
+        self.setText(self.fontMetrics().elidedText(self._whole, mode, max(40, self.width() - 2)))
 
 
 class FactsGrid(QWidget):
@@ -148,12 +194,30 @@ class FactsGrid(QWidget):
             text = plain(text)
             if value.text() != text:
                 value.setText(text)
-                value.setToolTip(text)
+                value.setToolTip(tip(text))
                 value.setAccessibleName(f"{title}: {text}")
 
 
+_CELL_PX = 22
+"""What a cell takes beside its text."""
+
+
+def shares(needs: Sequence[int], room: int) -> list[int]:
+    """Widths for columns that need so much: all of it, or, where there is less, as much as is fair.
+
+    The narrow ones get what they need, and those that need more than their share divide the rest.
+    """
+    given = [0] * len(needs)
+    left = room
+    by_need = sorted(range(len(needs)), key=lambda column: needs[column])
+    for place, column in enumerate(by_need):
+        given[column] = min(needs[column], max(60, left // (len(needs) - place)))
+        left -= given[column]
+    return given
+
+
 class PlainTable(QTableWidget):
-    """A small list of texts for details: read only, copyable, cut in the middle."""
+    """A small list of texts for details: read only, copyable; columns share the room, long texts wrap."""
 
     def __init__(self, titles: Sequence[str], look: Look, *, name: str) -> None:
         super().__init__(0, len(titles))
@@ -163,13 +227,14 @@ class PlainTable(QTableWidget):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setShowGrid(False)
-        self.setWordWrap(False)
+        self.setWordWrap(True)
         self.setTabKeyNavigation(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # a path without a place to wrap
         self.setCornerButtonEnabled(False)
+        self._row_px = look.sizes.row_px - 2
         rows = self.verticalHeader()
         rows.hide()
-        rows.setDefaultSectionSize(look.sizes.row_px - 2)
+        rows.setDefaultSectionSize(self._row_px)
         rows.setMinimumSectionSize(16)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
@@ -183,6 +248,10 @@ class PlainTable(QTableWidget):
         self.addAction(copy)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self._rows: list[tuple[str, ...]] = []
+        self._fitting = False
+        self._chosen = False  # the user chose widths
+        header.sectionResized.connect(self._resized)
+        self._fit()
 
     def show_rows(self, rows: Iterable[Sequence[str]], *, follow: bool = False) -> None:
         """Show these rows; what is equal is left alone. `follow`: keep the end in sight."""
@@ -195,16 +264,53 @@ class PlainTable(QTableWidget):
                 continue
             for column, text in enumerate(row):
                 item = QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(tip(text))
                 self.setItem(at, column, item)
-        fresh = not self._rows
         self._rows = wanted
-        if fresh and wanted:
-            self.resizeColumnsToContents()
-            for column in range(self.columnCount() - 1):
-                self.setColumnWidth(column, min(320, self.columnWidth(column) + 12))
+        self._fit()
         if follow:
             self.scrollToBottom()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Share the new room."""
+        super().resizeEvent(event)
+        if event.size().width() != event.oldSize().width():
+            self._fit()
+
+    def _resized(self, column: int, _: int, __: int) -> None:
+        if not self._fitting and column != self.columnCount() - 1:
+            self._chosen = True
+            self._fit_heights()
+
+    def _fit(self) -> None:
+        """Columns as wide as their texts; where that is too much, the widest give way and are wrapped."""
+        if self._chosen:
+            self._fit_heights()
+            return
+        metrics, header = self.fontMetrics(), self.horizontalHeader()
+        needs = []
+        for column in range(self.columnCount()):
+            texts = {row[column] for row in self._rows}
+            widest = max((metrics.horizontalAdvance(text) for text in texts), default=0)
+            needs.append(max(header.sectionSizeHint(column), widest + _CELL_PX))
+        self._fitting = True
+        for column, width in enumerate(shares(needs, self.viewport().width())):
+            self.setColumnWidth(column, width)
+        self._fitting = False
+        self._fit_heights()
+
+    def _fit_heights(self) -> None:
+        """Rows as high as what is wrapped in them."""
+        metrics, wrapped = self.fontMetrics(), int(Qt.TextFlag.TextWordWrap)
+        rooms = [max(20, self.columnWidth(column) - _CELL_PX) for column in range(self.columnCount())]
+        for at, row in enumerate(self._rows):
+            height = self._row_px
+            for text, room in zip(row, rooms, strict=True):
+                if metrics.horizontalAdvance(text) > room:
+                    box = metrics.boundingRect(QRect(0, 0, room, 10_000), wrapped, text)
+                    height = max(height, box.height() + 8)
+            if self.rowHeight(at) != height:
+                self.setRowHeight(at, height)
 
     def selected_text(self) -> str:
         """The selected rows, tab-separated."""

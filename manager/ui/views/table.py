@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from PySide6.QtCore import (
@@ -30,6 +30,7 @@ from PySide6.QtGui import (
     QMouseEvent,
     QPainter,
     QPaintEvent,
+    QResizeEvent,
 )
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -47,6 +48,7 @@ from manager.ui.icons import state_pixmap
 from manager.ui.models import tones
 from manager.ui.models.rows_model import Row, RowsModel
 from manager.ui.theme import Look
+from manager.ui.views.parts import tip
 
 PAD = 8
 """Space beside a cell's text, the same as the header's."""
@@ -58,6 +60,46 @@ _NO_UPDATE = QItemSelectionModel.SelectionFlag.NoUpdate
 
 _MOST_ELIDED = 20_000
 """How many cut texts are kept before the cache starts anew."""
+
+
+_MEASURED = 400
+"""About how many rows are looked at for the width of a column, spread over the list."""
+
+_LONGEST = 12
+"""How many of the texts with most letters are measured."""
+
+_SHAPE_PX = 17
+_ARROW_PX = 16
+_BAR_PX = 96
+
+_NAME_PX, _WORD_PX, _FIGURE_PX = 130, 67, 72
+"""What a name, a word and a figure keep when there is too little room for all."""
+
+_WIDEST_PX = 230
+"""What a long name may take unasked; the rest is in its tooltip."""
+
+_LAST_PX = 240
+"""What the last column, which says why, is given before the others are as wide as usual."""
+
+
+class Need(NamedTuple):
+    """How wide a column should be, in device-independent pixels."""
+
+    least: int  # its title, and enough of its texts to tell them apart
+    now: int  # all that it shows now
+    whole: int  # also what it usually comes to show
+
+
+def _grow(widths: list[float], goals: Sequence[int], left: float) -> float:
+    """Bring widths nearer to their goals, each by the same share of what it lacks; returns what is left."""
+    lacks = [max(0.0, goal - width) for width, goal in zip(widths, goals, strict=True)]
+    lacking = sum(lacks)
+    if left <= 0 or not lacking:
+        return left
+    share = min(1.0, left / lacking)
+    for place, lack in enumerate(lacks):
+        widths[place] += share * lack
+    return left - share * lacking
 
 
 class SavedColumn(msgspec.Struct, frozen=True):
@@ -73,6 +115,7 @@ class SavedTable(msgspec.Struct, frozen=True):
 
     columns: list[SavedColumn] = []
     sort: list[tuple[str, bool]] = []
+    fitted: bool = False  # nobody chose the widths: they are made anew from what is shown
 
 
 class RowsTable(QTableView):
@@ -111,11 +154,19 @@ class RowsTable(QTableView):
         self._carry: tuple[set[str], str | None, str | None, int] | None = None
         self._elided: dict[tuple[str, int, bool], str] = {}
         self._typed = ""
+        self._fitted = True  # columns follow their contents until a width is chosen
+        self._fitting = False
+        self._needs: dict[int, Need] = {}  # by column
+        self._measured = 0  # rows there were then
         self._restoring = True
         self._type_timer = QTimer(self)
         self._type_timer.setSingleShot(True)
         self._type_timer.setInterval(800)
         self._type_timer.timeout.connect(self._forget_typed)
+        self._refit_timer = QTimer(self)
+        self._refit_timer.setSingleShot(True)
+        self._refit_timer.setInterval(1000)
+        self._refit_timer.timeout.connect(self.fit_columns)
         self._save_timer = QTimer(self)
         self._save_timer.setSingleShot(True)
         self._save_timer.setInterval(400)
@@ -164,7 +215,7 @@ class RowsTable(QTableView):
             header.setSelectionModel(QItemSelectionModel(model, header))
         self.restore_layout()
         columns.sectionClicked.connect(self._sort_clicked)
-        columns.sectionResized.connect(self._layout_touched)
+        columns.sectionResized.connect(self._section_resized)
         columns.sectionMoved.connect(self._layout_touched)
         look.changed.connect(self.viewport().update)
         self.selectionModel().currentChanged.connect(self._current_changed)
@@ -270,6 +321,8 @@ class RowsTable(QTableView):
                 self.doItemsLayout()
                 bar.setValue(place * self.row_height - offset)
         self._carry = None
+        if self._fitted and self._outgrown():
+            self.fit_columns()
         self._note_ranges()
         self._hidden = {key for key in before if model.knows(key) and model.position(key) < 0}
         if ids != {key for key in before if model.position(key) >= 0}:
@@ -350,9 +403,22 @@ class RowsTable(QTableView):
                 painter.fillRect(0, y, full, height, t.hover)
             if at == current:
                 painter.fillRect(0, y, 2, height, t.accent)
-            row = rows[at]
-            for column, x, width in columns:
-                self._paint_cell(painter, metrics, row, column, QRect(x, y, width, height), ratio, selected)
+            self._paint_row(painter, metrics, rows[at], columns, y, ratio, selected)
+
+    def _paint_row(
+        self,
+        painter: QPainter,
+        metrics: QFontMetrics,
+        row: Row,
+        columns: list[tuple[int, int, int]],
+        y: int,
+        ratio: float,
+        selected: bool,
+    ) -> None:
+        """The cells of one row; `columns`: which, from where, how wide."""
+        for column, x, width in columns:
+            cell = QRect(x, y, width, self.row_height)
+            self._paint_cell(painter, metrics, row, column, cell, ratio, selected)
 
     def _paint_cell(
         self,
@@ -379,13 +445,11 @@ class RowsTable(QTableView):
         if shape is not None:
             pixmap = state_pixmap(shape[0], t.colour(shape[1]), ratio)
             painter.drawPixmap(left, cell.top() + (cell.height() - 10) // 2, pixmap)
-            left += 17
-            room -= 17
+            left += _SHAPE_PX
+            room -= _SHAPE_PX
         if not text or room <= 4:
             return
-        token = tones.token(model.kind, spec.name, row.item, text)
-        colour: QColor = t.colour(token) if token else t.text
-        painter.setPen(t.text if selected and token == "dim" else colour)
+        self._pen_for(painter, row, column, text, selected)
         painter.drawText(
             left,
             cell.top(),
@@ -394,6 +458,12 @@ class RowsTable(QTableView):
             _RIGHT if model.right_aligned[column] else _LEFT,
             self._fit(metrics, text, room, spec.name in ("name", "vm", "uri", "subject")),
         )
+
+    def _pen_for(self, painter: QPainter, row: Row, column: int, text: str, selected: bool) -> None:
+        model, t = self.rows_model, self._look.tokens
+        token = tones.token(model.kind, model.fields[column].name, row.item, text)
+        colour: QColor = t.colour(token) if token else t.text
+        painter.setPen(t.text if selected and token == "dim" else colour)
 
     def _fit(self, metrics: QFontMetrics, text: str, room: int, middle: bool) -> str:
         """The text, cut to the room: names in the middle, others at the end."""
@@ -454,10 +524,7 @@ class RowsTable(QTableView):
         index = self.indexAt(event.pos())
         text = self.tool_tip(index.row(), index.column()) if index.isValid() else ""
         if text:
-            # Plain text: what hosts say is never read as markup.
-            QToolTip.showText(
-                event.globalPos(), f"<p style='white-space:pre-wrap'>{_escaped(text)}</p>", self
-            )
+            QToolTip.showText(event.globalPos(), tip(text), self)
         else:
             QToolTip.hideText()
 
@@ -533,6 +600,8 @@ class RowsTable(QTableView):
         again = bool(order) and order[0][0] == name
         self.rows_model.sort_by(name, again and not order[0][1])
         self._show_order()
+        if self._fitted:
+            self.fit_columns()
         self._layout_touched()
 
     def _show_order(self) -> None:
@@ -566,9 +635,13 @@ class RowsTable(QTableView):
 
     def show_column(self, column: int, shown: bool) -> None:
         """Show or hide a column."""
+        self._fitting = True  # nobody chose a width
         self.setColumnHidden(column, not shown)
         if shown and self.columnWidth(column) < 40:
             self.setColumnWidth(column, self.rows_model.fields[column].width)
+        self._fitting = False
+        if self._fitted:
+            self.fit_columns()
         self._layout_touched()
         self.tell_samples()
 
@@ -610,12 +683,13 @@ class RowsTable(QTableView):
             if not hidden and visual == header.count() - 1:
                 width = fields[column].width  # it stretches: its size is the window's
             columns.append(SavedColumn(fields[column].name, width, not hidden))
-        saved = SavedTable(columns, list(self.rows_model.order))
+        saved = SavedTable(columns, list(self.rows_model.order), self._fitted)
         self._views.write(self._name, msgspec.json.encode(saved))
         self.layout_changed.emit()
 
     def _apply(self, saved: SavedTable) -> None:
         self._restoring = True
+        self._fitted = False  # until all is as it was
         header = self.horizontalHeader()
         model = self.rows_model
         known = {c.name: c for c in saved.columns if c.name in model.columns}
@@ -635,6 +709,94 @@ class RowsTable(QTableView):
         model.set_order(saved.sort)
         self._show_order()
         self._restoring = False
+        self._fitted = saved.fitted or not saved.columns
+        if self._fitted:
+            self.fit_columns()
+
+    # --- widths ------------------------------------------------------------------------------------
+
+    def refit_soon(self) -> None:
+        """Fit the columns anew, unless widths were chosen: cells that were empty have something to say."""
+        if self._fitted and not self._refit_timer.isActive():
+            self._refit_timer.start()
+
+    def fit_columns(self) -> None:
+        """Make the columns as wide as what they show, so that the last one has room too."""
+        self._needs = {column: self._need(column) for column in self.shown_columns()}
+        self._measured = max(self._measured, len(self.rows_model.rows))
+        self._share_room()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Share the new room."""
+        super().resizeEvent(event)
+        if self._fitted and event.size().width() != event.oldSize().width():
+            self._share_room()
+
+    def _need(self, column: int) -> Need:
+        model = self.rows_model
+        spec = model.fields[column]
+        title = self._title_px(column)
+        usual = self._default_widths.get(spec.name, spec.width)
+        if (model.kind, spec.name) in tones.BARS:
+            return Need(max(title, _BAR_PX), max(title, _BAR_PX), max(title, usual))
+        rows = model.rows[:: max(1, len(model.rows) // _MEASURED)]
+        if not rows:
+            return Need(title, title, max(title, usual))
+        texts = sorted({model.text(row, column) for row in rows}, key=len)[-_LONGEST:]
+        shape = any(tones.shape(model.kind, spec.name, row.item) is not None for row in rows)
+        widest = max(self.fontMetrics().horizontalAdvance(text) for text in texts)
+        now = min(widest + 2 * PAD + 1 + (_SHAPE_PX if shape else 0), _WIDEST_PX)
+        if column == self._first_column():
+            return Need(max(title, min(now, _NAME_PX)), max(title, now), max(title, now))
+        # Figures come and go, and a status changes: what is shown now is not all that there will be.
+        if model.right_aligned[column] and now <= title:
+            least = min(usual, _FIGURE_PX)
+        elif model.right_aligned[column] and spec.kind is not FieldKind.SECONDS:
+            least = now
+        else:
+            least = min(now, _WORD_PX + (_SHAPE_PX if shape else 0))
+        least, now = max(title, least), max(title, least, now)
+        return Need(least, now, max(now, usual))
+
+    def _title_px(self, column: int) -> int:
+        model = self.rows_model
+        name = str(model.headerData(column, Qt.Orientation.Horizontal))
+        arrow = _ARROW_PX if model.order and model.order[0][0] == model.fields[column].name else 0
+        return self.horizontalHeader().fontMetrics().horizontalAdvance(name) + 2 * PAD + 1 + arrow
+
+    def _outgrown(self) -> bool:
+        """Whether there are more rows than when the columns were fitted, or longer names."""
+        if len(self.rows_model.rows) > self._measured:
+            return True
+        first = self._first_column()
+        return first in self._needs and self._need(first).whole > self._needs[first].whole
+
+    def _share_room(self) -> None:
+        columns = self.shown_columns()
+        if not columns or any(column not in self._needs for column in columns):
+            return
+        *others, last = columns
+        needs = [self._needs[column] for column in others]
+        widths = [float(need.least) for need in needs]
+        narrow = self._title_px(last) - PAD
+        left = self.viewport().width() - sum(widths) - narrow
+        # In turns: some for the last column, what the others show now, more for the last, then the usual.
+        left -= max(0.0, min(left, _LAST_PX / 2 - narrow))
+        left = _grow(widths, [need.now for need in needs], left)
+        left -= max(0.0, min(left, _LAST_PX / 2))
+        _grow(widths, [need.whole for need in needs], left)
+        self._fitting = True
+        for column, width in zip(others, widths, strict=True):
+            self.setColumnWidth(column, int(width))
+        self.setColumnWidth(last, narrow)  # at least; it stretches over what is left
+        self._fitting = False
+
+    def _section_resized(self, column: int, _: int, __: int) -> None:
+        if self._fitting or self._restoring:
+            return
+        if column != self.shown_columns()[-1]:  # that one stretches by itself
+            self._fitted = False
+        self._layout_touched()
 
     def _layout_touched(self, *_: object) -> None:
         if not self._restoring:
@@ -672,10 +834,6 @@ class RowsTable(QTableView):
             {spec.name: spec.as_json(model.view, row.item) for spec in specs} for row in model.rows
         ]
         return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _bound(call: Callable[[int, bool], None], column: int) -> Callable[[bool], None]:

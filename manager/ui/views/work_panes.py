@@ -1,11 +1,11 @@
-"""The panes at the bottom: live migrations with their bars, all operations with their errors, problems."""
+"""The other panes at the bottom: all operations with their errors, and problems."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QHBoxLayout,
@@ -19,6 +19,7 @@ from manager.core import units
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, OperationId
+from manager.core.migration.summary import queue_order
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import operation_title
 from manager.core.reasons import ReasonCode
@@ -26,53 +27,15 @@ from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import RowsModel
 from manager.ui.runner import undoable
-from manager.ui.tally import Tally
 from manager.ui.theme import Look
 from manager.ui.views.parts import EmptyState, flat_button, text_label
 from manager.ui.views.table import RowsTable
 from manager.ui.wording import failure_text, repair_commands, result_text
 
-RECENT_S = 600.0
-"""How long an ended move stays in the queue."""
 
-_RANK = {
-    OperationState.CANCELLING: 0,
-    OperationState.RUNNING: 0,
-    OperationState.SETTLING: 0,
-    OperationState.CHECKING: 1,
-    OperationState.WAITING: 2,
-    OperationState.FAILED: 3,
-    OperationState.CANCELLED: 4,
-    OperationState.DONE: 4,
-}
-
-QUEUE_COLUMNS = (
-    "vm",
-    "from",
-    "to",
-    "priority",
-    "phase",
-    "percent",
-    "rate",
-    "dirty",
-    "remaining",
-    "iteration",
-    "elapsed",
-    "eta",
-    "attempt",
-    "reason",
-)
-
-QUEUE_WIDTHS = {"from": 84, "to": 84, "phase": 112, "percent": 140, "iteration": 46, "eta": 52}
-"""Narrower than elsewhere: the reason at the end says what a move waits for."""
-
-
-def queue_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
-    """What moves first, then what waits in the order of its turn, then what ended, newest first."""
-    rank = _RANK[operation.state]
-    if operation.is_over:
-        return (rank, -(operation.ended_s or 0.0), 0, operation.id)
-    return (rank, -operation.priority, operation.created_s, operation.id)
+def in_turn(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
+    """The children of a batch: as they stand in the queue, then what ended."""
+    return queue_order(operation)
 
 
 def newest_first(_: ClusterView, operation: Operation) -> tuple[float, str]:
@@ -131,102 +94,6 @@ class WorkPane(QWidget):
         raise NotImplementedError
 
 
-class QueuePane(WorkPane):
-    """Live migrations: what moves, what waits and why, what ended lately."""
-
-    cancel_wanted = Signal(object)  # tuple of operation ids
-    cancel_all_wanted = Signal()
-    back_wanted = Signal(object)  # list of operations
-
-    def __init__(self, runtime: Runtime, look: Look, views: ViewStore, tally: Tally) -> None:
-        clock = runtime.clock
-
-        def belongs(operation: Operation) -> bool:
-            if operation.kind is not OperationKind.MIGRATE:
-                return False
-            ended = operation.ended_s
-            return not operation.is_over or ended is None or clock.now_s() - ended < RECENT_S
-
-        model = RowsModel(Kind.OPERATION, runtime.view, own_order=queue_order, scope=belongs)
-        self._tally = tally
-        self._belongs = belongs
-        super().__init__(
-            runtime,
-            look,
-            views,
-            model,
-            name="table-queue",
-            title="Live migrations",
-            shown=QUEUE_COLUMNS,
-            widths=QUEUE_WIDTHS,
-        )
-        self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
-        self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
-        self.back_button = flat_button("Move back", on_click=self._move_back)
-        self.back_button.setToolTip("Move the selected VMs back to where they came from")
-        self.summary = text_label(style="dim")
-        self.strip = _strip(self.summary, self.back_button, self.cancel_button, self.cancel_all_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.table)
-        self.table.selection_settled.connect(self._buttons)
-        self._age = QTimer(self)
-        self._age.setInterval(30_000)
-        self._age.timeout.connect(lambda: model.set_scope(self._belongs))
-        self._buttons()
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Catch up; ended moves leave after a while."""
-        super().showEvent(event)
-        self.model.set_scope(self._belongs)
-        self._age.start()
-
-    def hideEvent(self, event: QHideEvent) -> None:
-        """Work no more."""
-        super().hideEvent(event)
-        self._age.stop()
-
-    def take(self, changes: ChangeSet) -> None:
-        """Follow what changed."""
-        super().take(changes)
-        if changes[Kind.OPERATION]:
-            self._buttons()
-
-    def _selected(self) -> list[Operation]:
-        found = (self.runtime.view.operations.get(OperationId(k)) for k in self.table.selected_ids)
-        return [o for o in found if o is not None]
-
-    def _buttons(self) -> None:
-        moving, waiting = self._tally.moves
-        self.summary.setText(f"{moving} moving, {waiting} waiting" if moving or waiting else "")
-        selected = self._selected()
-        self.cancel_button.setEnabled(any(not o.is_over for o in selected))
-        self.cancel_all_button.setEnabled(bool(moving or waiting))
-        self.back_button.setEnabled(bool(undoable(self.runtime, selected[:200])))
-
-    def _cancel(self) -> None:
-        ids = tuple(o.id for o in self._selected() if not o.is_over)
-        if ids:
-            self.cancel_wanted.emit(ids)
-
-    def _move_back(self) -> None:
-        self.back_wanted.emit(undoable(self.runtime, self._selected()))
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Delete cancels what is selected; it asks."""
-        if event.key() == Qt.Key.Key_Delete:
-            self._cancel()
-        else:
-            super().keyPressEvent(event)
-
-    def empty_text(self) -> tuple[str, str]:
-        """What belongs here."""
-        return (
-            "Nothing moves",
-            "Live migrations appear here with their progress: select running VMs in Roles and press Ctrl+M.",
-        )
-
-
 class OperationsPane(WorkPane):
     """Everything asked for; of the chosen one the result per VM, and of a failure its whole story."""
 
@@ -255,7 +122,7 @@ class OperationsPane(WorkPane):
         self.children_model = RowsModel(
             Kind.OPERATION,
             runtime.view,
-            own_order=queue_order,
+            own_order=in_turn,
             scope=lambda o: o.parent == self._chosen,
         )
         self.children_model.set_active(False)

@@ -1,0 +1,866 @@
+"""The queue: what moves, what waits and why, how far each batch is, what failed, what was, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from PySide6.QtCore import QEvent, QObject, QPoint, Qt, QTimer, Signal
+from PySide6.QtGui import QHideEvent, QKeyEvent, QResizeEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QApplication,
+    QFrame,
+    QHBoxLayout,
+    QLineEdit,
+    QMenu,
+    QSplitter,
+    QStackedWidget,
+    QTabBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from manager.core import units
+from manager.core.changes import ChangeSet
+from manager.core.cluster import ClusterView
+from manager.core.events import QueueVerb
+from manager.core.ids import Kind, NodeId, OperationId
+from manager.core.migration.progress import MovePhase
+from manager.core.migration.queue import is_heavy
+from manager.core.migration.summary import OTHERS, queue_order, summary
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.query.fields import operation_title
+from manager.services.ports import ViewStore
+from manager.services.runtime import Runtime
+from manager.ui.models.queue import Courses, OthersRows, QueueWatch, placed, stepped
+from manager.ui.models.rows_model import RowsModel
+from manager.ui.runner import undoable
+from manager.ui.theme import Look
+from manager.ui.views.limits_popup import LimitsPopup, limits_text
+from manager.ui.views.move_detail import MoveDetail, policy_text
+from manager.ui.views.parts import (
+    ElidedLabel,
+    EmptyState,
+    FlatBar,
+    flat_button,
+    hairline,
+    link_button,
+    text_label,
+    tip,
+)
+from manager.ui.views.queue_table import QueueTable, waits
+from manager.ui.views.queue_timeline import QueueTimeline
+from manager.ui.views.table import RowsTable
+from manager.ui.views.work_panes import message_of
+
+RECENT_S = 30.0
+"""How long an ended move stays in sight before it is history only."""
+
+QUEUE_COLUMNS = (
+    "place",
+    "vm",
+    "way",
+    "priority",
+    "phase",
+    "percent",
+    "rate",
+    "dirty",
+    "remaining",
+    "iteration",
+    "downtime",
+    "elapsed",
+    "eta",
+    "attempt",
+    "reason",
+)
+QUEUE_WIDTHS = {
+    "place": 38,
+    "vm": 116,
+    "way": 136,
+    "priority": 74,
+    "phase": 116,
+    "percent": 138,
+    "rate": 60,
+    "dirty": 56,
+    "remaining": 74,
+    "iteration": 46,
+    "downtime": 78,
+    "elapsed": 66,
+    "eta": 54,
+    "attempt": 42,
+}
+PAST_COLUMNS = ("ended", "vm", "way", "type", "state", "elapsed", "attempt", "author", "reason")
+PAST_WIDTHS = {"ended": 84, "vm": 130, "way": 150, "type": 80, "state": 100, "author": 130, "elapsed": 70}
+
+_SHOWN_BATCHES = 3
+_BESIDE_UP_TO_PX = 430
+"""Up to this height of the pane the details stand beside the list, else below it."""
+
+_ROOM_PX = 520
+"""The height that Enter gives to the pane, where the window has it."""
+
+_S = OperationState
+TABS = ("queue", "failed", "history", "timeline")
+
+
+def ended_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
+    """The newest end first."""
+    return (-(operation.ended_s or operation.created_s), operation.id)
+
+
+def _queue_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
+    return queue_order(operation)
+
+
+class BatchLine(QWidget):
+    """How far one batch is: counts, a bar that never falls; buttons when it waits for a word."""
+
+    timeline_wanted = Signal(str)
+    continue_wanted = Signal(str)
+    cancel_wanted = Signal(str)
+
+    def __init__(self, look: Look, batch: Operation) -> None:
+        super().__init__()
+        self.setObjectName("strip")
+        self.key = str(batch.id)
+        self._share = 0.0
+        self._style = ""
+        self.title = link_button(
+            f"{operation_title(batch)} ({batch.author}, {units.time_text(batch.created_s)[:5]})",
+            lambda: self.timeline_wanted.emit(self.key),
+        )
+        self.title.setToolTip("Show this batch in the timeline")
+        self.title.setObjectName("link_title")
+        self.told = ElidedLabel()
+        self.bar = FlatBar(look)
+        self.bar.setFixedWidth(150)
+        self.percent = text_label(style="dim")
+        self.percent.setMinimumWidth(36)
+        self.percent.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.go_on = flat_button("Continue", on_click=lambda: self.continue_wanted.emit(self.key))
+        self.give_up = flat_button("Cancel the rest…", on_click=lambda: self.cancel_wanted.emit(self.key))
+        row = QHBoxLayout(self)
+        row.setContentsMargins(12, 2, 10, 2)
+        row.setSpacing(10)
+        row.addWidget(self.title)
+        row.addWidget(self.told, 1)
+        row.addWidget(self.go_on)
+        row.addWidget(self.give_up)
+        row.addWidget(self.bar)
+        row.addWidget(self.percent)
+
+    def show_state(self, view: ClusterView, children: Iterable[Operation]) -> None:
+        """How it stands now."""
+        found = summary(view, children)
+        paused = OperationId(self.key) in view.orders.paused_batches
+        self._share = max(self._share, found.share)
+        text = found.text
+        if paused:
+            text += " · paused: too many failed"
+        self.told.set_text(text)
+        self.setAccessibleName(f"{self.title.text()}: {text}")
+        style = "warning" if paused else ""
+        if style != self._style:
+            self._style = style
+            self.told.setObjectName(style)
+            self.told.style().unpolish(self.told)
+            self.told.style().polish(self.told)
+        self.bar.show_share(self._share, "paused" if paused else "accent")
+        self.percent.setText(f"{int(self._share * 100)} %")
+        self.go_on.setVisible(paused)
+        self.give_up.setVisible(paused)
+
+
+class NoticeLine(QFrame):
+    """A standing order that keeps work from starting, with the button that ends it."""
+
+    def __init__(self, text: str, button: str, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.setObjectName("note_warning")
+        self.setAccessibleName(text)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(12, 2, 8, 2)
+        row.setSpacing(10)
+        self.label = ElidedLabel(text)
+        self.label.setToolTip(tip(text))
+        row.addWidget(self.label, 1)
+        self.button = flat_button(button, on_click=act)
+        row.addWidget(self.button)
+
+
+class QueuePane(QWidget):
+    """All heavy work of one cluster, and what others do. A hidden pane does no work."""
+
+    cancel_wanted = Signal(object)  # tuple of operation ids
+    cancel_all_wanted = Signal()
+    back_wanted = Signal(object)  # list of operations
+    retry_wanted = Signal(object)  # list of operations
+    steer_wanted = Signal(object, object)  # QueueVerb, fields of the request
+    post_copy_wanted = Signal(object)  # operation
+    vm_wanted = Signal(str)
+    batch_wanted = Signal(str)
+    past_wanted = Signal()  # the journal is to be read
+    export_wanted = Signal()
+    room_wanted = Signal(int)  # the height that the details need
+    said = Signal(str)  # something to be told
+
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore) -> None:
+        super().__init__()
+        self.runtime, self._look = runtime, look
+        view = runtime.view
+        self.watch = QueueWatch(view)
+        self.others = OthersRows(view)
+        self.courses = Courses(view)
+        self._past: dict[str, Operation] = {}
+        self._past_asked = False
+        self._lines: dict[str, BatchLine] = {}
+        self._notices: list[NoticeLine] = []
+        self._told_orders: object = None
+        self._wants_detail = True
+        clock = runtime.clock
+
+        def belongs(operation: Operation) -> bool:
+            if operation.action == OTHERS:
+                return True
+            if not is_heavy(operation):
+                return False
+            ended = operation.ended_s
+            return not operation.is_over or (ended is not None and clock.now_s() - ended < RECENT_S)
+
+        self._belongs = belongs
+        self.model = RowsModel(Kind.OPERATION, view, own_order=_queue_order, scope=belongs, extra=self.others)
+        self.past_model = RowsModel(
+            Kind.OPERATION, view, own_order=ended_order, scope=self._has_ended, extra=self._past
+        )
+        self._queue_table = QueueTable(
+            self.model,
+            look,
+            name="table-queue",
+            views=views,
+            title="Queue",
+            shown=QUEUE_COLUMNS,
+            widths=QUEUE_WIDTHS,
+        )
+        self._queue_table.can_reorder = not view.config.read_only
+        self.past_table = RowsTable(
+            self.past_model,
+            look,
+            name="table-past",
+            views=views,
+            title="History",
+            shown=PAST_COLUMNS,
+            widths=PAST_WIDTHS,
+        )
+        for model in (self.model, self.past_model):
+            model.set_active(False)
+        self.timeline = QueueTimeline(runtime, look, self.others)
+        self.detail = MoveDetail(runtime, look, self.courses)
+        self.detail.hide()
+        self._build()
+        self._connect()
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(250)
+        self._later.timeout.connect(self._tell)
+        self._age = QTimer(self)
+        self._age.setInterval(5000)
+        self._age.timeout.connect(self._aged)
+        self._tell()
+        self._turned(0)
+
+    # --- building ----------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.summary = text_label(style="dim")
+        self.pause_button = flat_button("Pause queue", on_click=self._pause)
+        self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
+        self.limits_button = flat_button("Limits", on_click=self._open_limits)
+        self.policy = text_label(style="dim")
+        self.strip = QWidget()
+        self.strip.setObjectName("strip")
+        row = QHBoxLayout(self.strip)
+        row.setContentsMargins(0, 0, 8, 0)
+        row.setSpacing(2)
+        for widget in (self.summary, self.pause_button, self.cancel_all_button, self.limits_button):
+            row.addWidget(widget)
+        row.addWidget(self.policy)
+        self._above = QWidget()
+        above = QVBoxLayout(self._above)
+        above.setContentsMargins(0, 0, 0, 0)
+        above.setSpacing(0)
+        self._above_layout = above
+        self.tabs = QTabBar()
+        self.tabs.setObjectName("inner")
+        self.tabs.setDrawBase(False)
+        self.tabs.setExpanding(False)
+        self.tabs.setUsesScrollButtons(False)
+        self.tabs.setAccessibleName("Parts of the queue")
+        for title in ("Queue", "Failed", "History", "Timeline"):
+            self.tabs.addTab(title)
+        self.search = QLineEdit()
+        self.search.setClearButtonEnabled(True)
+        self.search.setMaxLength(300)
+        self.search.setAccessibleName("Search the queue")
+        self.search.setPlaceholderText("Search")
+        self.search.setMinimumWidth(110)
+        self.search.setMaximumWidth(300)
+        self.used = ElidedLabel(style="dim")
+        self.used.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
+        self.retry_button = flat_button("Retry elsewhere…", on_click=self._retry)
+        self.back_button = flat_button("Move back", on_click=self._move_back)
+        self.back_button.setToolTip("Move the selected VMs back to where they came from")
+        self.copy_button = flat_button("Copy details", on_click=self.copy_details)
+        self.columns_button = flat_button("Columns", on_click=self._choose_columns)
+        self.export_button = flat_button("Export", on_click=self.export_wanted.emit)
+        bar = QWidget()
+        bar.setObjectName("strip")
+        line = QHBoxLayout(bar)
+        line.setContentsMargins(0, 0, 8, 0)
+        line.setSpacing(4)
+        line.addWidget(self.tabs)
+        line.addWidget(self.search, 2)
+        line.addWidget(self.used, 3)
+        for button in (
+            self.back_button,
+            self.retry_button,
+            self.copy_button,
+            self.cancel_button,
+            self.columns_button,
+            self.export_button,
+        ):
+            line.addWidget(button)
+        self.stack = QStackedWidget()
+        for page in (self._queue_table, self.past_table, self.timeline):
+            self.stack.addWidget(page)
+        self.split = QSplitter(Qt.Orientation.Horizontal)
+        self.split.setChildrenCollapsible(False)
+        self.split.addWidget(self.stack)
+        self.split.addWidget(self.detail)
+        self.split.setStretchFactor(0, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._above)
+        layout.addWidget(bar)
+        layout.addWidget(hairline())
+        layout.addWidget(self.split, 1)
+        self.empty = EmptyState(self._queue_table.viewport())
+        self._past_empty = EmptyState(self.past_table.viewport())
+        self.setFocusProxy(self._queue_table)
+
+    def _connect(self) -> None:
+        self.tabs.currentChanged.connect(self._turned)
+        self._search_timer = QTimer(self)
+        self._search_timer.setSingleShot(True)
+        self._search_timer.setInterval(30)
+        self._search_timer.timeout.connect(self._search_now)
+        self.search.textChanged.connect(lambda *_: self._search_timer.start())
+        self.search.installEventFilter(self)
+        for table in self.tables:
+            table.selection_settled.connect(self._selected)
+            table.opened.connect(self._open)
+            table.menu_wanted.connect(self._menu)
+            table.rows_model.counts_changed.connect(self._counts)
+        table = self._queue_table
+        table.dropped.connect(self._place)
+        table.step_wanted.connect(self._step)
+        table.cancel_wanted.connect(self._cancel)
+        self.timeline.opened.connect(self.show_operation)
+        self.detail.closed.connect(self._hide_detail)
+        self.detail.cancel_wanted.connect(self.cancel_wanted)
+        self.detail.retry_wanted.connect(self.retry_wanted)
+        self.detail.post_copy_wanted.connect(self.post_copy_wanted)
+        self.detail.tune_wanted.connect(
+            lambda key, what: self.steer_wanted.emit(QueueVerb.TUNE, {"operations": (key,), **what})
+        )
+
+    # --- what the window asks ----------------------------------------------------------------------
+
+    @property
+    def tables(self) -> tuple[RowsTable, ...]:
+        """All tables of the pane."""
+        return self._queue_table, self.past_table
+
+    @property
+    def table(self) -> RowsTable:
+        """The table that is shown, or was last."""
+        return self.past_table if self.stack.currentWidget() is self.past_table else self._queue_table
+
+    @property
+    def tab(self) -> str:
+        """Which part is shown: one of `TABS`."""
+        return TABS[max(0, self.tabs.currentIndex())]
+
+    def show_tab(self, name: str) -> None:
+        """Show a part."""
+        self.tabs.setCurrentIndex(TABS.index(name))
+
+    def focus_search(self) -> None:
+        """Go to the search box."""
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    def show_past(self, operations: Sequence[Operation]) -> None:
+        """What the journal has of earlier runs of the program."""
+        known = self.runtime.view.operations
+        told = ChangeSet()
+        for operation in operations:
+            if operation.id not in known and operation.id not in self._past:
+                self._past[operation.id] = operation
+                told[Kind.OPERATION].add(operation.id)
+        self.past_model.take(told)
+        self.timeline.show_past(self._past.values())
+
+    def show_operation(self, key: str) -> None:
+        """Show one operation with its details, wherever it stands."""
+        operation = self.runtime.view.operations.get(OperationId(key)) or self._past.get(key)
+        if operation is None:
+            return
+        self.show_tab("history" if operation.is_over else "queue")
+        self.search.clear()
+        self._search_now()
+        self._wants_detail = True
+        self.table.select_ids([key], current=key)
+        self.table.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def take(self, changes: ChangeSet) -> list[OperationId]:
+        """Follow what changed; returns the batches that ended just now."""
+        ended = self.watch.take(changes)
+        self.courses.take(changes)
+        others = self.others.take(changes)
+        if others:
+            self.model.take(others)
+        self.model.take(changes)
+        self.past_model.take(changes)
+        self.timeline.take(changes)
+        self.detail.take(changes)
+        if (changes[Kind.OPERATION] or others) and not self._later.isActive():
+            self._later.start()
+        return ended
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up."""
+        super().showEvent(event)
+        self._turned(self.tabs.currentIndex())
+        self._aged()
+        self._age.start()
+        self._tell()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Work no more."""
+        super().hideEvent(event)
+        self._age.stop()
+        for model in (self.model, self.past_model):
+            model.set_active(False)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """In a low pane the details stand beside the list, in a high one below it."""
+        super().resizeEvent(event)
+        low = self.height() <= _BESIDE_UP_TO_PX
+        wanted = Qt.Orientation.Horizontal if low else Qt.Orientation.Vertical
+        if self.split.orientation() != wanted:
+            self.split.setOrientation(wanted)
+            self._give_room()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """In the search box: Esc clears, then leaves; Down and Enter go to the list."""
+        if watched is self.search and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            if event.key() == Qt.Key.Key_Escape:
+                if self.search.text():
+                    self.search.clear()
+                else:
+                    self.table.setFocus(Qt.FocusReason.OtherFocusReason)
+                return True
+            if event.key() in (Qt.Key.Key_Down, Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                self._search_now()
+                rows = self.table.rows_model.rows
+                self.table.setFocus(Qt.FocusReason.OtherFocusReason)
+                if rows and not self.table.currentIndex().isValid():
+                    self.table.select_ids([rows[0].key], current=rows[0].key)
+                return True
+        return False
+
+    # --- parts -------------------------------------------------------------------------------------
+
+    def _turned(self, place: int) -> None:
+        tab = TABS[max(0, place)]
+        pages: dict[str, QWidget] = {"queue": self._queue_table, "timeline": self.timeline}
+        self.stack.setCurrentWidget(pages.get(tab, self.past_table))
+        shown = self.isVisible()
+        self.model.set_active(shown and tab == "queue")
+        self.past_model.set_active(shown and tab in ("failed", "history"))
+        if tab in ("failed", "history"):
+            self.past_model.set_scope(self._is_failed if tab == "failed" else self._has_ended)
+        self._search_now()
+        self.setFocusProxy(pages.get(tab, self.past_table))
+        lists = tab != "timeline"
+        for widget in (self.search, self.columns_button, self.export_button):
+            widget.setVisible(lists)
+        self.cancel_button.setVisible(tab == "queue")
+        self.retry_button.setVisible(tab == "failed")
+        self.back_button.setVisible(tab == "history")
+        self.copy_button.setVisible(tab in ("failed", "history"))
+        if tab in ("history", "timeline") and shown and not self._past_asked:
+            self._past_asked = True
+            self.past_wanted.emit()
+        self._selected()
+        self._counts()
+
+    def _is_failed(self, operation: Operation) -> bool:
+        return operation.id in self.watch.failed
+
+    @staticmethod
+    def _has_ended(operation: Operation) -> bool:
+        return operation.is_over and is_heavy(operation)
+
+    def _search_now(self) -> None:
+        self._search_timer.stop()
+        for table in self.tables:
+            if table.rows_model.search_text != self.search.text():
+                table.rows_model.set_search(self.search.text())
+
+    def _aged(self) -> None:
+        """Ended moves leave the queue after a while."""
+        now_s = self.runtime.clock.now_s()
+        if any(
+            row.item.ended_s is not None and now_s - row.item.ended_s >= RECENT_S for row in self.model.rows
+        ):
+            self.model.set_scope(self._belongs)
+
+    def _counts(self) -> None:
+        for model, empty in ((self.model, self.empty), (self.past_model, self._past_empty)):
+            if model.rows:
+                empty.hide()
+            elif model.search_text.strip() and model.total:
+                empty.say(
+                    f"None of {model.total:,} matches “{model.search_text.strip()}”",
+                    "Every word must occur in one of the columns that hold text.",
+                    "Clear the search",
+                    self.search.clear,
+                )
+            else:
+                empty.say(*self.empty_text(model))
+
+    def empty_text(self, model: RowsModel) -> tuple[str, str]:
+        """What belongs here."""
+        if model is self.model:
+            return (
+                "Nothing moves, nothing waits",
+                "Moves, and starts and saves of many VMs, appear here: select VMs in Roles and press Ctrl+M.",
+            )
+        if self.tab == "failed":
+            return (
+                "No move has failed",
+                "What failed stays here, with the reason, until its VM was moved after all.",
+            )
+        return "Nothing has ended yet", "Every move ends up here, with who asked for it and how it went."
+
+    # --- what stands above the list ------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        view, watch = self.runtime.view, self.watch
+        live = [view.operations[key] for key in watch.live if key in view.operations]
+        waiting = sum(1 for o in live if o.state is _S.WAITING)
+        moving = len(live) - waiting
+        orders = view.orders
+        parts = [f"{moving} running, {waiting} waiting"] if live else []
+        self.summary.setText(", ".join(parts) + ("   " if parts else ""))
+        self.pause_button.setText("Continue" if orders.paused_by else "Pause queue")
+        self.pause_button.setToolTip(
+            "Let what waits start again (Ctrl+.)"
+            if orders.paused_by
+            else "Nothing new starts; what runs goes on (Ctrl+.)"
+        )
+        writable = not view.config.read_only
+        self.pause_button.setEnabled(writable)
+        self.limits_button.setEnabled(writable)
+        self.cancel_all_button.setEnabled(bool(live) and writable)
+        self.limits_button.setText(f"Limits: {limits_text(view.config)} ▾")
+        steps = view.config.migration.convergence
+        self.policy.setText("Policy: standard")
+        self.policy.setToolTip(
+            f"If a move does not converge: {policy_text(steps, '')}. "
+            "It is the cluster file's; another one can be chosen for each move."
+        )
+        texts = ("Queue", len(live) + len(self.others)), ("Failed", len(watch.failed))
+        for place, (title, count) in enumerate(texts):
+            text = f"{title}  {count}" if count else title
+            if self.tabs.tabText(place) != text:
+                self.tabs.setTabText(place, text)
+        self._tell_used(live)
+        self._tell_orders(moving)
+        self._tell_batches()
+        if self.tab == "failed":
+            self.past_model.set_scope(self._is_failed)
+        self._buttons()
+
+    def _tell_used(self, live: Sequence[Operation]) -> None:
+        progress = self.runtime.view.progress
+        moves = [o for o in live if o.id in progress]
+        sent = sum(progress[o.id].rate_bytes_per_s for o in moves)
+        caps = [o.cap_mib_s for o in moves if o.kind is OperationKind.MIGRATE]
+        text = f"{units.rate_text(sent)} sent" if moves else ""
+        if moves and caps and all(caps):
+            text = f"{units.rate_text(sent)} of {units.rate_text(sum(caps) * units.MIB)} used"
+        self.used.set_text(text)
+
+    def _tell_orders(self, moving: int) -> None:
+        orders = self.runtime.view.orders
+        running = f"; {units.count_text(moving, 'runs', 'run')} on" if moving else ""
+        wanted: list[tuple[str, str, Callable[[], object]]] = []
+        if orders.paused_by:
+            since = units.time_text(orders.paused_since_s) if orders.paused_since_s else "before"
+            text = f"Paused by {orders.paused_by} since {since}: nothing new starts{running}."
+            wanted.append((text, "Continue", self._pause))
+        for node, count in orders.resting:
+            text = f"{node} is fed no more: the last {count} moves to it failed. See why under Failed."
+            wanted.append((text, f"Feed {node} again", partial(self._feed, node)))
+        told = tuple(text for text, _, _ in wanted)
+        if told == self._told_orders:
+            return
+        self._told_orders = told
+        for line in self._notices:
+            self._above_layout.removeWidget(line)
+            line.hide()
+            line.deleteLater()
+        self._notices = [NoticeLine(*each) for each in wanted]
+        for place, line in enumerate(self._notices):
+            line.button.setEnabled(not self.runtime.view.config.read_only)
+            self._above_layout.insertWidget(place, line)
+
+    @property
+    def notices(self) -> list[NoticeLine]:
+        """The standing orders that are told."""
+        return list(self._notices)
+
+    @property
+    def batches(self) -> list[BatchLine]:
+        """The lines of batches under way."""
+        return list(self._lines.values())
+
+    def _tell_batches(self) -> None:
+        view = self.runtime.view
+        paused = view.orders.paused_batches
+        shown = sorted(self.watch.batches, key=lambda b: b.id not in paused)[:_SHOWN_BATCHES]
+        wanted = [str(b.id) for b in shown]
+        if list(self._lines) != wanted:
+            kept, self._lines = self._lines, {}
+            for batch in shown:
+                line = kept.pop(str(batch.id), None) or self._new_line(batch)
+                self._above_layout.removeWidget(line)
+                self._above_layout.addWidget(line)
+                self._lines[line.key] = line
+            for line in kept.values():
+                self._above_layout.removeWidget(line)
+                line.hide()
+                line.deleteLater()
+        for line in self._lines.values():
+            line.show_state(view, self.watch.children(OperationId(line.key)))
+
+    def _new_line(self, batch: Operation) -> BatchLine:
+        line = BatchLine(self._look, batch)
+        line.timeline_wanted.connect(self.show_batch)
+        line.continue_wanted.connect(self._continue_batch)
+        line.cancel_wanted.connect(self._cancel_batch)
+        return line
+
+    def show_batch(self, key: str) -> None:
+        """Show one batch in the timeline."""
+        self.show_tab("timeline")
+        self.timeline.show_batch(OperationId(key))
+
+    # --- details -----------------------------------------------------------------------------------
+
+    def _selected(self) -> None:
+        keys = self.table.selected_ids if self.tab != "timeline" else []
+        rows = self.table.rows_model
+        place = rows.position(keys[0]) if len(keys) == 1 else -1
+        if place >= 0 and self._wants_detail:
+            fresh = self.detail.isHidden()
+            self.detail.show_row(keys[0], rows.rows[place].item)
+            self.detail.show()
+            if fresh:
+                self._give_room()
+        else:
+            self.detail.hide()
+        self._buttons()
+
+    def _give_room(self) -> None:
+        if self.split.orientation() == Qt.Orientation.Horizontal:
+            width = self.split.width()
+            detail = max(360, width * 46 // 100)
+            self.split.setSizes([width - detail, detail])
+        else:
+            height = self.split.height()
+            self.split.setSizes([height * 55 // 100, height * 45 // 100])
+
+    def _open(self, key: str) -> None:
+        """Enter or a double click: the details, with enough room."""
+        self._wants_detail = True
+        self._selected()
+        self.room_wanted.emit(_ROOM_PX)
+
+    def _hide_detail(self) -> None:
+        self._wants_detail = False
+        self.detail.hide()
+        self.table.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def copy_details(self) -> None:
+        """What is to be said of the selected ones, with their stories, to the clipboard."""
+        view = self.runtime.view
+        texts = [message_of(view, o) for o in self.chosen if o.action != OTHERS]
+        QApplication.clipboard().setText("\n\n".join(texts))
+
+    # --- what is chosen ------------------------------------------------------------------------------
+
+    @property
+    def chosen(self) -> list[Operation]:
+        """The selected rows, in their order."""
+        if self.tab == "timeline":
+            return []
+        model = self.table.rows_model
+        found = ((model.position(key), key) for key in self.table.selected_ids)
+        return [model.rows[place].item for place, _ in found if place >= 0]
+
+    def _mine(self) -> list[Operation]:
+        return [o for o in self.chosen if o.action != OTHERS]
+
+    def _buttons(self) -> None:
+        chosen = self._mine()
+        writable = not self.runtime.view.config.read_only
+        self.cancel_button.setEnabled(writable and any(not o.is_over for o in chosen))
+        self.copy_button.setEnabled(bool(chosen))
+        self.retry_button.setEnabled(writable and any(self._can_retry(o) for o in chosen))
+        if self.tab == "history":
+            self.back_button.setEnabled(writable and bool(undoable(self.runtime, chosen[:200])))
+
+    @staticmethod
+    def _can_retry(operation: Operation) -> bool:
+        return operation.state is _S.FAILED and operation.kind is OperationKind.MIGRATE
+
+    def _cancel(self) -> None:
+        progress = self.runtime.view.progress
+        open_ones = [o for o in self._mine() if not o.is_over]
+        past = [o for o in open_ones if o.id in progress and progress[o.id].phase is MovePhase.POST_COPY]
+        ids = tuple(o.id for o in open_ones if o not in past)
+        if ids:
+            self.cancel_wanted.emit(ids)
+        elif past:
+            first = past[0]
+            self.said.emit(
+                f"Cannot cancel: {first.vm_name} already runs on {first.target} and fetches the last "
+                f"{100 - progress[first.id].percent} % from {first.source}. If that stops, the VM is lost."
+            )
+
+    def _retry(self) -> None:
+        failed = [o for o in self._mine() if self._can_retry(o)]
+        if failed:
+            self.retry_wanted.emit(failed)
+
+    def _move_back(self) -> None:
+        self.back_wanted.emit(undoable(self.runtime, self._mine()))
+
+    def _pause(self) -> None:
+        paused = bool(self.runtime.view.orders.paused_by)
+        self.steer_wanted.emit(QueueVerb.RESUME if paused else QueueVerb.PAUSE, {})
+
+    def _feed(self, node: NodeId) -> None:
+        self.steer_wanted.emit(QueueVerb.RESUME, {"node": node})
+
+    def _continue_batch(self, key: str) -> None:
+        self.steer_wanted.emit(QueueVerb.RESUME, {"operations": (OperationId(key),)})
+
+    def _cancel_batch(self, key: str) -> None:
+        ids = tuple(o.id for o in self.watch.children(OperationId(key)) if not o.is_over)
+        if ids:
+            self.cancel_wanted.emit(ids)
+
+    def _open_limits(self) -> None:
+        popup = LimitsPopup(self, self._look, self.runtime.view)
+        popup.chosen.connect(lambda limits: self.steer_wanted.emit(QueueVerb.LIMITS, {"limits": limits}))
+        button = self.limits_button
+        popup.open_at(button.mapToGlobal(QPoint(button.width(), button.height() + 2)))
+
+    def _choose_columns(self) -> None:
+        at = self.columns_button.mapToGlobal(QPoint(0, self.columns_button.height()))
+        self.table.column_menu().popup(at)
+
+    # --- another place -------------------------------------------------------------------------------
+
+    def _line(self) -> list[Operation]:
+        view = self.runtime.view
+        found = (view.operations.get(key) for key in self.watch.live)
+        return [o for o in found if o is not None and waits(o)]
+
+    def _place(self, moved: Sequence[str], before: str | None) -> None:
+        self._reorder(placed(self._line(), moved, before))
+
+    def _step(self, way: int) -> None:
+        moved = [o.id for o in self._mine() if waits(o)]
+        if not moved or self.runtime.view.config.read_only:
+            return
+        requests = stepped(self._line(), moved, way)
+        self._reorder(requests)
+        if not requests:
+            what = "before" if way < 0 else "behind"
+            self.said.emit(
+                f"Nothing of the same priority waits {what} it. High goes before Medium, Medium before Low: "
+                "set the priority in Roles to change that."
+            )
+
+    def _reorder(self, requests: Sequence[tuple[tuple[OperationId, ...], OperationId | None]]) -> None:
+        self.model.hold(False)  # it was moved by hand: it is to be seen at once
+        for operations, before in requests:
+            self.steer_wanted.emit(QueueVerb.REORDER, {"operations": operations, "before": before})
+
+    def _first(self) -> None:
+        line = self._line()
+        moved = [o.id for o in self._mine() if waits(o)]
+        first = min((o for o in line if o.id not in moved), key=queue_order, default=None)
+        self._reorder(placed(line, moved, first.id if first is not None else None))
+
+    # --- menu ----------------------------------------------------------------------------------------
+
+    def _menu(self, at: QPoint) -> None:
+        menu = self.context_menu()
+        menu.popup(at)
+
+    def context_menu(self) -> QMenu:
+        """What can be done with the selected rows."""
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        chosen = self._mine()
+        writable = not self.runtime.view.config.read_only
+        waiting = [o for o in chosen if waits(o)]
+
+        def add(title: str, act: Callable[[], object], enabled: bool, keys: str = "") -> None:
+            action = menu.addAction(f"{title}\t{keys}" if keys else title)
+            action.triggered.connect(lambda *_: act())
+            action.setEnabled(enabled)
+
+        add("Details", lambda: self._open(""), len(self.chosen) == 1, "Enter")
+        menu.addSeparator()
+        if self.tab == "queue":
+            add("Cancel…", self._cancel, writable and any(not o.is_over for o in chosen), "Del")
+            add("First in its priority", self._first, writable and bool(waiting))
+            add("Up", partial(self._step, -1), writable and bool(waiting), "Alt+↑")
+            add("Down", partial(self._step, 1), writable and bool(waiting), "Alt+↓")
+        add("Retry elsewhere…", self._retry, writable and any(self._can_retry(o) for o in chosen))
+        back = writable and bool(undoable(self.runtime, chosen[:200]))
+        add("Move these back", self._move_back, back)
+        menu.addSeparator()
+        one = self.chosen[0] if len(self.chosen) == 1 else None
+        add("Show the VM in Roles", lambda: self._show_vm(one), one is not None and one.vm is not None)
+        batch = one.parent if one is not None else None
+        add("Show its batch", lambda: self.batch_wanted.emit(str(batch)), batch is not None)
+        add("Show its batch in the timeline", lambda: self.show_batch(str(batch)), batch is not None)
+        menu.addSeparator()
+        add("Copy", self.table.copy_cells, bool(self.chosen), "Ctrl+C")
+        add("Copy details", self.copy_details, bool(chosen))
+        return menu
+
+    def _show_vm(self, operation: Operation | None) -> None:
+        if operation is not None and operation.vm is not None:
+            self.vm_wanted.emit(str(operation.vm))
