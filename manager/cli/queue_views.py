@@ -22,6 +22,7 @@ from manager.cli.output import (
     print_json,
     print_pairs,
     print_table,
+    printable,
     say,
     table,
 )
@@ -308,6 +309,7 @@ async def follow(app: App, settings: Settings, columns: Sequence[FieldSpec]) -> 
 
 async def _redraw(queue: Queue, settings: Settings, columns: Sequence[FieldSpec]) -> None:
     """Show the list in place, a few times a second, until cancelled."""
+    before = ""
     with _whole_screen() as (width, height):
         while True:
             now = replace(queue, left={} if queue.session.runtime.engine.owner else queue.left)
@@ -320,7 +322,10 @@ async def _redraw(queue: Queue, settings: Settings, columns: Sequence[FieldSpec]
             more = len(rows) + 1 - len(body)
             if more > 0:
                 body = [*body[:-1], f"and {count_text(more + 1, 'row')} more"]
-            click.echo(_LIVE + "\n".join([*told, "", *body]), nl=False)
+            screen = "\n".join([*(printable(line) for line in told), "", *body])
+            if screen != before:
+                before = screen
+                click.echo(_LIVE + screen, nl=False)
             await asyncio.sleep(REDRAW_S)
 
 

@@ -118,6 +118,38 @@ def test_a_vm_is_not_left_between_two_nodes(
     )
 
 
+async def test_ctrl_c_waits_until_it_has_arrived(beside: Together) -> None:
+    beside.cli.faults.delay("n2", 20.0)
+    task, out, err = beside.start("vm", "migrate", "web-1", "--type", "quick", "--to", "n2", "--follow")
+    await beside.until(lambda: "Saving" in err.getvalue())
+    task.cancel()
+    await beside.until(lambda: "1 VM between two nodes: this command stays until they" in err.getvalue())
+    beside.cli.faults.delay("n2", 0.0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "web-1: done: runs on n2" in err.getvalue()
+    assert (beside.cli.vm("web-1").node.id, beside.cli.vm("web-1").status) == ("n2", VmStatus.RUNNING)
+    assert out.getvalue() == ""
+
+
+async def test_a_second_ctrl_c_leaves_it_and_the_next_one_goes_on(beside: Together) -> None:
+    beside.cli.faults.delay("n2", 200.0)
+    task, _, err = beside.start("vm", "migrate", "web-1", "--type", "quick", "--to", "n2", "--follow")
+    await beside.until(lambda: "Defining there" in err.getvalue())
+    task.cancel()
+    await beside.until(lambda: "a second Ctrl-C" in err.getvalue())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "left between two nodes: web-1 (defines it on the target). The next Muster" in err.getvalue()
+    beside.cli.faults.delay("n2", 0.0)
+    ran = await beside("queue", "list")
+    assert "Nobody works on it: this was left by a program that ended." in ran.err
+    owner = await beside.owner()
+    await beside.until(lambda: of(owner, "web-1").is_over)
+    assert [vm[1] for vm in beside.cli.state() if vm[0] == "web-1" and vm[2] == "Running"] in (["n1"], ["n2"])
+
+
 async def test_it_is_left_to_an_engine(beside: Together) -> None:
     owner = await beside.owner()
     beside.cli.faults.delay("n2", 60.0)

@@ -20,7 +20,13 @@ from manager.core.effects import (
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
+    CopyDefinition,
+    CopyDisks,
+    ForgetDefinition,
+    RestoreFromFile,
+    SaveToFile,
     StartMigration,
+    TuneMigration,
     VmChange,
     WriteVmSettings,
 )
@@ -28,6 +34,7 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
     Event,
     MigrationProgress,
+    MigrationRouted,
     NodeLost,
     SeenVm,
     VmDefinitionChanged,
@@ -39,6 +46,7 @@ from manager.core.model import (
     AgentState,
     ClusterConfig,
     Convergence,
+    Disk,
     NodeFacts,
     PeerRoute,
     Priority,
@@ -46,6 +54,7 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
+from manager.core.placement.planner import saved_path
 from manager.services.ports import Feature, Hypervisor
 
 T = TypeVar("T")
@@ -54,6 +63,8 @@ NOBODY = VmId("00000000-0000-4000-8000-00000000dead")
 SLOW_MIB_S = 10
 """Slow enough that a move of a small guest is seen under way."""
 OPERATION = OperationId("contract-1")
+POOL = "default"
+"""A pool of this name is on both nodes: a folder of each node's own, with no images of these VMs at first."""
 
 
 @dataclass(kw_only=True)
@@ -80,6 +91,10 @@ class There:
 
     async def rest(self, vm: VmId) -> None:
         """Let the guest of a running VM boot, where there is one: only then does it obey."""
+
+    def addresses(self) -> tuple[str, str]:
+        """Two addresses of the other node: one that nobody reaches, and one that carries a move."""
+        raise NotImplementedError
 
     # --- what the tests share ---
 
@@ -150,6 +165,66 @@ class There:
         return WriteVmSettings(
             trace=TraceId("t"), operation=OPERATION, attempt=1, vm=vm, node=self.home, settings=settings
         )
+
+    def of(self, vm: VmId, node: NodeId | None = None) -> dict[str, Any]:
+        """The fields of an effect that say whose it is."""
+        return {
+            "trace": TraceId("t"),
+            "operation": OPERATION,
+            "attempt": 1,
+            "vm": vm,
+            "node": node or self.home,
+        }
+
+    def path(self, vm: VmId) -> str:
+        """Where a VM's memory goes on shared storage."""
+        return saved_path(self.config, vm)
+
+    async def save(self, vm: VmId) -> None:
+        """Save a VM of the first node to a file."""
+        await self.run(self.hypervisor.save_to_file(SaveToFile(**self.of(vm), path=self.path(vm))))
+
+    def restoring(self, vm: VmId, node: NodeId | None = None, path: str = "") -> RestoreFromFile:
+        """The effect that lets it run on."""
+        return RestoreFromFile(**self.of(vm, node), path=path or self.path(vm))
+
+    def defining(self, vm: VmId, node: NodeId | None = None, **fields: Any) -> CopyDefinition:
+        """The effect that defines a VM of one node on the other one too."""
+        source = node or self.home
+        values: dict[str, Any] = {
+            "target": self.away if source == self.home else self.home,
+            "route": PeerRoute.NODE_TO_NODE,
+            "autostart": False,
+        }
+        return CopyDefinition(**self.of(vm, source), **(values | fields))
+
+    def forgetting(self, vm: VmId, node: NodeId | None = None) -> ForgetDefinition:
+        """The effect that undefines it."""
+        return ForgetDefinition(**self.of(vm, node))
+
+    def copying(self, vm: VmId, pool: str = POOL) -> CopyDisks:
+        """The effect that moves its disk to a pool of the first node."""
+        return CopyDisks(**self.of(vm), pool=pool, disks=("vda",))
+
+    def tuning(self, vm: VmId, **fields: Any) -> TuneMigration:
+        """The effect that changes a running move."""
+        return TuneMigration(**self.of(vm), **fields)
+
+    async def disk(self, vm: VmId, node: NodeId | None = None) -> Disk:
+        """A VM's disk, as it runs."""
+        read = await self.run(self.hypervisor.read_vm(node or self.home, vm))
+        return next(disk for disk in read.config.disks if disk.target == "vda")
+
+    def routes(self) -> list[tuple[str, bool]]:
+        """The ways that moves were told to be tried by."""
+        return [(e.address, e.encrypted) for e in self.seen if isinstance(e, MigrationRouted)]
+
+    async def until_copying(self, vm: VmId) -> None:
+        """Wait until a move has sent something."""
+        while True:
+            seen = await self.run(self.hypervisor.job_progress(self.home, vm, OPERATION, 1))
+            if seen is not None and seen.total_bytes and seen.iteration:
+                return
 
     async def look(self, vm: VmId, node: NodeId | None = None) -> SeenVm | None:
         """A VM in a node's inventory."""
@@ -390,6 +465,23 @@ class HypervisorContract:
             assert failure.text
         assert await there.status(there.vms[0]) is VmStatus.RUNNING
 
+    async def test_a_host_without_other_moves_refuses_them(self, there: There) -> None:
+        if there.can(Feature.OTHER_MOVES):
+            return
+        vm, hypervisor = there.vms[0], there.hypervisor
+        for call in (
+            hypervisor.save_to_file(SaveToFile(**there.of(vm), path="/srv/vms/x.save")),
+            hypervisor.restore_from_file(there.restoring(vm, path="/srv/vms/x.save")),
+            hypervisor.copy_definition(there.defining(vm)),
+            hypervisor.forget_definition(there.forgetting(vm)),
+            hypervisor.copy_disks(there.copying(vm)),
+            hypervisor.tune(there.tuning(vm, pause_ms=500)),
+        ):
+            failure = await there.failure(call)
+            assert failure.code is FailureCode.NOT_SUPPORTED
+            assert failure.text
+        assert await there.status(vm) is VmStatus.RUNNING
+
 
 class MovingContract:
     """The tests of live migration, for hosts that have it."""
@@ -485,8 +577,220 @@ class MovingContract:
         await there.run(there.hypervisor.check_peer(there.checking(vm, there.away)))
         assert await there.look(vm) == before
         assert await there.look(vm, there.away) is None
-        assert not there.seen
+        assert not there.seen, there.seen
         assert not await there.run(there.hypervisor.has_job(there.home, vm))
+
+    # --- the way of a move ---
+
+    @pytest.mark.parametrize("encrypt", [False, True])
+    async def test_the_way_of_a_move_is_told(self, there: There, encrypt: bool) -> None:
+        vm = there.vms[0]
+        await there.run(there.hypervisor.migrate(there.move(vm, encrypt=encrypt)))
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        await there.until(lambda: bool(there.routes()))
+        assert there.routes() == [("", encrypt)]
+
+    @pytest.mark.parametrize("fields", [{}, {"parallel_connections": 2}], ids=["one", "several"])
+    async def test_a_dead_address_is_passed_over(self, there: There, fields: dict[str, int]) -> None:
+        vm, (dead, good) = there.vms[0], there.addresses()
+        await there.run(there.hypervisor.migrate(there.move(vm, addresses=(dead, good, dead), **fields)))
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        await there.until(lambda: len(there.routes()) > 1)
+        assert [address for address, _ in there.routes()] == [dead, good]
+
+    @pytest.mark.parametrize("route", list(PeerRoute))
+    async def test_without_an_address_that_answers_it_stays(self, there: There, route: PeerRoute) -> None:
+        vm, (dead, _) = there.vms[0], there.addresses()
+        failure = await there.failure(
+            there.hypervisor.migrate(there.move(vm, addresses=(dead,), route=route))
+        )
+        assert (failure.code, failure.node) == (FailureCode.UNREACHABLE, there.away)
+        assert failure.text
+        assert await there.status(vm) is VmStatus.RUNNING
+        assert await there.look(vm, there.away) is None
+
+    async def test_several_connections_and_post_copy_exclude_each_other(self, there: There) -> None:
+        vm = there.vms[0]
+        move = there.move(vm, parallel_connections=2, convergence=Convergence(post_copy=True))
+        failure = await there.failure(there.hypervisor.migrate(move))
+        assert failure.code is FailureCode.NOT_SUPPORTED
+        assert await there.status(vm) is VmStatus.RUNNING
+
+    # --- changing a running move ---
+
+    async def test_a_move_is_let_go_faster(self, there: There) -> None:
+        vm = there.vms[0]
+        task = there.begin(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=1)))
+        await there.until_copying(vm)
+        await there.run(there.hypervisor.tune(there.tuning(vm, pause_ms=500, bandwidth_mib_s=0)))
+        await there.run(_awaited(task))
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+
+    async def test_a_vm_that_is_not_moved_is_not_tuned(self, there: There) -> None:
+        failure = await there.failure(there.hypervisor.tune(there.tuning(there.vms[0], pause_ms=500)))
+        assert failure.code is FailureCode.WRONG_STATE
+
+    async def test_the_second_half_begins_when_asked(self, there: There) -> None:
+        vm = there.vms[0]
+        assert there.can(Feature.POST_COPY)
+        move = there.move(vm, bandwidth_mib_s=2, convergence=Convergence(post_copy=True))
+        task = there.begin(there.hypervisor.migrate(move))
+        await there.until_copying(vm)
+        await there.run(there.hypervisor.tune(there.tuning(vm, post_copy=True, bandwidth_mib_s=0)))
+        await there.until(lambda: there.last_state(vm, there.away) is not None)
+        await there.run(_awaited(task))
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        assert await there.look(vm) is None
+
+    async def test_the_second_half_must_have_been_permitted(self, there: There) -> None:
+        vm = there.vms[0]
+        task = there.begin(there.failure(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=1))))
+        await there.until_copying(vm)
+        failure = await there.failure(there.hypervisor.tune(there.tuning(vm, post_copy=True)))
+        assert failure.code is FailureCode.WRONG_STATE
+        await there.run(there.hypervisor.abort(there.aborting(vm)))
+        assert (await there.run(_awaited(task))).code is FailureCode.CANCELLED
+
+    # --- other moves, step by step ---
+
+    async def test_a_quick_move(self, there: There) -> None:
+        vm, hypervisor = there.vms[0], there.hypervisor
+        await there.save(vm)
+        await there.until_told(vm, VmStatus.OFF, StatusCause.SAVED)
+        assert await there.status(vm) is VmStatus.OFF
+        await there.run(hypervisor.copy_definition(there.defining(vm)))
+        assert await there.status(vm, there.away) is VmStatus.OFF
+        assert await there.status(vm) is VmStatus.OFF
+        await there.run(hypervisor.restore_from_file(there.restoring(vm, there.away)))
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        await there.until(
+            lambda: there.last_state(vm, there.away) == (VmStatus.RUNNING, StatusCause.RESTORED)
+        )
+        await there.run(hypervisor.forget_definition(there.forgetting(vm)))
+        assert await there.look(vm) is None
+        await there.change(vm, VmChange.TURN_OFF, there.away)
+        failure = await there.failure(hypervisor.restore_from_file(there.restoring(vm, there.away)))
+        assert failure.code is FailureCode.STORAGE  # the file is gone
+
+    async def test_a_paused_vm_arrives_paused(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.PAUSE)
+        await there.save(vm)
+        await there.run(there.hypervisor.restore_from_file(there.restoring(vm)))
+        assert await there.status(vm) is VmStatus.PAUSED
+
+    async def test_a_restore_that_fails_keeps_the_file(self, there: There) -> None:
+        vm, other = there.vms
+        await there.save(vm)
+        path = there.path(vm)
+        failure = await there.failure(there.hypervisor.restore_from_file(there.restoring(other, path=path)))
+        assert failure.code is FailureCode.WRONG_STATE
+        await there.change(other, VmChange.TURN_OFF)
+        failure = await there.failure(there.hypervisor.restore_from_file(there.restoring(other, path=path)))
+        assert failure.code is FailureCode.CONFLICT
+        await there.run(there.hypervisor.restore_from_file(there.restoring(vm)))
+        assert await there.status(vm) is VmStatus.RUNNING
+
+    async def test_what_is_off_is_not_saved(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.TURN_OFF)
+        effect = SaveToFile(**there.of(vm), path=there.path(vm))
+        failure = await there.failure(there.hypervisor.save_to_file(effect))
+        assert failure.code is FailureCode.WRONG_STATE
+
+    @pytest.mark.parametrize("route", list(PeerRoute))
+    async def test_a_definition_goes_and_comes_back(self, there: There, route: PeerRoute) -> None:
+        vm, hypervisor = there.vms[0], there.hypervisor
+        settings = VmSettings(priority=Priority.HIGH, tags=("kept",))
+        await there.run(hypervisor.write_settings(there.writing(vm, settings)))
+        await there.change(vm, VmChange.TURN_OFF)
+        await there.run(hypervisor.copy_definition(there.defining(vm, route=route, autostart=True)))
+        config = (await there.run(hypervisor.read_vm(there.away, vm))).config
+        assert (config.settings, config.autostart, config.persistent) == (settings, True, True)
+        await there.run(hypervisor.forget_definition(there.forgetting(vm)))
+        await there.until(
+            lambda: any(isinstance(e, VmUndefined) and (e.vm, e.node) == (vm, there.home) for e in there.seen)
+        )
+        assert await there.look(vm) is None
+        await there.run(hypervisor.copy_definition(there.defining(vm, there.away, route=route)))
+        await there.run(hypervisor.forget_definition(there.forgetting(vm, there.away)))
+        assert await there.look(vm, there.away) is None
+        await there.change(vm, VmChange.START)
+        assert await there.status(vm) is VmStatus.RUNNING
+
+    async def test_a_vm_that_runs_is_neither_copied_nor_forgotten(self, there: There) -> None:
+        vm, hypervisor = there.vms[0], there.hypervisor
+        for call in (
+            hypervisor.copy_definition(there.defining(vm)),
+            hypervisor.forget_definition(there.forgetting(vm)),
+        ):
+            assert (await there.failure(call)).code is FailureCode.WRONG_STATE
+        assert await there.look(vm, there.away) is None
+        assert await there.status(vm) is VmStatus.RUNNING
+
+    async def test_a_definition_does_not_go_where_the_vm_runs(self, there: There) -> None:
+        vm, hypervisor = there.vms[0], there.hypervisor
+        await there.change(vm, VmChange.TURN_OFF)
+        await there.run(hypervisor.copy_definition(there.defining(vm)))
+        await there.change(vm, VmChange.START, there.away)
+        failure = await there.failure(hypervisor.copy_definition(there.defining(vm)))
+        assert (failure.code, failure.node) == (FailureCode.CONFLICT, there.away)
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        await there.run(hypervisor.forget_definition(there.forgetting(vm)))
+
+    # --- disks ---
+
+    async def test_a_disk_goes_to_another_pool_and_then_to_another_node(self, there: There) -> None:
+        vm, hypervisor = there.vms[0], there.hypervisor
+        before = await there.disk(vm)
+        await there.run(hypervisor.copy_disks(there.copying(vm)))
+        after = await there.disk(vm)
+        assert after.source.rpartition("/")[2] == before.source.rpartition("/")[2]
+        assert after.source != before.source
+        assert (after.format, after.cache) == (before.format, before.cache)
+        assert await there.status(vm) is VmStatus.RUNNING
+        failure = await there.failure(hypervisor.copy_disks(there.copying(vm)))
+        assert failure.code is FailureCode.ALREADY
+        move = there.move(vm, copy_disks=("vda",), pool=POOL, unsafe=False)
+        await there.run(hypervisor.migrate(move))
+        assert await there.status(vm, there.away) is VmStatus.RUNNING
+        assert await there.disk(vm, there.away) == after
+
+    async def test_a_move_with_its_disk_counts_both(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.run(there.hypervisor.copy_disks(there.copying(vm)))
+        config = (await there.run(there.hypervisor.read_vm(there.home, vm))).config
+        move = there.move(vm, copy_disks=("vda",), pool=POOL, bandwidth_mib_s=60)
+        task = there.begin(there.hypervisor.migrate(move))
+        figures: list[MigrationProgress] = []
+        while not task.done():
+            seen = await there.run(there.hypervisor.job_progress(there.home, vm, OPERATION, 1))
+            if seen is not None and seen.total_bytes:
+                figures.append(seen)
+        await there.run(_awaited(task))
+        assert figures[0].total_bytes > config.memory_mib * 1024**2
+        assert figures[0].remaining_bytes > figures[-1].remaining_bytes
+
+    async def test_a_copy_that_is_cancelled_leaves_the_disk(self, there: There) -> None:
+        vm = there.vms[0]
+        before = await there.disk(vm)
+        task = there.begin(there.failure(there.hypervisor.copy_disks(there.copying(vm))))
+        await asyncio.sleep(0)
+        await there.run(there.hypervisor.abort(there.aborting(vm)))
+        assert (await there.run(_awaited(task))).code is FailureCode.CANCELLED
+        assert await there.disk(vm) == before
+        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        await there.run(there.hypervisor.copy_disks(there.copying(vm)))
+        assert await there.disk(vm) != before
+
+    async def test_without_such_a_pool_nothing_is_copied(self, there: There) -> None:
+        vm = there.vms[0]
+        failure = await there.failure(there.hypervisor.copy_disks(there.copying(vm, "no-such-pool")))
+        assert failure.code is FailureCode.STORAGE
+        move = there.move(vm, copy_disks=("vda",), pool="no-such-pool")
+        failure = await there.failure(there.hypervisor.migrate(move))
+        assert (failure.code, failure.node) == (FailureCode.STORAGE, there.away)
+        assert await there.status(vm) is VmStatus.RUNNING
 
 
 async def _awaited(task: asyncio.Task[T]) -> T:

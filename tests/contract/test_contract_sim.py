@@ -38,6 +38,11 @@ class Simulated(There):
         """Let the guest boot, or restart."""
         await self.sim.clock.advance(30)
 
+    def addresses(self) -> tuple[str, str]:
+        """One that a fault has killed, and another one."""
+        self.sim.faults.kill_address("n2", "10.1.0.2")
+        return "10.1.0.2", "10.2.0.2"
+
 
 @pytest.fixture
 async def there() -> AsyncIterator[There]:

@@ -11,8 +11,12 @@ from manager.core.ids import NodeId, VmId
 from manager.core.model import ClusterConfig, NodeConfig
 from manager.lab.errors import LabError
 from manager.lab.lab import Lab
+from manager.lab.node import Node
 from tests.lab.support import run_apart
 from tests.libvirt.support import RealThere, real_there
+
+NOBODYS_HOST = 9
+"""The last part of an address in the lab's network that no node and no guest has."""
 
 
 def cluster(lab: Lab, transport: str = "unix") -> ClusterConfig:
@@ -52,6 +56,31 @@ async def state(lab: Lab, name: str, node: str) -> str | None:
         return None
 
 
+async def make_pool(lab: Lab, name: str, folder: str) -> None:
+    """A pool of each node's own."""
+    for node in lab.nodes:
+        if name not in (await lab.virsh(node, "pool-list", "--all", "--name")).split():
+            await lab.virsh(node, "pool-define-as", name, "dir", "--target", folder)
+            await lab.virsh(node, "pool-build", name)
+            await lab.virsh(node, "pool-start", name)
+
+
+async def empty_pools(lab: Lab) -> None:
+    """Delete what is in the nodes' own pools."""
+    for node in lab.nodes:
+        for pool in (await lab.virsh(node, "pool-list", "--name")).split():
+            await lab.virsh(node, "pool-refresh", pool)
+            for line in (await lab.virsh(node, "vol-list", pool)).splitlines():
+                if words := line.split():
+                    await lab.virsh(node, "vol-delete", words[0], pool)
+
+
+async def has_own_disk(lab: Lab, name: str, node: Node) -> bool:
+    """Whether a guest's disk is not the shared one that it was made with."""
+    xml = await lab.virsh(node, "dumpxml", name)
+    return xml.count("<source file='") != xml.count(f"<source file='{lab.shared}/")
+
+
 async def put(lab: Lab, name: str, home: str) -> int:
     """Have a guest run on a node, whatever an earlier test left; by virsh, not by what is tested.
 
@@ -59,6 +88,12 @@ async def put(lab: Lab, name: str, home: str) -> int:
     """
     for node in lab.nodes:
         now = await state(lab, name, node.name)
+        if now is not None and await has_own_disk(lab, name, node):
+            if now != "shut off":
+                await lab.virsh(node, "destroy", name)
+            await lab.virsh(node, "undefine", "--managed-save", name)
+            await empty_pools(lab)
+            now = None
         if now is None or node.name == home:
             continue
         if now == "running":
@@ -101,6 +136,10 @@ class LabThere(RealThere):
 
     async def rest(self, vm: VmId) -> None:
         await self.lab.wait_ready(self.names[vm], since=self.printed.get(vm, 0))
+
+    def addresses(self) -> tuple[str, str]:
+        good = self.lab.node(self.away).address
+        return f"{good.rpartition('.')[0]}.{NOBODYS_HOST}", good
 
 
 @asynccontextmanager

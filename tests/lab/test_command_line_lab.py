@@ -105,6 +105,32 @@ def test_a_lost_node_is_exit_3_and_says_so(lab: Lab, guests: tuple[str, ...]) ->
     assert virsh(lab, node, "domstate", guests[0]).strip() == "running"
 
 
+def test_a_silent_node_holds_up_only_what_needs_it(lab: Lab, guests: tuple[str, ...]) -> None:
+    node = next(n for n in ("n1", "n2", "n3") if guests[0] in virsh(lab, n, "list", "--name").split())
+    other = next(n for n in ("n1", "n2", "n3") if n != node)
+    elsewhere = virsh(lab, other, "list", "--name").split()[0]
+    file = str(lab.cluster_file)
+    lab.stop_daemon(node)
+    try:
+        begun = time.monotonic()
+        listed = muster("--cluster", file, "vm", "list", "--json")
+        assert listed.returncode == 0
+        names = {row["name"] for row in json.loads(listed.stdout)}
+        assert elsewhere in names
+        assert guests[0] not in names
+        assert f"node {node} did not answer within" in listed.stderr
+        for action in ("pause", "resume"):
+            ended = muster("--cluster", file, "vm", action, elsewhere, "--json")
+            assert json.loads(ended.stdout)[0]["result"] == "done", ended.stderr
+        assert time.monotonic() - begun < 3 * 8  # one that waits for all nodes takes 12 s
+        needs = muster("--cluster", file, "vm", "pause", guests[0])
+        assert needs.returncode == 3
+        assert node in needs.stderr
+    finally:
+        lab.continue_daemon(node)
+    assert virsh(lab, node, "domstate", guests[0]).strip() == "running"
+
+
 def test_what_a_killed_command_began_goes_on_and_is_explained(
     lab: Lab, guests: tuple[str, ...], tmp_path: Path
 ) -> None:

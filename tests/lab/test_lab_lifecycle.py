@@ -242,6 +242,12 @@ async def test_a_process_without_a_pid_namespace_of_its_own_has_nobody_inside(tm
         await end([keeper])
 
 
+async def test_what_has_only_just_begun_ends_too(tmp_path: Path) -> None:
+    """About one in a hundred has no environment yet to be known by, and was waited for in vain."""
+    for _ in range(300):
+        await end([spawn(["sleep", "600"], mark=tmp_path, log=tmp_path / "log")], timeout_s=5)
+
+
 async def test_ending_refuses_what_is_no_labs(bystander: int) -> None:
     stranger = identify(bystander)
     assert stranger is not None

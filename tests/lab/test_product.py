@@ -216,8 +216,9 @@ async def test_the_daemon_of_the_source_dies_in_the_middle(lab: Lab) -> None:
         place = runtime.view.vms[vm.id].owner
         assert place is not None
         assert (await lab.virsh(place, "domstate", name)).strip() == "running"
-        assert end.state is (OperationState.DONE if place == "n2" else OperationState.FAILED)
-        assert str(place) in str(end.reason)
+        story = "\n".join(f"{line.at_s:.3f} {line.text}" for line in runtime.view.story(vm.id))
+        assert end.state is (OperationState.DONE if place == "n2" else OperationState.FAILED), story
+        assert str(place) in str(end.reason), story
 
 
 async def test_a_stopped_daemon_costs_only_its_node(lab: Lab) -> None:

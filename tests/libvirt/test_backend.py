@@ -40,7 +40,7 @@ def one_host(folder: Path, *domains: str, auth: str = "", read_only: bool = Fals
 
 async def on_host(there: RealThere, work: Callable[[Any], Any]) -> Any:
     """Do something behind the adapter's back, in the one connection that this world has."""
-    return await there.hypervisor._links[N1].watch.call(work, 5, "by hand")
+    return await there.hypervisor._links.of(N1).watch.call(work, 5, "by hand")
 
 
 async def failure_of(call: Any) -> Any:
@@ -268,7 +268,7 @@ async def test_events_of_a_replaced_connection_are_not_told(tmp_path: Path) -> N
     vm = vm_id("a")
     config = one_host(tmp_path, domain("a"))
     async with real_there(config) as there:
-        old = there.hypervisor._links[N1]
+        old = there.hypervisor._links.of(N1)
         await there.hypervisor.connect(config.nodes[0])
         late = RawEvent(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, vm, "a", libvirt.VIR_DOMAIN_EVENT_SUSPENDED)
         there.hypervisor._news.append((old, late))

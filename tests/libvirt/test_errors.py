@@ -14,6 +14,7 @@ from manager.backends.libvirt.errors import (
     connect_code_of,
     failure_of,
     may_be_refusal,
+    refused_command,
 )
 from manager.core.errors import FailureCode
 from manager.core.ids import NodeId, VmId
@@ -109,3 +110,11 @@ def test_texts_are_one_clean_line_of_bounded_length() -> None:
     assert cleaned("a\nb\tc\x1b[31m\x00\u202ed  e ") == "a b c [31m d e"
     assert len(cleaned("x" * 10_000)) == MAX_TEXT
     assert cleaned("é – ü") == "é – ü"
+
+
+def test_which_command_qemu_refused() -> None:
+    text = "internal error: unable to execute QEMU command 'object-add': Unable to access credentials /x"
+    assert refused_command(error(1, QEMU, text=text)) == "object-add"
+    assert refused_command(error(1, DOMAIN, text=text)) == ""
+    assert refused_command(error(9, QEMU, text=text)) == ""
+    assert refused_command(error(1, QEMU, text="internal error: no such thing")) == ""

@@ -8,7 +8,7 @@ import libvirt
 import pytest
 
 from manager.backends.libvirt.translate import RawEvent, Told, event_of, told
-from manager.core.events import ForeignJobSeen, VmDefinitionChanged, VmRebooted, VmStateChanged, VmUndefined
+from manager.core.events import VmDefinitionChanged, VmRebooted, VmStateChanged, VmUndefined
 from manager.core.ids import NodeId, VmId
 from manager.core.model import StatusCause, VmStatus
 
@@ -112,16 +112,27 @@ def test_definitions() -> None:
         assert event_of(raw, node=N1, at_s=5.0) == changed
 
 
-def test_jobs_and_reboots() -> None:
-    def seen(kind: int) -> object:
-        return event_of(RawEvent(kind, "uuid", "web", 1), node=N1, at_s=5.0)
+def test_a_reboot() -> None:
+    raw = RawEvent(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, "uuid", "web", 1)
+    assert event_of(raw, node=N1, at_s=5.0) == VmRebooted(at_s=5.0, node=N1, vm=VmId("uuid"))
 
-    assert seen(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT) == VmRebooted(at_s=5.0, node=N1, vm=VmId("uuid"))
-    begun, ended = (
-        ForeignJobSeen(at_s=5.0, node=N1, vm=VmId("uuid"), active=active) for active in (True, False)
+
+def test_which_events_are_signs_of_a_job() -> None:
+    iteration, block, completed = (
+        RawEvent(getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{kind}"), "uuid", "web", 1, 3)
+        for kind in ("MIGRATION_ITERATION", "BLOCK_JOB_2", "JOB_COMPLETED")
     )
-    assert seen(libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION) == begun
-    assert seen(libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED) == ended
+    assert [raw.is_sign_of_job for raw in (iteration, block, completed)] == [True, True, False]
+    assert [raw.is_end_of_job for raw in (iteration, block, completed)] == [False, False, True]
+    assert [event_of(raw, node=N1, at_s=5.0) for raw in (iteration, block, completed)] == [None] * 3
+    whole = RawEvent(block.kind, "uuid", "web", libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY, 0)
+    changed = VmDefinitionChanged(at_s=5.0, node=N1, vm=VmId("uuid"), name="web")
+    assert event_of(whole, node=N1, at_s=5.0) == changed
+    by_somebody = libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED
+    assert lifecycle(libvirt.VIR_DOMAIN_EVENT_SUSPENDED, by_somebody).is_sign_of_job
+    assert not lifecycle(libvirt.VIR_DOMAIN_EVENT_SUSPENDED, by_somebody).is_transfer
+    by_disk_error = libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR
+    assert not lifecycle(libvirt.VIR_DOMAIN_EVENT_SUSPENDED, by_disk_error).is_sign_of_job
 
 
 def test_a_loaded_crash_dumper_and_events_of_the_future_change_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manager.backends.libvirt.uris import as_opened, migration_uri_of, parsed, peer_uri_of
+from manager.backends.libvirt.uris import as_opened, migration_uri, parsed, peer_uri_of
 from manager.core.ids import NodeId
 from manager.core.model import NodeConfig
 
@@ -71,6 +71,5 @@ def test_how_other_nodes_reach_it(config: NodeConfig, peer: str | None) -> None:
 
 
 def test_where_the_memory_goes() -> None:
-    assert migration_uri_of(node("qemu:///system")) is None
-    assert migration_uri_of(node("qemu:///system", None, "10.0.0.1", "192.168.0.1")) == "tcp://10.0.0.1"
-    assert migration_uri_of(node("qemu:///system", None, "fd00::7")) == "tcp://[fd00::7]"
+    assert migration_uri("10.0.0.1") == "tcp://10.0.0.1"
+    assert migration_uri("fd00::7") == "tcp://[fd00::7]"

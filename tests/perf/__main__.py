@@ -15,13 +15,14 @@ from tests.perf.measure import Row, table
 def main() -> int:
     """Run the parts that were asked for, all by default."""
     parser = argparse.ArgumentParser(prog="packaging/bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="core, table, programs; all if none is named")
+    parser.add_argument("parts", nargs="*", help="core, queue, table, programs; all if none is named")
     wanted = parser.parse_args().parts
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as name:
         folder = Path(name)
         os.environ["MUSTER_HOME"] = str(folder / "home")
         parts: dict[str, Callable[[], Iterator[Row]]] = {
             "core": _core,
+            "queue": _queue,
             "table": _table,
             "programs": lambda: _programs(folder),
         }
@@ -42,6 +43,12 @@ def _core() -> Iterator[Row]:
     from tests.perf import core
 
     yield from core.rows()
+
+
+def _queue() -> Iterator[Row]:
+    from tests.perf import queue
+
+    yield from queue.rows()
 
 
 def _table() -> Iterator[Row]:

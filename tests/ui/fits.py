@@ -36,9 +36,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from manager.core.actions import ACTIONS, LIVE_MIGRATE, MigrateParameters
+from manager.core.actions import ACTIONS, LIVE_MIGRATE, QUICK_MIGRATE, MigrateParameters, StorageParameters
 from manager.core.errors import Failure, FailureCode
+from manager.core.events import QueueVerb
 from manager.core.model import StatusCause, VmStatus
+from manager.core.operations import OperationState
 from manager.core.reasons import ReasonCode, because
 from manager.services.tasks import Tasks
 from manager.ui.dialogs.base import Asking
@@ -55,6 +57,7 @@ from manager.ui.dialogs.small import (
     WhyGreyDialog,
     WorkLeftDialog,
 )
+from manager.ui.dialogs.storage import StorageDialog
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.main_window import MainWindow
 from manager.ui.models.rows_model import RowsModel
@@ -63,6 +66,7 @@ from manager.ui.views.actions_pane import ActionLine
 from manager.ui.views.navigation import SCOPES, Navigation
 from manager.ui.views.parts import ElidedLabel, ElidedLink
 from tests.ui.cluster_of import FakeRuntime, runtime_of, vm_config, vm_id, workspace_of
+from tests.ui.moves_of import check, fail, move, stick
 
 REFUSED = (
     "Cannot recv data: Host key verification failed.: Connection reset by peer  → Check the user, the key, "
@@ -259,6 +263,12 @@ def cluster() -> FakeRuntime:
     runtime.request(ACTIONS["vm.pause"].plan(view, [vm_id(8)]))
     runtime.answer(Failure(code=FailureCode.UNREACHABLE, text="Connection reset"))
     runtime.request(LIVE_MIGRATE.plan(view, [vm_id(n) for n in (9, 10, 11, 12, 13)]))
+    check(runtime)
+    running = [n for n in (9, 10, 11, 12, 13) if move(runtime, n).state is OperationState.RUNNING]
+    fail(runtime, running[1])
+    check(runtime)
+    stick(runtime, running[0])
+    runtime.steer(QueueVerb.PAUSE)
     return runtime
 
 
@@ -294,6 +304,18 @@ def scenes() -> dict[str, Show]:
         page.search.setText("nothing is called so")
         page._search_now()
 
+    def queue(window: MainWindow, tab: str, *, large: bool) -> None:
+        roles(window)
+        pages = window.current
+        assert pages is not None
+        pages.queue.show_tab(tab)
+        sizes = window._down.sizes()
+        if large is not (sizes[1] > sum(sizes) * 6 // 10):
+            window.toggle_large_pane()
+        rows = pages.queue.table.rows_model.rows
+        if rows and tab != "timeline":
+            pages.queue.table.select_ids([rows[0].key])
+
     def noted(window: MainWindow) -> None:
         roles(window, 1)
         buttons = (
@@ -310,6 +332,11 @@ def scenes() -> dict[str, Show]:
         "roles-many": lambda window: roles(window, 1, 2, 4, 5, pane="problems"),
         "roles-none": search,
         "nodes": nodes,
+        "queue": lambda window: queue(window, "queue", large=False),
+        "queue-large": lambda window: queue(window, "queue", large=True),
+        "failed": lambda window: queue(window, "failed", large=False),
+        "history": lambda window: queue(window, "history", large=False),
+        "timeline": lambda window: queue(window, "timeline", large=False),
         "note": noted,
     }
 
@@ -347,6 +374,12 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         "secret": SecretDialog(window, "n1", "adm", "Password", kept=False),
         "tags": TagsDialog(window, view.config, 3, ("prod", "web")),
         "left": WorkLeftDialog(window, 3, 12, 1, demo=False),
+        "quick": MigrateDialog(
+            window, look, view, ids, MigrateParameters(), cluster_option="--demo 3x24", spec=QUICK_MIGRATE
+        ),
+        "storage": StorageDialog(
+            window, look, view, ids, StorageParameters(pool="fast"), cluster_option="--demo 3x24"
+        ),
         "message": MessageDialog(
             window, "Not opened", "prod.toml, line 14: needs a whole number from 1 to 64."
         ),

@@ -119,7 +119,8 @@ async def test_a_demo_has_no_background(open_desk: OpenDesk) -> None:
     ask(desk.runtime, 0)
     check(desk.runtime)
     dialog = await asked_to_close(desk)
-    assert titles(dialog) == ["Stay", "Close now", "Finish what runs, then close"]
+    assert titles(dialog) == ["Finish what runs, then close", "Close now", "Stay"]
+    assert dialog.focusWidget() is button(dialog, "Stay")
     dialog.reject()
 
 

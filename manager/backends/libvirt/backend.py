@@ -7,31 +7,38 @@ import contextlib
 import functools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TypeVar
 
 import libvirt
 
-from manager.backends.libvirt import changing, event_loop, moving, pacemaker, reading, uris
+from manager.backends.libvirt import changing, event_loop, jobs, pacemaker, reading, uris
 from manager.backends.libvirt.connection import Login, Watcher, facts_of, open_connection, watch
 from manager.backends.libvirt.errors import connect_code_of, failure_of, may_be_refusal
-from manager.backends.libvirt.lane import Lane, LanePool, Opener, Work
+from manager.backends.libvirt.foreign import Jobs
+from manager.backends.libvirt.lane import Lane, LanePool, Work
+from manager.backends.libvirt.link import CHANGE_S, LONG_CHANGE_S, Link, Links, not_connected
+from manager.backends.libvirt.moves import Moves
 from manager.backends.libvirt.translate import RawEvent, Told, event_of
 from manager.core.effects import (
     LONG_CHANGES,
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
+    CopyDefinition,
+    CopyDisks,
+    ForgetDefinition,
+    RestoreFromFile,
+    SaveToFile,
     StartMigration,
+    TuneMigration,
     VmChange,
-    VmEffect,
     WriteVmSettings,
 )
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
     Event,
-    ForeignJobSeen,
     MigrationProgress,
     NodeInventoryRead,
     NodeLost,
@@ -47,7 +54,6 @@ from manager.core.model import (
     NodeConfig,
     NodeFacts,
     NodeLoad,
-    PeerRoute,
     StatusCause,
     VmStatus,
 )
@@ -60,59 +66,12 @@ T = TypeVar("T")
 CONNECT_S = 12.0  # a host that accepts and never answers is Unknown within 15 s
 READ_S = 10.0
 SAMPLE_S = 10.0
-JOB_S = 5.0
-CHANGE_S = 60.0  # libvirt itself waits up to 30 s for a VM that is busy
-LONG_CHANGE_S = 3600.0  # a restore of much memory from a slow disk
-PEER_CHECK_S = 15.0
 PROBE_S = 2.0
-ABORT_PATIENCE_S = 10.0  # an abort that comes before the job does is tried again that long
-ABORT_RETRY_S = 0.2
 CLOSE_S = 0.6
 CLOSE_STEP_S = 0.01
 LOOK_AGAIN_S = 1.0
 LOGIN_TRIES = 3  # what is known, then a user name, then a secret
-CHANGES_AT_ONCE = 6  # per node: each has a connection of its own, and an ssh server admits only some at once
 EVENTS_AT_ONCE = 500  # of a burst, before the loop may do something else
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """All that belongs to one connection of one node. A lost link is never used again."""
-
-    node: NodeConfig
-    login: Login
-    open: Opener
-    watch: Lane
-    figures: Lane
-    jobs: Lane
-    work: Lane | LanePool
-    facts: NodeFacts | None = None  # None until connected
-    changes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHANGES_AT_ONCE))
-    configs: reading.ConfigCache = field(default_factory=reading.ConfigCache)
-    loads: reading.Loads = field(default_factory=reading.Loads)
-    stopped: dict[VmId, bool] = field(default_factory=dict)  # VMs to look at; whether again if need be
-    is_looking: bool = False
-    foreign: set[VmId] = field(default_factory=set)  # VMs of which a job was told that is not ours
-
-    @property
-    def lanes(self) -> tuple[Lane | LanePool, ...]:
-        """All lanes; of the test driver they are one and the same."""
-        return (self.watch, self.figures, self.jobs, self.work)
-
-    @property
-    def is_in_process(self) -> bool:
-        """Whether this is the test driver: one lane for everything."""
-        return self.work is self.watch
-
-    def can(self, feature: Feature) -> bool:
-        """Whether this connection has a feature."""
-        return self.facts is not None and feature in self.facts.features
-
-    def close(self, failure: Failure, *, let_finish: bool) -> None:
-        """Drop everything without waiting. Running changes and moves may be let finish: each has its own."""
-        for lane in (self.watch, self.figures, self.jobs):
-            lane.close(failure)
-        self.work.close(failure, let_finish=let_finish)
 
 
 class LibvirtHypervisor:
@@ -135,11 +94,15 @@ class LibvirtHypervisor:
         self._clock = clock
         self._secrets = secrets
         self._ask_secret = ask_secret
-        self._links: dict[NodeId, _Link] = {}
-        self._own_jobs: dict[VmId, OperationId] = {}  # moves and saves that run through us
-        self._aborted: set[OperationId] = set()
-        self._news: deque[tuple[_Link, RawEvent | int]] = deque()
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._links = Links(clock)
+        self._jobs = Jobs(self._links)
+        self._moves = Moves(
+            self._links,
+            self._jobs,
+            shared_paths=config.shared_paths,
+            look=functools.partial(self._look, once_more=False),
+        )
+        self._news: deque[tuple[Link, RawEvent | int]] = deque()
         # The test driver works in this process: dozens at once would leave the loop no processor.
         self._in_process = asyncio.Semaphore(2)
 
@@ -163,7 +126,7 @@ class LibvirtHypervisor:
         raise AssertionError("unreachable")
 
     async def _connect_once(self, node: NodeConfig, login: Login) -> NodeFacts:
-        link = self._links[node.name] = self._make_link(node, login)
+        link = self._links.current[node.name] = self._make_link(node, login)
         read_only, through_ssh = self._config.read_only, uris.parsed(node.uri).is_ssh
 
         def first_call(connection: libvirt.virConnect) -> NodeFacts:
@@ -175,25 +138,14 @@ class LibvirtHypervisor:
             async with turn:
                 facts = link.facts = await link.watch.call(first_call, CONNECT_S, "connecting")
         except BaseException as error:
-            if self._is_current(link):
+            if self._links.is_current(link):
                 self._drop(node.name, "it was not connected")
             if isinstance(error, OperationError):
                 raise await self._connect_error(node, login, error.failure) from None
             raise
-        return await self._with_pacemaker(link, facts)
+        return facts
 
-    async def _with_pacemaker(self, link: _Link, facts: NodeFacts) -> NodeFacts:
-        """Ask for Pacemaker, and tell which VMs are its own."""
-        names = await pacemaker.resources_on(link.node)
-        if not self._is_current(link):
-            raise OperationError(_not_connected(link.node.name, "the connection was lost again"))
-        if names is None:
-            return facts
-        self._tell(VmAuthoritySeen(at_s=self._clock.now_s(), node=link.node.name, names=names))
-        link.facts = replace(facts, pacemaker=True)
-        return link.facts
-
-    def _make_link(self, node: NodeConfig, login: Login) -> _Link:
+    def _make_link(self, node: NodeConfig, login: Login) -> Link:
         uri, read_only = uris.as_opened(node.uri), self._config.read_only
         is_test = uris.parsed(node.uri).is_test
         loop = asyncio.get_running_loop()
@@ -205,7 +157,7 @@ class LibvirtHypervisor:
         def open_watched() -> libvirt.virConnect:
             nonlocal was_opened
             if was_opened:  # events were missed: only a new connect, with a new inventory, may go on
-                raise OperationError(_not_connected(node.name, "the connection was lost"))
+                raise OperationError(not_connected(node.name, "the connection was lost"))
             was_opened = True
             try:
                 connection = open_plain()
@@ -228,11 +180,11 @@ class LibvirtHypervisor:
         name = f"libvirt {node.name}"
         watcher = Lane(f"{name} watch", open_watched, idle_s=None)
         if is_test:
-            link = _Link(node, login, open_plain, watcher, watcher, watcher, watcher)
+            link = Link(node, login, open_plain, watcher, watcher, watcher, watcher)
         else:
             figures, jobs = Lane(f"{name} figures", open_plain), Lane(f"{name} jobs", open_plain)
             work = LanePool(f"{name} work", open_plain)
-            link = _Link(node, login, open_plain, watcher, figures, jobs, work)
+            link = Link(node, login, open_plain, watcher, figures, jobs, work)
         return link
 
     async def _ask(self, node: NodeConfig, login: Login) -> bool:
@@ -265,26 +217,27 @@ class LibvirtHypervisor:
         self._drop(node, "it was disconnected")
 
     def _drop(self, node: NodeId, why: str) -> None:
-        link = self._links.pop(node, None)
+        link = self._links.current.pop(node, None)
         if link is not None:
-            link.close(_not_connected(node, why), let_finish=True)
+            link.close(not_connected(node, why), let_finish=True)
 
-    def _lose(self, link: _Link, failure: Failure) -> None:
+    def _lose(self, link: Link, failure: Failure) -> None:
         """A connection that worked is gone."""
         name = link.node.name
-        if not self._is_current(link) or link.facts is None:
+        if not self._links.is_current(link) or link.facts is None:
             return
-        del self._links[name]
+        del self._links.current[name]
         failure = replace(failure, node=name, vm=None)
         link.close(failure, let_finish=True)
-        self._tell(NodeLost(at_s=self._clock.now_s(), node=name, failure=failure))
+        self._links.tell(NodeLost(at_s=self._clock.now_s(), node=name, failure=failure))
 
     async def close(self) -> None:
         """See `Hypervisor.close`."""
-        links, self._links = list(self._links.values()), {}
+        links = list(self._links.current.values())
+        self._links.current.clear()
         for link in links:
-            link.close(_not_connected(link.node.name, "closed"), let_finish=False)
-        self._events.put_nowait(None)
+            link.close(not_connected(link.node.name, "closed"), let_finish=False)
+        self._links.events.put_nowait(None)
         # A moment for a proper goodbye to the hosts that answer; nobody waits for the others.
         lanes = [lane for link in links for lane in link.lanes]
         for _ in range(int(CLOSE_S / CLOSE_STEP_S)):
@@ -297,36 +250,50 @@ class LibvirtHypervisor:
     async def read_inventory(self, node: NodeId) -> NodeInventoryRead:
         """See `Hypervisor.read_inventory`."""
         started_s = self._clock.now_s()
-        link = self._link(node)
+        link = self._links.of(node)
         vms = await self._watched(link, reading.inventory, "reading the inventory")
+        self._jobs.inventory_read(link, [seen.vm for seen in vms if seen.incarnation is not None])
         return NodeInventoryRead(at_s=self._clock.now_s(), node=node, started_s=started_s, vms=vms)
 
     async def read_vm(self, node: NodeId, vm: VmId) -> VmConfigRead:
         """See `Hypervisor.read_vm`."""
-        link = self._link(node)
+        link = self._links.of(node)
         read = functools.partial(reading.vm_config, vm=vm, cache=link.configs)
         config = await self._watched(link, read, "reading the definition", vm)
         return VmConfigRead(at_s=self._clock.now_s(), node=node, vm=vm, config=config)
 
+    async def read_authority(self, node: NodeId) -> VmAuthoritySeen | None:
+        """See `Hypervisor.read_authority`."""
+        answer = await pacemaker.ask(self._links.of(node).node)
+        if answer is None:
+            return None
+        return VmAuthoritySeen(
+            at_s=self._clock.now_s(), node=node, pacemaker=answer.pacemaker, names=answer.names
+        )
+
     async def sample(self, node: NodeId) -> NodeSampled:
         """See `Hypervisor.sample`. A host that has no figures gets none."""
-        link = self._link(node)
+        link = self._links.of(node)
         now_s = self._clock.now_s()
         if not link.can(Feature.LOAD_FIGURES):
             return NodeSampled(at_s=now_s, node=node, load=NodeLoad(at_s=now_s), vms={})
         take = functools.partial(link.loads.sample, at_s=now_s, configs=link.configs.by_vm)
         try:
-            load, vms = await self._call(link, link.figures, take, SAMPLE_S, "sampling")
+            load, vms = await link.call(link.figures, take, SAMPLE_S, "sampling")
         except OperationError:
             link.loads = reading.Loads()  # a thread that comes back late may still write into the old one
             raise
+        self._jobs.sampled(link)
         return NodeSampled(at_s=now_s, node=node, load=load, vms=vms)
 
     async def job_progress(
         self, node: NodeId, vm: VmId, operation: OperationId, attempt: int
     ) -> MigrationProgress | None:
         """See `Hypervisor.job_progress`."""
-        figures = await self._job(node, vm)
+        own = self._links.own_jobs.get(vm)
+        figures = own.figures if own is not None else None
+        if figures is None:
+            figures = await self._jobs.ask(node, vm, jobs.job_figures, None)
         if figures is None:
             return None
         return MigrationProgress(
@@ -342,134 +309,77 @@ class LibvirtHypervisor:
             iteration=figures.iteration,
             downtime_ms=figures.downtime_ms,
             post_copy=figures.post_copy,
+            throttle_percent=figures.throttle_percent,
         )
 
     async def has_job(self, node: NodeId, vm: VmId) -> bool:
         """See `Hypervisor.has_job`."""
-        return await self._job(node, vm) is not None
-
-    async def _job(self, node: NodeId, vm: VmId) -> reading.JobFigures | None:
-        link = self._link(node)
-        if not link.can(Feature.JOB_FIGURES):
-            return None
-        read = functools.partial(reading.job_figures, vm=vm)
-        return await self._call(link, link.jobs, read, JOB_S, "reading job figures", vm)
+        return await self._jobs.has_job(node, vm)
 
     # --- changing ----------------------------------------------------------------------------
 
     async def change_vm(self, effect: ChangeVm) -> None:
         """See `Hypervisor.change_vm`."""
-        link = self._link(effect.node)
+        link = self._links.of(effect.node)
         make = functools.partial(changing.change, vm=effect.vm, wanted=effect.change)
         if effect.change in LONG_CHANGES:
-            with self._own_job(effect):
-                name = await self._call(link, link.work, make, LONG_CHANGE_S, effect.change.value, effect.vm)
+            with self._links.own_job(effect):
+                name = await link.call(link.work, make, LONG_CHANGE_S, effect.change.value, effect.vm)
         else:
-            async with link.changes:
-                name = await self._call(link, link.work, make, CHANGE_S, effect.change.value, effect.vm)
+            name = await link.change(make, CHANGE_S, effect.change.value, effect.vm)
         if effect.change is VmChange.DELETE_SAVED_STATE:  # libvirt has no event for it
             self._tell_state(link, effect.vm, name, Told(VmStatus.OFF))
 
     async def write_settings(self, effect: WriteVmSettings) -> None:
         """See `Hypervisor.write_settings`."""
-        link = self._link(effect.node)
+        link = self._links.of(effect.node)
         write = functools.partial(changing.write_settings, vm=effect.vm, settings=effect.settings)
-        async with link.changes:
-            await self._call(link, link.work, write, CHANGE_S, "writing the settings", effect.vm)
-
-    @contextlib.contextmanager
-    def _own_job(self, effect: VmEffect) -> Iterator[None]:
-        """While a job of ours runs on a VM, its events are not news."""
-        self._own_jobs[effect.vm] = effect.operation
-        try:
-            yield
-        finally:
-            if self._own_jobs.get(effect.vm) == effect.operation:
-                del self._own_jobs[effect.vm]
+        await link.change(write, CHANGE_S, "writing the settings", effect.vm)
 
     # --- moving ------------------------------------------------------------------------------
 
     async def migrate(self, effect: StartMigration) -> None:
         """See `Hypervisor.migrate`."""
-        link, target = self._link(effect.node), self._link(effect.target)
-        self._require_migration(link, effect.vm)
-        is_peer = effect.route is PeerRoute.NODE_TO_NODE
-        move = moving.move_of(
-            effect,
-            peer=is_peer,
-            migration_uri=uris.migration_uri_of(target.node),
-            is_cancelled=lambda: effect.operation in self._aborted,
-        )
-        run: Work[None]
-        if is_peer:
-            run = functools.partial(
-                moving.move_to_peer, move=move, peer_uri=_peer_uri(target.node, effect.vm)
-            )
-        else:
-            run = functools.partial(moving.move_through_us, move=move, open_target=target.open)
-        try:
-            with self._own_job(effect):
-                await self._call(link, link.work, run, None, "live migration", effect.vm)
-        finally:
-            self._aborted.discard(effect.operation)
-            self._look(link, effect.vm, once_more=False)
-        if effect.autostart:
-            await self._carry_autostart(target, effect.vm)
-
-    async def _carry_autostart(self, target: _Link, vm: VmId) -> None:
-        """libvirt leaves the mark behind on the source. The move is done: trouble here is only logged."""
-        mark = functools.partial(changing.set_autostart, vm=vm)
-        try:
-            await self._call(target, target.work, mark, CHANGE_S, "marking for autostart", vm)
-        except OperationError as error:
-            log.warning("autostart of VM %s not set on %s: %s", vm, target.node.name, error)
+        await self._moves.migrate(effect)
 
     async def abort(self, effect: AbortMigration) -> None:
-        """See `Hypervisor.abort`. No job is success; one of ours that is about to begin is waited for."""
-        link = self._link(effect.node)
-        if self._own_jobs.get(effect.vm) == effect.operation:
-            self._aborted.add(effect.operation)
-        ask = functools.partial(moving.abort, vm=effect.vm)
-        until_s = self._clock.monotonic_s() + ABORT_PATIENCE_S
-        while not await self._call(link, link.jobs, ask, JOB_S, "cancelling", effect.vm):
-            if self._own_jobs.get(effect.vm) != effect.operation:
-                return
-            if self._clock.monotonic_s() > until_s:
-                text = "the host has no job yet that could be cancelled"
-                raise OperationError(
-                    Failure(code=FailureCode.TIMEOUT, text=text, node=effect.node, vm=effect.vm)
-                )
-            await self._clock.sleep(ABORT_RETRY_S)
+        """See `Hypervisor.abort`."""
+        await self._moves.abort(effect)
+
+    async def tune(self, effect: TuneMigration) -> None:
+        """See `Hypervisor.tune`."""
+        await self._moves.tune(effect)
+
+    async def save_to_file(self, effect: SaveToFile) -> None:
+        """See `Hypervisor.save_to_file`."""
+        await self._moves.save_to_file(effect)
+
+    async def restore_from_file(self, effect: RestoreFromFile) -> None:
+        """See `Hypervisor.restore_from_file`."""
+        await self._moves.restore_from_file(effect)
+
+    async def copy_definition(self, effect: CopyDefinition) -> None:
+        """See `Hypervisor.copy_definition`."""
+        await self._moves.copy_definition(effect)
+
+    async def forget_definition(self, effect: ForgetDefinition) -> None:
+        """See `Hypervisor.forget_definition`."""
+        await self._moves.forget_definition(effect)
+
+    async def copy_disks(self, effect: CopyDisks) -> None:
+        """See `Hypervisor.copy_disks`."""
+        await self._moves.copy_disks(effect)
 
     async def check_peer(self, effect: CheckPeerLogin) -> None:
         """See `Hypervisor.check_peer`."""
-        link, target = self._link(effect.node), self._link(effect.target)
-        self._require_migration(link, effect.vm)
-        check = functools.partial(
-            moving.check_peer,
-            vm=effect.vm,
-            peer_uri=_peer_uri(target.node, effect.vm),
-            target=effect.target,
-        )
-        await self._call(link, link.work, check, PEER_CHECK_S, "checking the login", effect.vm)
-
-    def _require_migration(self, link: _Link, vm: VmId) -> None:
-        if not link.can(Feature.LIVE_MIGRATION):
-            driver = link.facts.hypervisor if link.facts else ""
-            text = f"libvirt's {driver} driver has no live migration"
-            raise OperationError(
-                Failure(code=FailureCode.NOT_SUPPORTED, text=text, node=link.node.name, vm=vm)
-            )
+        await self._moves.check_peer(effect)
 
     # --- events ------------------------------------------------------------------------------
 
     async def events(self) -> AsyncIterator[Event]:
         """See `Hypervisor.events`."""
-        while (event := await self._events.get()) is not None:
+        while (event := await self._links.events.get()) is not None:
             yield event
-
-    def _tell(self, event: Event) -> None:
-        self._events.put_nowait(event)
 
     def _take_news(self) -> None:
         at_s = self._clock.now_s()
@@ -477,53 +387,33 @@ class LibvirtHypervisor:
             if not self._news:
                 return
             link, news = self._news.popleft()
-            if not self._is_current(link):
+            if not self._links.is_current(link):
                 continue
             if isinstance(news, RawEvent):
                 self._take_event(link, news, at_s)
             elif news != libvirt.VIR_CONNECT_CLOSE_REASON_CLIENT:
                 self._lose(
                     link,
-                    _not_connected(link.node.name, _CLOSE_REASONS.get(news, "the connection was closed")),
+                    not_connected(link.node.name, _CLOSE_REASONS.get(news, "the connection was closed")),
                 )
         if self._news:
             asyncio.get_running_loop().call_soon(self._take_news)
 
-    def _take_event(self, link: _Link, raw: RawEvent, at_s: float) -> None:
+    def _take_event(self, link: Link, raw: RawEvent, at_s: float) -> None:
         event = event_of(raw, node=link.node.name, at_s=at_s)
-        if isinstance(event, ForeignJobSeen):
-            self._take_job(link, event)
-            return
         if event is not None:
-            self._tell(event)
+            self._links.tell(event)
+        vm = VmId(raw.uuid)
         if raw.is_stop:
-            self._look(link, VmId(raw.uuid), once_more=True)
+            link.running.pop(vm, None)
+            self._look(link, vm, once_more=True)
+        elif isinstance(event, VmStateChanged):
+            link.running.setdefault(vm)
+        self._jobs.heard(link, raw)
 
-    def _take_job(self, link: _Link, event: ForeignJobSeen) -> None:
-        """Tell the first sign of a job that is not ours, and its end. The event does not say what it is."""
-        vm = event.vm
-        if not event.active:
-            if vm in link.foreign:
-                link.foreign.discard(vm)
-                self._tell(event)
-            return
-        if vm in self._own_jobs or vm in link.foreign:
-            return
-        link.foreign.add(vm)
+    # --- VMs that stopped --------------------------------------------------------------------
 
-        def answered(future: asyncio.Future[str | None]) -> None:
-            if future.cancelled() or future.exception() is not None or vm not in link.foreign:
-                return
-            what = future.result()
-            if what is None:
-                link.foreign.discard(vm)
-            elif self._is_current(link):
-                self._tell(replace(event, what=what, migration=what == "migration"))
-
-        ask = functools.partial(reading.job_name, vm=vm)
-        link.jobs.start(ask, JOB_S, "asking for a job").add_done_callback(answered)
-
-    def _look(self, link: _Link, vm: VmId, *, once_more: bool) -> None:
+    def _look(self, link: Link, vm: VmId, *, once_more: bool) -> None:
         """Look at a VM that has stopped: its event does not say whether it is still there, or saved.
 
         All that stop meanwhile are asked for together.
@@ -531,8 +421,8 @@ class LibvirtHypervisor:
         link.stopped[vm] = link.stopped.get(vm, False) or once_more
         self._look_at_stopped(link)
 
-    def _look_at_stopped(self, link: _Link) -> None:
-        if link.is_looking or not link.stopped or not self._is_current(link):
+    def _look_at_stopped(self, link: Link) -> None:
+        if link.is_looking or not link.stopped or not self._links.is_current(link):
             return
         looked_at, link.stopped, link.is_looking = link.stopped, {}, True
 
@@ -548,11 +438,11 @@ class LibvirtHypervisor:
         look = functools.partial(reading.after_stop, vms=tuple(looked_at))
         link.watch.start(look, READ_S, "looking at stopped VMs").add_done_callback(answered)
 
-    def _take_look(self, link: _Link, vm: VmId, now: tuple[str, Told] | None, *, once_more: bool) -> None:
-        if not self._is_current(link):
+    def _take_look(self, link: Link, vm: VmId, now: tuple[str, Told] | None, *, once_more: bool) -> None:
+        if not self._links.is_current(link):
             return
         if now is None:
-            self._tell(VmUndefined(at_s=self._clock.now_s(), node=link.node.name, vm=vm))
+            self._links.tell(VmUndefined(at_s=self._clock.now_s(), node=link.node.name, vm=vm))
             return
         name, state = now
         if state == Told(VmStatus.OFF, StatusCause.SAVED):  # into somebody's own file, not as its saved state
@@ -562,8 +452,8 @@ class LibvirtHypervisor:
             look = functools.partial(self._look, link, vm, once_more=False)
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, look)
 
-    def _tell_state(self, link: _Link, vm: VmId, name: str, now: Told) -> None:
-        self._tell(
+    def _tell_state(self, link: Link, vm: VmId, name: str, now: Told) -> None:
+        self._links.tell(
             VmStateChanged(
                 at_s=self._clock.now_s(),
                 node=link.node.name,
@@ -575,38 +465,10 @@ class LibvirtHypervisor:
             )
         )
 
-    # --- calls -------------------------------------------------------------------------------
-
-    def _is_current(self, link: _Link) -> bool:
-        return self._links.get(link.node.name) is link
-
-    def _link(self, node: NodeId) -> _Link:
-        link = self._links.get(node)
-        if link is None or link.facts is None:
-            raise OperationError(_not_connected(node, "not connected"))
-        return link
-
-    async def _call(
-        self,
-        link: _Link,
-        lane: Lane | LanePool,
-        work: Work[T],
-        deadline_s: float | None,
-        what: str,
-        vm: VmId | None = None,
-    ) -> T:
-        """A call in a lane; its failure says of which node and VM it is."""
-        try:
-            return await lane.call(work, deadline_s, what)
-        except OperationError as error:
-            failure = error.failure
-            node = failure.node or link.node.name
-            raise OperationError(replace(failure, node=node, vm=failure.vm or vm)) from None
-
-    async def _watched(self, link: _Link, work: Work[T], what: str, vm: VmId | None = None) -> T:
+    async def _watched(self, link: Link, work: Work[T], what: str, vm: VmId | None = None) -> T:
         """A call in the watching lane: if that does not answer, the host is lost."""
         try:
-            return await self._call(link, link.watch, work, READ_S, what, vm)
+            return await link.call(link.watch, work, READ_S, what, vm)
         except OperationError as error:
             if error.failure.code in (FailureCode.TIMEOUT, FailureCode.UNREACHABLE):
                 self._lose(link, error.failure)
@@ -618,15 +480,3 @@ _CLOSE_REASONS = {
     libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "the host closed the connection",
     libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "the host does not answer any more",
 }
-
-
-def _not_connected(node: NodeId, why: str) -> Failure:
-    return Failure(code=FailureCode.UNREACHABLE, text=why, node=node)
-
-
-def _peer_uri(target: NodeConfig, vm: VmId) -> str:
-    uri = uris.peer_uri_of(target)
-    if uri is None:
-        text = f"how the other nodes reach {target.name} is not known: set its peer_uri in the cluster file"
-        raise OperationError(Failure(code=FailureCode.PEER_LOGIN, text=text, node=target.name, vm=vm))
-    return uri

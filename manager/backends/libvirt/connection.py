@@ -119,6 +119,11 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     def iteration(_c: object, domain: libvirt.virDomain, number: int, kind: int) -> None:
         watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), number))
 
+    def block_job(
+        _c: object, domain: libvirt.virDomain, _disk: str, job: int, status: int, kind: int
+    ) -> None:
+        watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), job, status))
+
     if (tell_closed := watcher.closed) is not None:
         connection.registerCloseCallback(lambda _c, reason, _o: tell_closed(reason), None)
     connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
@@ -132,9 +137,12 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     ):
         with contextlib.suppress(libvirt.libvirtError):
             connection.domainEventRegisterAny(None, kind, other, kind)
-    with contextlib.suppress(libvirt.libvirtError):
-        kind = libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION
-        connection.domainEventRegisterAny(None, kind, iteration, kind)
+    for kind, heard in (
+        (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, iteration),
+        (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, block_job),
+    ):
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.domainEventRegisterAny(None, kind, heard, kind)
 
 
 @dataclass(slots=True)
@@ -162,8 +170,14 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool, through_ssh: bo
     driver = _or(connection.getType, "")
     if capabilities.live_migration:
         features |= {Feature.LIVE_MIGRATION, Feature.JOB_FIGURES}
-        if driver in ("QEMU", "Xen"):  # the drivers that have it; libvirt's own question for it is private
+        # By driver: libvirt's own question for what one can do is private.
+        if driver in ("QEMU", "Xen"):
             features.add(Feature.PEER_TO_PEER)
+        if driver == "QEMU":
+            # Whether the kernel lets this host's QEMU is only told to a move that permits it.
+            features.add(Feature.POST_COPY)
+            if _or(connection.numOfStoragePools, None) is not None:
+                features.add(Feature.OTHER_MOVES)
     with contextlib.suppress(libvirt.libvirtError):
         if connection.setKeepAlive(KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT) == 0:
             features.add(Feature.KEEP_ALIVE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import libvirt
 
@@ -15,6 +16,9 @@ _CONNECTION_CODES = frozenset(
     {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
 )
 _HUNG_UP = frozenset({-1, errno.ECONNRESET, errno.EPIPE, errno.EIO})  # EIO: TLS, by a host that refuses us
+
+_QEMU_COMMAND = re.compile(r"'([a-z]+(?:-[a-z]+)+)':")
+"""Source: libvirt qemuMonitorJSONCheckErrorFull, QEMU's QMP reference."""
 
 _C = FailureCode
 BY_CODE: dict[int, FailureCode] = {
@@ -105,6 +109,18 @@ def connect_code_of(error: libvirt.libvirtError, *, over_tls: bool = False) -> F
     if found is FailureCode.DENIED:
         return FailureCode.LOGIN
     return found if found in (FailureCode.LOGIN, FailureCode.UNREACHABLE) else FailureCode.INCOMPATIBLE
+
+
+def refused_command(error: libvirt.libvirtError) -> str:
+    """The command of QEMU's that it refused, such as ``blockdev-add``; empty for any other error.
+
+    The one thing taken from a text: libvirt gives such errors no number of their own. The command's name is
+    the protocol's, in no language.
+    """
+    if numbers_of(error)[:2] != (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU):
+        return ""
+    found = _QEMU_COMMAND.search(error.get_error_message() or "")
+    return found[1] if found else ""
 
 
 def may_be_refusal(error: libvirt.libvirtError) -> bool:

@@ -9,7 +9,6 @@ import libvirt
 
 from manager.core.events import (
     Event,
-    ForeignJobSeen,
     VmDefinitionChanged,
     VmRebooted,
     VmStateChanged,
@@ -117,6 +116,41 @@ class RawEvent:
     detail: int = 0
 
     @property
+    def is_sign_of_job(self) -> bool:
+        """Whether a job may have begun or, of several on a VM, one has ended. No event says more than that.
+
+        Of a backup there is none before its end. Source: libvirt virConnectDomainEventID, and seen.
+        """
+        if self.kind == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE:  # a save, a dump, a snapshot pause it first
+            paused = (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
+            return (self.event, self.detail) == paused
+        of_backup = (
+            libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+            libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP,
+        )
+        return self.is_transfer and (self.kind, self.event) != of_backup
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether a job has sent something, or copied."""
+        return self.kind in (
+            libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
+            libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+        )
+
+    @property
+    def changed_disks(self) -> bool:
+        """Whether a block job is done after which a disk may be another image: nothing else tells that."""
+        is_done = (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED)
+        is_backup = self.event == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP
+        return (self.kind, self.detail) == is_done and not is_backup
+
+    @property
+    def is_end_of_job(self) -> bool:
+        """Whether a VM's job is over."""
+        return bool(self.kind == libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED)
+
+    @property
     def is_stop(self) -> bool:
         """Whether a VM stopped."""
         return (self.kind, self.event) == (
@@ -196,12 +230,10 @@ def event_of(raw: RawEvent, *, node: NodeId, at_s: float) -> Event | None:
         return _lifecycle(raw, vm, node, at_s)
     if raw.kind in _DEFINITION_KINDS:
         return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name)
+    if raw.changed_disks:
+        return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name)
     if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_REBOOT:
         return VmRebooted(at_s=at_s, node=node, vm=vm)
-    if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION:
-        return ForeignJobSeen(at_s=at_s, node=node, vm=vm, active=True)
-    if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED:
-        return ForeignJobSeen(at_s=at_s, node=node, vm=vm, active=False)
     return None
 
 

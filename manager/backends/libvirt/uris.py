@@ -82,9 +82,6 @@ def peer_uri_of(node: NodeConfig) -> str | None:
     return node.uri
 
 
-def migration_uri_of(node: NodeConfig) -> str | None:
-    """Where the memory goes, if the cluster file names an address for it; else libvirt decides."""
-    if not node.addresses:
-        return None
-    address = node.addresses[0]
+def migration_uri(address: str) -> str:
+    """Where the memory goes. Source: libvirt VIR_MIGRATE_PARAM_URI."""
     return f"tcp://[{address}]" if ":" in address else f"tcp://{address}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QApplication, QLineEdit, QPlainTextEdit, QPushButton, QWidget
 
 from manager import __version__
 from manager.core import units
@@ -195,16 +195,23 @@ class WorkLeftDialog(Asking):
                     " and the VM stays where it is."
                 )
         self.body.addWidget(text_label(text, wrap=True))
-        self.add_buttons()
-        self.button("Stay", self.reject, default=True)
-        self.button("Close now", lambda: self._choose(self.CLOSE), style="danger")
+        if not demo:
+            self._offer("Keep running in the background", self.BACKGROUND)
         if waiting:
             title = "Cancel what waits, finish the rest" if running else "Cancel what waits"
         else:
             title = "Finish what runs"
-        self.button(f"{title}, then close", lambda: self._choose(self.FINISH))
-        if not demo:
-            self.button("Keep running in the background", lambda: self._choose(self.BACKGROUND))
+        self._offer(f"{title}, then close", self.FINISH)
+        self._offer("Close now", self.CLOSE, style="danger")
+        self.add_buttons()
+        self.button("Stay", self.reject, default=True)
+
+    def _offer(self, title: str, choice: str, *, style: str = "") -> None:
+        button = QPushButton(title)
+        button.setAutoDefault(False)
+        button.setObjectName(style)
+        button.clicked.connect(lambda *_: self._choose(choice))
+        self.body.addWidget(button)
 
     def _choose(self, choice: str) -> None:
         self.choice = choice

@@ -9,17 +9,25 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from manager.core import units
 from manager.core.migration.progress import MovePoint
 from manager.ui.theme import Look, font
+from manager.ui.views.legend import Legend
 from manager.ui.views.parts import text_label
 
 MOST_MARKS = 60
 """Passes that are marked: more would be a wall."""
 
 _POLL_MS = 30
+
+LEGEND = (
+    ("accent", "fill", "left, GiB"),
+    ("running", "fill", "sent, MiB/s"),
+    ("paused", "fill", "changed by the guest, MiB/s"),
+    ("dim", "dots", "iteration"),
+)
 
 
 class PlotLibrary(QObject):
@@ -80,11 +88,12 @@ class MovePlot(QWidget):
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(0)
-        self.legend: QLabel = text_label(style="dim")
-        self.legend.setTextFormat(Qt.TextFormat.RichText)  # ours alone: colours of the curves
-        self.legend.setContentsMargins(10, 2, 0, 0)
-        self._layout.addWidget(self.legend)
-        self._waiting = text_label("", "dim")
+        self.legend = Legend(look, LEGEND)
+        head = QHBoxLayout()
+        head.setContentsMargins(10, 2, 4, 0)
+        head.addWidget(self.legend)
+        self._layout.addLayout(head)
+        self._waiting = text_label("", "dim", wrap=True)
         self._waiting.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._layout.addWidget(self._waiting, 1)
         look.changed.connect(self._dress)
@@ -132,16 +141,6 @@ class MovePlot(QWidget):
             self._curves.draw(self._points, self._marks)
 
     def _dress(self) -> None:
-        t = self._look.tokens
-        parts = (
-            (t.accent.name(), "▬", "left GiB"),
-            (t.running.name(), "▬", "sent"),
-            (t.paused.name(), "▬", "changed, MiB/s"),
-            (t.dim.name(), "┊", "iteration"),
-        )
-        self.legend.setText(
-            "&nbsp;&nbsp;".join(f'<span style="color:{c}">{s}</span> {w}' for c, s, w in parts)
-        )
         if self._curves is not None:
             self._curves.dress()
             self._draw()

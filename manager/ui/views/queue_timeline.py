@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
@@ -20,7 +20,8 @@ from manager.core.query.fields import operation_title
 from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look
-from manager.ui.views.parts import ElidedLabel, flat_button, text_label
+from manager.ui.views.legend import Legend
+from manager.ui.views.parts import ElidedLabel, flat_button
 from manager.ui.views.timeline import Bar, Timeline
 
 _REBUILD_MS, _GROW_MS = 400, 1000
@@ -32,7 +33,13 @@ _TOKENS = {
     OperationState.CANCELLED: "off",
 }
 
-LEGEND = (("accent", "moving"), ("running", "moved"), ("crashed", "failed"), ("off", "cancelled"))
+LEGEND = (
+    ("accent", "fill", "moving"),
+    ("running", "fill", "moved"),
+    ("crashed", "fill", "failed"),
+    ("off", "fill", "cancelled"),
+    ("dim", "outline", "into the node"),
+)
 
 
 def bars_of(view: ClusterView, operation: Operation) -> list[Bar]:
@@ -90,7 +97,7 @@ class QueueTimeline(QWidget):
 
     def __init__(self, runtime: Runtime, look: Look, extra: Mapping[str, Operation]) -> None:
         super().__init__()
-        self._runtime, self._look, self._extra = runtime, look, extra
+        self._runtime, self._extra = runtime, extra
         self._ended: dict[OperationId, list[Bar]] = {}
         self._past: tuple[Operation, ...] = ()
         self.timeline = Timeline(look, name="Timeline of moves")
@@ -100,7 +107,7 @@ class QueueTimeline(QWidget):
         self.batch.setMinimumContentsLength(24)
         self.batch.activated.connect(self._chose)
         self.told = ElidedLabel(style="dim")
-        self._legend = text_label(style="dim")
+        self._legend = Legend(look, LEGEND)
         head = QHBoxLayout()
         head.setContentsMargins(12, 2, 8, 3)
         head.setSpacing(8)
@@ -118,8 +125,6 @@ class QueueTimeline(QWidget):
         self.timeline.chosen.connect(self._tell)
         self._later = _timer(self, _REBUILD_MS, self.rebuild, once=True)
         self._grow = _timer(self, _GROW_MS, self._tick, once=False)
-        look.changed.connect(self._dress)
-        self._dress()
 
     # --- what it shows ---------------------------------------------------------------------------
 
@@ -200,12 +205,6 @@ class QueueTimeline(QWidget):
     def _tell(self, key: str) -> None:
         bar = self.timeline.current
         self.told.set_text(bar.tip.replace("\n", "  ·  ") if key and bar is not None else "")
-
-    def _dress(self) -> None:
-        t = self._look.tokens
-        parts = [f'<span style="color:{t.colour(token).name()}">■</span> {word}' for token, word in LEGEND]
-        self._legend.setTextFormat(Qt.TextFormat.RichText)  # ours alone: the colours of the bars
-        self._legend.setText("&nbsp; ".join([*parts, "outlined: moves in"]))
 
 
 def _timer(parent: QWidget, interval_ms: int, act: Callable[[], object], *, once: bool) -> QTimer:
