@@ -293,7 +293,7 @@ class Work:
         if self._pause is not reason.code:
             self._pause = reason.code
             tell(self._about_pause(reason, len(held)))
-        somebody = is_terminal() and self.session.is_shared
+        somebody = is_terminal() and self.session.is_shared and not self.request.no_wait
         asks_to_wait = reason.code is ReasonCode.QUEUE_PAUSED and not self.request.no_wait
         if len(held) < len(left) or somebody or asks_to_wait:
             self._idle_since_s = None

@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
     QMainWindow,
     QMenu,
     QMenuBar,
+    QSizePolicy,
     QSplitter,
     QStackedWidget,
     QTabWidget,
@@ -756,7 +757,12 @@ class MainWindow(QMainWindow):
     def _show_strip(self) -> None:
         pages = self.current
         if pages is not None:
-            self._strips.setCurrentWidget(pages.strips[max(0, self.panes.currentIndex())])
+            shown = pages.strips[max(0, self.panes.currentIndex())]
+            for place in range(self._strips.count()):
+                strip = self._strips.widget(place)  # as wide as the one that is shown, not as the widest
+                wide = QSizePolicy.Policy.Preferred if strip is shown else QSizePolicy.Policy.Ignored
+                strip.setSizePolicy(wide, QSizePolicy.Policy.Preferred)
+            self._strips.setCurrentWidget(shown)
         self._strips.setVisible(pages is not None)
 
     # --- what changes ---------------------------------------------------------------------------------

@@ -570,8 +570,12 @@ class MovingContract:
         assert failure.code is FailureCode.WRONG_STATE
         assert await there.status(vm) is VmStatus.OFF
 
-    async def test_a_good_login_is_found_without_moving(self, there: There) -> None:
+    @pytest.mark.parametrize("runs", [True, False])
+    async def test_a_good_login_is_found_without_moving(self, there: There, runs: bool) -> None:
         vm = there.vms[0]
+        if not runs:
+            await there.change(vm, VmChange.TURN_OFF)
+            await there.until_told(vm, VmStatus.OFF, StatusCause.TURNED_OFF)
         before = await there.look(vm)
         there.seen.clear()
         await there.run(there.hypervisor.check_peer(there.checking(vm, there.away)))

@@ -383,8 +383,12 @@ def check_peer(connection: libvirt.virConnect, vm: VmId, peer_uri: str, target: 
         OperationError: PEER_LOGIN with the daemon's own words; another code if the question could not be
         asked.
     """
-    flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
     domain = lookup(connection, vm)
+    flags = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
+    if domain.isActive():
+        flags |= libvirt.VIR_MIGRATE_LIVE
+    else:
+        flags |= libvirt.VIR_MIGRATE_OFFLINE | libvirt.VIR_MIGRATE_PERSIST_DEST
     try:
         impossible_xml = _impossible_xml(domain)
     except ValueError as error:

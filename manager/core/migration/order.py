@@ -1,4 +1,4 @@
-"""In which order waiting work is tried: High first, by hand, then what has waited enough, then large first.
+"""In which order waiting work is tried: High first, by hand, then who waited enough, then large first.
 
 A look goes through the whole line and starts what has a free place; what has none is passed over, so a full
 node holds up nobody else's work. The order decides who is tried first for the same place:
@@ -6,29 +6,37 @@ node holds up nobody else's work. The order decides who is tried first for the s
 1. Higher priority, always.
 2. Work with a hand-made place (`rank`), in that order.
 3. Moves that were overtaken `MOST_OVERTAKEN` times, and all that is no move between nodes, by age.
-4. Other moves, the largest memory first: a long move that starts last would end alone.
+4. Other moves, the largest memory first: a long one that starts last would end alone.
 
-**Overtaken** is a move each time a younger one of its priority, tried before it because it is larger, takes a
-place that it could use: same source, same target, or the last place of the cluster. Who is passed over because
-its other node is full is not overtaken; holding places for it would be the head-of-line blocking that rule 4
-must not bring back.
+**Overtaken** is a move each time a younger one of its priority, tried before it because it is larger, takes
+a place that it could use: same source, same target, or the last place of the cluster. Who is passed over
+because its other node is full is not overtaken: to hold places for it would block work on other nodes.
 
-**Both ways.** "A node uses all its slots one way only while nothing waits the other way" is kept by the limits
-themselves: moves out and moves in are counted apart, and links are full-duplex, so neither takes from the
-other. Halving the slots of a node while both ways have work was measured, and costs up to 60 %.
+**Both ways.** "A node uses all its slots one way only while nothing waits the other way" is kept by the
+limits themselves: moves out and moves in are counted apart, and links are full-duplex, so neither takes from
+the other. To halve the slots of a node while both ways have work was measured, and makes it slower.
 
-Makespan divided by the lower bound, median of five runs, `tests/perf/makespan.py`; outgoing and incoming limit
-1 / 2 / 4:
+Time of all moves divided by the lower bound, median of five runs of 64 nodes, with 1 / 2 / 4 moves out of and
+into each node; Source: `tests/perf/makespan.py`, ``packaging/bench queue``:
 
-@@TABLE@@
+=====================  ==================  ==================  ==================  ==================
+moves                  this order          by age, passing     by age, head of     this order, slots
+                                           over the blocked    line                halved
+=====================  ==================  ==================  ==================  ==================
+drain of 1 node        1.00 / 1.09 / 1.01  1.00 / 1.10 / 1.00  1.00 / 1.10 / 1.00  1.00 / 1.09 / 1.01
+drain of 8 nodes       1.00 / 1.07 / 1.01  1.00 / 1.07 / 1.01  6.60 / 6.96 / 6.33  1.00 / 1.07 / 1.01
+rebalance, 1,500       1.00 / 1.07 / 1.01  1.00 / 1.09 / 1.04  6.48 / 3.57 / 1.90  1.00 / 1.53 / 1.03
+skewed sources, 800    1.00 / 1.09 / 1.00  1.00 / 1.09 / 1.00  1.53 / 1.29 / 1.05  1.00 / 1.37 / 1.02
+=====================  ==================  ==================  ==================  ==================
 
-What is left is the fixed start of each move, which the bound leaves out (docs/adr/0015-queue-order.md).
+What is left is the fixed start of each move, which the bound leaves out where links are short.
+The decision: ``docs/adr/0015-queue-order.md``.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -100,8 +108,8 @@ class _Entry:
 class QueueOrder:
     """The line of all that waits, kept sorted. Loop thread only.
 
-    A look over n waiting costs O(n) and what it starts; adding and removing one, O(log n) comparisons. An
-    overtake costs its count and nothing more: what was overtaken often enough is not looked at again.
+    A look costs O(n) over n waiting; to add or remove one, O(log n) comparisons. A start costs what it
+    overtakes, which is bounded: what was overtaken often enough is not looked at again.
     """
 
     def __init__(self) -> None:
@@ -119,7 +127,7 @@ class QueueOrder:
     def add(self, item: Waiting, *, is_move: bool) -> None:
         """Take it into the line, or give it the place that it has now; how often it was overtaken is kept.
 
-        `is_move` says that it takes places of nodes as a move between them does: only these are reordered.
+        `is_move`: it goes from one node to another. Only such work is reordered; other work is tried by age.
         """
         before = self._entries.get(item.id)
         if before is not None:
@@ -143,27 +151,26 @@ class QueueOrder:
         if entry is not None:
             self._leave(entry)
 
-    def candidates(self) -> Iterator[OperationId]:
-        """Everything that waits, in the order in which to try it. One look at a time.
+    def candidates(self, among: Collection[OperationId] | None = None) -> Iterator[OperationId]:
+        """Everything that waits, or those of it, in the order in which to try it. One look at a time.
 
         The line may change meanwhile: who left is passed over, who joins is for the next look, and who was
         overtaken for the last time comes next.
         """
         entries, due = self._entries, self._due
         due.clear()
-        for place in tuple(self._line):
+        line = self._line
+        if among is not None:
+            line = sorted(entries[key].place for key in among if key in entries)
+        for place in tuple(line):
             while due:
                 first = due.pop(0)[-1][-1]
-                if first in entries:
+                if first in entries and (among is None or first in among):
                     yield first
             key = place[-1][-1]
             entry = entries.get(key)
             if entry is not None and entry.place is place:
                 yield key
-
-    def in_order(self, keys: Iterable[OperationId]) -> list[OperationId]:
-        """Those of them that wait, in the order in which to try them."""
-        return [p[-1][-1] for p in sorted(self._entries[k].place for k in keys if k in self._entries)]
 
     def overtaken(self, key: OperationId) -> int:
         """How often it was overtaken while it waited here."""

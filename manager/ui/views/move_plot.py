@@ -25,7 +25,7 @@ _POLL_MS = 30
 LEGEND = (
     ("accent", "fill", "left, GiB"),
     ("running", "fill", "sent, MiB/s"),
-    ("paused", "fill", "changed by the guest, MiB/s"),
+    ("paused", "fill", "changed, MiB/s"),
     ("dim", "dots", "iteration"),
 )
 

@@ -94,7 +94,10 @@ PAST_COLUMNS = ("ended", "vm", "way", "type", "state", "elapsed", "attempt", "au
 PAST_WIDTHS = {"ended": 84, "vm": 130, "way": 150, "type": 80, "state": 100, "author": 130, "elapsed": 70}
 
 _SHOWN_BATCHES = 3
-_BESIDE_UP_TO_PX = 430
+_WIDE_PX = 1200
+"""From this width on there is room for everything beside the tabs, and for details beside the list."""
+
+_BESIDE_UP_TO_PX, _NARROW_BESIDE_UP_TO_PX = 430, 340
 """Up to this height of the pane the details stand beside the list, else below it."""
 
 _ROOM_PX = 520
@@ -272,7 +275,6 @@ class QueuePane(QWidget):
     # --- building ----------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.summary = text_label(style="dim")
         self.pause_button = flat_button("Pause queue", on_click=self._pause)
         self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
         self.limits_button = flat_button("Limits", on_click=self._open_limits)
@@ -282,7 +284,7 @@ class QueuePane(QWidget):
         row = QHBoxLayout(self.strip)
         row.setContentsMargins(0, 0, 8, 0)
         row.setSpacing(2)
-        for widget in (self.summary, self.pause_button, self.cancel_all_button, self.limits_button):
+        for widget in (self.pause_button, self.cancel_all_button, self.limits_button):
             row.addWidget(widget)
         row.addWidget(self.policy)
         self._above = QWidget()
@@ -458,7 +460,10 @@ class QueuePane(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """In a low pane the details stand beside the list, in a high one below it."""
         super().resizeEvent(event)
-        low = self.height() <= _BESIDE_UP_TO_PX
+        wide = self.width() >= _WIDE_PX
+        low = self.height() <= (_BESIDE_UP_TO_PX if wide else _NARROW_BESIDE_UP_TO_PX)
+        self.policy.setVisible(wide)
+        self._tell_limits()
         wanted = Qt.Orientation.Horizontal if low else Qt.Orientation.Vertical
         if self.split.orientation() != wanted:
             self.split.setOrientation(wanted)
@@ -562,11 +567,8 @@ class QueuePane(QWidget):
     def _tell(self) -> None:
         view, watch = self.runtime.view, self.watch
         live = [view.operations[key] for key in watch.live if key in view.operations]
-        waiting = sum(1 for o in live if o.state is _S.WAITING)
-        moving = len(live) - waiting
+        moving = sum(1 for o in live if o.state is not _S.WAITING)
         orders = view.orders
-        parts = [f"{moving} running, {waiting} waiting"] if live else []
-        self.summary.setText(", ".join(parts) + ("   " if parts else ""))
         self.pause_button.setText("Continue" if orders.paused_by else "Pause queue")
         self.pause_button.setToolTip(
             "Let what waits start again (Ctrl+.)"
@@ -577,7 +579,7 @@ class QueuePane(QWidget):
         self.pause_button.setEnabled(writable)
         self.limits_button.setEnabled(writable)
         self.cancel_all_button.setEnabled(bool(live) and writable)
-        self.limits_button.setText(f"Limits: {limits_text(view.config)} ▾")
+        self._tell_limits()
         steps = view.config.migration.convergence
         self.policy.setText("Policy: standard")
         self.policy.setToolTip(
@@ -595,6 +597,12 @@ class QueuePane(QWidget):
         if self.tab == "failed":
             self.past_model.set_scope(self._is_failed)
         self._buttons()
+
+    def _tell_limits(self) -> None:
+        """Beside the tabs there is not always room for all of it."""
+        text = limits_text(self.runtime.view.config)
+        self.limits_button.setText(f"Limits: {text} ▾" if self.width() >= _WIDE_PX else "Limits ▾")
+        self.limits_button.setToolTip(f"Limits: {text}. Change them while the queue runs")
 
     def _tell_used(self, live: Sequence[Operation]) -> None:
         progress = self.runtime.view.progress

@@ -68,7 +68,8 @@ class QueueTable(RowsTable):
         if not found:
             return None
         left = header.sectionViewportPosition(found[0])
-        right = header.sectionViewportPosition(found[-1]) + header.sectionSize(found[-1])
+        end = header.sectionViewportPosition(found[-1]) + header.sectionSize(found[-1])
+        right = min(end, max(left, self.viewport().width()))  # what is cut is to be seen to be cut
         return frozenset(found), QRect(left, 0, right - left, self.row_height)
 
     def _paint_row(
