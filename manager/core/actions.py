@@ -439,6 +439,9 @@ def _decide_other_move(move: MoveType) -> Callable[[ClusterView, Vm, Any], Verdi
             return Denied(reason=found[0])
         if vm.config and not vm.config.persistent:
             return Denied(reason=because(ReasonCode.NOT_PERSISTENT))
+        left = planner.stays_behind(view.config, vm.config) if vm.config else ""
+        if left:
+            return Denied(reason=because(ReasonCode.STATE_STAYS_BEHIND, what=left, node=str(vm.owner)))
         if move is MoveType.QUICK and vm.status in _ON and not planner.saved_path(view.config, vm.id):
             return Denied(reason=because(ReasonCode.NO_SHARED_PATH))
         return Allowed(target=parameters.target)

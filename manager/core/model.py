@@ -343,6 +343,8 @@ class VmConfig:
     disks: tuple[Disk, ...] = ()
     interfaces: tuple[Interface, ...] = ()
     host_devices: tuple[str, ...] = ()  # anything that ties the VM to its host, as text
+    nvram: str = ""  # the file with its UEFI variables; empty: it has none
+    emulated_tpm: bool = False  # its state lies on its node
     agent_channel: bool = False
     agent: AgentState = AgentState.UNKNOWN
     autostart: bool = False

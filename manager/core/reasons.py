@@ -46,6 +46,7 @@ class ReasonCode(StrEnum):
     NO_DISK_TO_MOVE = "no-disk-to-move"
     NOT_PERSISTENT = "not-persistent"
     NO_SHARED_PATH = "no-shared-path"
+    STATE_STAYS_BEHIND = "state-stays-behind"
     PAST_RETURN = "past-return"
     # why a VM cannot be moved
     HAS_SNAPSHOTS = "has-snapshots"
@@ -218,6 +219,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NO_DISK_TO_MOVE: "has no disk whose image can be copied",
     ReasonCode.NOT_PERSISTENT: "is transient: its definition would be gone once it stops",
     ReasonCode.NO_SHARED_PATH: "no shared path is declared, so its memory cannot be handed over",
+    ReasonCode.STATE_STAYS_BEHIND: "{what} would stay behind on {node}",
     ReasonCode.PAST_RETURN: "it runs on {node} already and fetches the last {left} % from {source};"
     " if that stops, the VM is lost",
     ReasonCode.HAS_SNAPSHOTS: "has {count} snapshot(s), which libvirt does not move",
@@ -321,6 +323,7 @@ REMEDIES: dict[ReasonCode, str] = {
     " in the cluster file.",
     ReasonCode.NO_SHARED_PATH: "Name a folder that all nodes share under [storage] shared_paths"
     " in the cluster file.",
+    ReasonCode.STATE_STAYS_BEHIND: "Migrate it live: only that carries it.",
     ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
     ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"

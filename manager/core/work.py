@@ -581,7 +581,7 @@ class Work:
         while self._look or self._unlooked:
             whole, self._look = self._look, False  # an end sets it: what waited for that one may start
             fresh, self._unlooked = self._unlooked, set()
-            self._admit(self._line.candidates() if whole else self._line.in_order(fresh), fresh, turn, whole)
+            self._admit(self._line.candidates(None if whole else fresh), fresh, turn, whole)
 
     def _admit(self, keys: Iterable[OperationId], fresh: set[OperationId], turn: Turn, whole: bool) -> None:
         """One look at these, in order. `fresh` are looked at closely."""
@@ -1126,6 +1126,10 @@ class Work:
             if step in moves.CLEARING_UP:
                 self._left_behind(operation, failure, turn)
                 return
+            interrupted = failure is not None and failure.code is FailureCode.INTERRUPTED
+            if step is MoveStep.COPY_DISKS and interrupted and not operation.cancelled_by:
+                self._run(operation, step, turn)  # the copies go on; asking again takes them over
+                return
             if step in (MoveStep.RESTORE, MoveStep.START, MoveStep.DEFINE):
                 if (
                     failure is not None
@@ -1257,7 +1261,9 @@ class Work:
         done = because(ReasonCode.DONE)
         if step is MoveStep.COPY_DISKS:
             storage = because(ReasonCode.DISKS_MOVED, pool=operation.pool, node=operation.source)
-            return storage if operation.id in self._ended_calls and failure is None else None
+            there_already = failure is not None and failure.code is FailureCode.ALREADY
+            over = operation.id in self._ended_calls and (failure is None or there_already)
+            return storage if over else None
         if step in moves.LEAVING:
             stopped = {VmStatus.OFF, VmStatus.CRASHED, *([VmStatus.SAVED] if step is MoveStep.SAVE else ())}
             return done if here is not None and here.status in stopped else None

@@ -760,6 +760,7 @@ class MainWindow(QMainWindow):
             shown = pages.strips[max(0, self.panes.currentIndex())]
             for place in range(self._strips.count()):
                 strip = self._strips.widget(place)  # as wide as the one that is shown, not as the widest
+                assert strip is not None
                 wide = QSizePolicy.Policy.Preferred if strip is shown else QSizePolicy.Policy.Ignored
                 strip.setSizePolicy(wide, QSizePolicy.Policy.Preferred)
             self._strips.setCurrentWidget(shown)

@@ -11,7 +11,7 @@ from manager.core import events as ev
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
 from manager.core.migration.moves import BACK, PATHS, MoveStep, follows
-from manager.core.model import Disk, MigrationLimits, MoveType, RetryPolicy, VmStatus
+from manager.core.model import Disk, MigrationLimits, MoveType, RetryPolicy, VmConfig, VmStatus
 from manager.core.operations import OperationState
 from manager.core.reasons import ReasonCode
 from manager.core.work import LOST_PATIENCE_S
@@ -115,6 +115,34 @@ def test_an_old_definition_that_cannot_be_removed_is_said_and_changes_nothing(cl
     cluster.answer(until(cluster, MoveStep.FORGET), REFUSED)
     cluster.settle()
     assert end(cluster) == (S.DONE, "it is running on n2; n1 still has its old definition: no memory there")
+
+
+@pytest.mark.parametrize("move", STEPWISE)
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (definition(nvram="/var/lib/libvirt/qemu/nvram/a.fd"), "the file with its UEFI variables"),
+        (definition(emulated_tpm=True), "the state of its TPM"),
+    ],
+)
+def test_state_that_only_a_live_move_carries_is_told_beforehand(
+    cluster: Cluster, move: MoveType, config: VmConfig, what: str
+) -> None:
+    cluster.add("n1", "a", R, config=config)
+    (skipped,) = cluster.plan(ACTION[move], "a", target=N2).skipped
+    assert skipped.reason.text.startswith(what)
+    assert not cluster.plan("vm.live_migrate", "a", target=N2).skipped
+
+
+def test_copies_that_go_on_without_the_program_are_taken_over(cluster: Cluster) -> None:
+    cluster.add("n1", "a", R, config=definition(disks=(ON_SHARED,)))
+    cluster.ask("vm.move_storage", "a", pool="fast")
+    restarted = cluster.restart()
+    while not restarted.wanted(fx.CopyDisks):
+        restarted.answer(restarted.pending[0])
+    assert restarted.take(fx.CopyDisks).attempt == 2
+    restarted.settle()
+    assert end(restarted)[0] is S.DONE
 
 
 # --- back ------------------------------------------------------------------------------------

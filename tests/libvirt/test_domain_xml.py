@@ -29,6 +29,7 @@ def test_a_server() -> None:
         machine="pc-q35-7.2",
         arch="x86_64",
         cpu_mode="host-model",
+        nvram="/srv/vms/db-01_VARS.fd",
         disks=(
             Disk(target="vda", source="/srv/vms/db-01.qcow2", format="qcow2", cache="none"),
             Disk(

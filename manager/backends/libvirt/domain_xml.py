@@ -80,6 +80,8 @@ class _Reader:
             disks=tuple(_disk(e) for e in self._devices("disk")),
             interfaces=tuple(_interface(e) for e in self._devices("interface")),
             host_devices=tuple(self._host_devices()),
+            nvram=self._nvram(),
+            emulated_tpm=any(_value(e.find("backend"), "type") == "emulator" for e in self._devices("tpm")),
             agent_channel=has_agent,
             agent=agent,
             graphics=tuple(_value(e, "type") for e in self._devices("graphics")),
@@ -114,6 +116,12 @@ class _Reader:
             self._say("its number of vCPUs is not understood")
             return 0
         return number
+
+    def _nvram(self) -> str:
+        element = self.root.find("os/nvram")
+        if element is None:
+            return ""
+        return _line(element.text) or _value(element.find("source"), "file")
 
     def _agent(self) -> tuple[bool, AgentState]:
         for channel in self._devices("channel"):

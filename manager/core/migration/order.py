@@ -9,8 +9,8 @@ node holds up nobody else's work. The order decides who is tried first for the s
 4. Other moves, the largest memory first: a long one that starts last would end alone.
 
 **Overtaken** is a move each time a younger one of its priority, tried before it because it is larger, takes
-a place that it could use: same source, same target, or the last place of the cluster. Who is passed over
-because its other node is full is not overtaken: to hold places for it would block work on other nodes.
+a place on its source or its target, or the last place of the cluster. Who is passed over because its other
+node is full is not overtaken: to hold places for it would block work on other nodes.
 
 **Both ways.** "A node uses all its slots one way only while nothing waits the other way" is kept by the
 limits themselves: moves out and moves in are counted apart, and links are full-duplex, so neither takes from

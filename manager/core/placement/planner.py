@@ -219,6 +219,16 @@ def local_disks(config: ClusterConfig, vm: VmConfig) -> tuple[str, ...]:
     return tuple(d.target for d in vm.disks if is_movable(d) and not is_below(d.source, config.shared_paths))
 
 
+def stays_behind(config: ClusterConfig, vm: VmConfig) -> str:
+    """State beside its disks that only a live migration carries; empty if there is none.
+
+    Source: libvirt migration.rst (offline migration copies no files).
+    """
+    if vm.nvram and not is_below(vm.nvram, config.shared_paths):
+        return f"the file with its UEFI variables ({vm.nvram})"
+    return "the state of its TPM" if vm.emulated_tpm else ""
+
+
 def saved_path(config: ClusterConfig, vm: VmId) -> str:
     """Where a quick migration hands a VM's memory over: in the first shared path; empty without one."""
     return f"{config.shared_paths[0].rstrip('/')}/.muster/{vm}.save" if config.shared_paths else ""
