@@ -30,6 +30,7 @@ def test_a_server() -> None:
         arch="x86_64",
         cpu_mode="host-model",
         nvram="/srv/vms/db-01_VARS.fd",
+        emulated_tpm=True,
         disks=(
             Disk(target="vda", source="/srv/vms/db-01.qcow2", format="qcow2", cache="none"),
             Disk(
