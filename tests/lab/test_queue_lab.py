@@ -87,6 +87,7 @@ def witnessed(lab: Lab, folder: Path) -> Iterator[Witness]:
             process.wait(10)
 
 
+@pytest.mark.timeout(300)
 async def test_twelve_guests_two_at_a_time_and_one_cancelled(
     lab: Lab, guests: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ async def test_a_paused_queue_lets_go_nothing(lab: Lab, guests: tuple[str, ...],
         assert {o.state for o in await ended(runtime, batch)} == {OperationState.DONE}
 
 
+@pytest.mark.timeout(300)
 async def test_killed_ten_times_and_nothing_is_lost(
     lab: Lab, guests: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -107,11 +107,11 @@ class OthersRows(dict[str, Operation]):
         touched = (key for key, names in mine.updated.items() if names & _OTHERS_SHOW)
         for key in (*mine.added, *touched):
             vm = self._view.vms.get(VmId(key))
-            row = others_id(key)
             if vm is None or not is_others(vm):
-                if self.pop(row, None) is not None:
-                    rows.remove(row)
+                if self and self.pop(others_id(key), None) is not None:
+                    rows.remove(others_id(key))
                 continue
+            row = others_id(key)
             job = others_job(self._view, vm)
             before = self.get(row)
             self[row] = job

@@ -40,6 +40,9 @@ _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 REORDER_S = 1.0
 """At most one re-order for changed values in this time; new and lost rows show at once."""
 
+EXPECTED_S = 3.0
+"""How long an order made by hand may take to be told."""
+
 SORT_KEYS = 3
 """How many columns a sort remembers."""
 
@@ -128,6 +131,7 @@ class RowsModel(QAbstractTableModel):
         self._order_stale = False
         self._membership_stale = False
         self._last_reorder = 0.0
+        self._expected_until = 0.0
         self._reorder_timer = QTimer(self)
         self._reorder_timer.setSingleShot(True)
         self._reorder_timer.timeout.connect(self._reorder_due)
@@ -275,6 +279,10 @@ class RowsModel(QAbstractTableModel):
             self._arrange(sort=self._order_stale)
         self.held_changed.emit(self.is_held)
 
+    def expect_order(self) -> None:
+        """Rows were moved by hand: their new places show as soon as they are told, though someone points."""
+        self._expected_until = time.monotonic() + EXPECTED_S
+
     def set_active(self, active: bool) -> None:
         """A list nobody sees does no work: it catches up when it is shown."""
         if active == self._active:
@@ -317,6 +325,10 @@ class RowsModel(QAbstractTableModel):
                 self.held_changed.emit(self.is_held)
             else:
                 self._arrange(sort=bool(new) or self._order_stale)
+            return
+        if self._order_stale and time.monotonic() < self._expected_until:
+            self._expected_until = 0.0
+            self._arrange(sort=True)
             return
         if self._order_stale or self._membership_stale:
             self._reorder_soon()

@@ -257,9 +257,8 @@ class QueuePane(QWidget):
         )
         for model in (self.model, self.past_model):
             model.set_active(False)
-        self.timeline = QueueTimeline(runtime, look, self.others)
-        self.detail = MoveDetail(runtime, look, self.courses)
-        self.detail.hide()
+        self._timeline: QueueTimeline | None = None
+        self._detail: MoveDetail | None = None
         self._build()
         self._connect()
         self._later = QTimer(self)
@@ -292,6 +291,8 @@ class QueuePane(QWidget):
         above.setContentsMargins(0, 0, 0, 0)
         above.setSpacing(0)
         self._above_layout = above
+        self._more = ElidedLabel(style="dim")
+        self._more.setContentsMargins(12, 2, 12, 2)
         self.tabs = QTabBar()
         self.tabs.setObjectName("inner")
         self.tabs.setDrawBase(False)
@@ -334,17 +335,17 @@ class QueuePane(QWidget):
         ):
             line.addWidget(button)
         self.stack = QStackedWidget()
-        for page in (self._queue_table, self.past_table, self.timeline):
+        for page in (self._queue_table, self.past_table):
             self.stack.addWidget(page)
         self.split = QSplitter(Qt.Orientation.Horizontal)
         self.split.setChildrenCollapsible(False)
         self.split.addWidget(self.stack)
-        self.split.addWidget(self.detail)
         self.split.setStretchFactor(0, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self._above)
+        layout.addWidget(self._more)
         layout.addWidget(bar)
         layout.addWidget(hairline())
         layout.addWidget(self.split, 1)
@@ -369,14 +370,32 @@ class QueuePane(QWidget):
         table.dropped.connect(self._place)
         table.step_wanted.connect(self._step)
         table.cancel_wanted.connect(self._cancel)
-        self.timeline.opened.connect(self.show_operation)
-        self.detail.closed.connect(self._hide_detail)
-        self.detail.cancel_wanted.connect(self.cancel_wanted)
-        self.detail.retry_wanted.connect(self.retry_wanted)
-        self.detail.post_copy_wanted.connect(self.post_copy_wanted)
-        self.detail.tune_wanted.connect(
-            lambda key, what: self.steer_wanted.emit(QueueVerb.TUNE, {"operations": (key,), **what})
-        )
+
+    @property
+    def timeline(self) -> QueueTimeline:
+        """The timeline, made when it is first looked at."""
+        if self._timeline is None:
+            made = self._timeline = QueueTimeline(self.runtime, self._look, self.others)
+            made.opened.connect(self.show_operation)
+            made.show_past(self._past.values())
+            self.stack.addWidget(made)
+        return self._timeline
+
+    @property
+    def detail(self) -> MoveDetail:
+        """The details, made when they are first looked at."""
+        if self._detail is None:
+            made = self._detail = MoveDetail(self.runtime, self._look, self.courses)
+            made.hide()
+            self.split.addWidget(made)
+            made.closed.connect(self._hide_detail)
+            made.cancel_wanted.connect(self.cancel_wanted)
+            made.retry_wanted.connect(self.retry_wanted)
+            made.post_copy_wanted.connect(self.post_copy_wanted)
+            made.tune_wanted.connect(
+                lambda key, what: self.steer_wanted.emit(QueueVerb.TUNE, {"operations": (key,), **what})
+            )
+        return self._detail
 
     # --- what the window asks ----------------------------------------------------------------------
 
@@ -413,7 +432,8 @@ class QueuePane(QWidget):
                 self._past[operation.id] = operation
                 told[Kind.OPERATION].add(operation.id)
         self.past_model.take(told)
-        self.timeline.show_past(self._past.values())
+        if self._timeline is not None:
+            self._timeline.show_past(self._past.values())
 
     def show_operation(self, key: str) -> None:
         """Show one operation with its details, wherever it stands."""
@@ -436,8 +456,10 @@ class QueuePane(QWidget):
             self.model.take(others)
         self.model.take(changes)
         self.past_model.take(changes)
-        self.timeline.take(changes)
-        self.detail.take(changes)
+        if self._timeline is not None:
+            self._timeline.take(changes)
+        if self._detail is not None:
+            self._detail.take(changes)
         if (changes[Kind.OPERATION] or others) and not self._later.isActive():
             self._later.start()
         return ended
@@ -491,15 +513,19 @@ class QueuePane(QWidget):
 
     def _turned(self, place: int) -> None:
         tab = TABS[max(0, place)]
-        pages: dict[str, QWidget] = {"queue": self._queue_table, "timeline": self.timeline}
-        self.stack.setCurrentWidget(pages.get(tab, self.past_table))
+        page: QWidget = self.past_table
+        if tab == "queue":
+            page = self._queue_table
+        elif tab == "timeline":
+            page = self.timeline
+        self.stack.setCurrentWidget(page)
         shown = self.isVisible()
         self.model.set_active(shown and tab == "queue")
         self.past_model.set_active(shown and tab in ("failed", "history"))
         if tab in ("failed", "history"):
             self.past_model.set_scope(self._is_failed if tab == "failed" else self._has_ended)
         self._search_now()
-        self.setFocusProxy(pages.get(tab, self.past_table))
+        self.setFocusProxy(page)
         lists = tab != "timeline"
         for widget in (self.search, self.columns_button, self.export_button):
             widget.setVisible(lists)
@@ -664,6 +690,11 @@ class QueuePane(QWidget):
                 self._above_layout.removeWidget(line)
                 line.hide()
                 line.deleteLater()
+        more = len(self.watch.batches) - len(shown)
+        self._more.set_text(
+            f"{units.count_text(more, 'more batch', 'more batches')} under way: see Operations"
+        )
+        self._more.setVisible(more > 0)
         for line in self._lines.values():
             line.show_state(view, self.watch.children(OperationId(line.key)))
 
@@ -691,8 +722,8 @@ class QueuePane(QWidget):
             self.detail.show()
             if fresh:
                 self._give_room()
-        else:
-            self.detail.hide()
+        elif self._detail is not None:
+            self._detail.hide()
         self._buttons()
 
     def _give_room(self) -> None:
@@ -819,7 +850,7 @@ class QueuePane(QWidget):
             )
 
     def _reorder(self, requests: Sequence[tuple[tuple[OperationId, ...], OperationId | None]]) -> None:
-        self.model.hold(False)  # it was moved by hand: it is to be seen at once
+        self.model.expect_order()
         for operations, before in requests:
             self.steer_wanted.emit(QueueVerb.REORDER, {"operations": operations, "before": before})
 

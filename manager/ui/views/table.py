@@ -62,7 +62,7 @@ _MOST_ELIDED = 20_000
 """How many cut texts are kept before the cache starts anew."""
 
 
-_MEASURED = 400
+_MEASURED = 200
 """About how many rows are looked at for the width of a column, spread over the list."""
 
 _LONGEST = 12
@@ -722,7 +722,10 @@ class RowsTable(QTableView):
 
     def fit_columns(self) -> None:
         """Make the columns as wide as what they show, so that the last one has room too."""
-        self._needs = {column: self._need(column) for column in self.shown_columns()}
+        *others, last = self.shown_columns()
+        title = self._title_px(last)  # it takes what is left, whatever it shows
+        self._needs = {column: self._need(column) for column in others}
+        self._needs[last] = Need(title, title, title)
         self._measured = max(self._measured, len(self.rows_model.rows))
         self._share_room()
 
