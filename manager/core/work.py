@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -124,7 +125,7 @@ class Work:
         self._inventory = inventory
         self._story = story
         self._live: dict[OperationId, Operation] = {}  # children that are not over
-        self._open_children: dict[OperationId, int] = {}
+        self._tallies: dict[OperationId, Counter[OperationState]] = {}  # of the children, by their state
         self._children: dict[OperationId, list[OperationId]] = {}
         self._of_vm: dict[VmId, list[OperationId]] = {}
         self._active: dict[OperationId, Operation] = {}  # those of them that do not wait
@@ -136,7 +137,6 @@ class Work:
         self._ended_calls: dict[OperationId, tuple[float, Failure | None]] = {}
         self._restarted: set[OperationId] = set()  # whose guest was seen to restart
         self._streaks: dict[NodeId, set[OperationId]] = {}  # moves to a target that failed, none done since
-        self._failures: dict[OperationId, int] = {}  # of a batch
         self._look = False  # admission is due in this turn
 
     # --- reading ---------------------------------------------------------------------------
@@ -190,10 +190,9 @@ class Work:
 
     def add(self, batch: Operation, children: list[Operation], turn: Turn) -> None:
         """Take a request into the tree. Children whose VM is claimed meanwhile fail at once."""
-        self._put(replace(batch, children=len(children)), turn)
-        self._open_children[batch.id] = len(children)
+        for each in (replace(batch, children=len(children)), *children):
+            self._put(each, turn)  # all of it, before one of them ends
         for child in children:
-            self._put(child, turn)
             assert child.vm is not None
             self._inventory.last_failures.pop(child.vm, None)
             holder = self.claims.get(child.vm)
@@ -222,25 +221,20 @@ class Work:
         # The program lived at least until the last thing that its journal tells of.
         work = [o for o in operations if o.kind is not OperationKind.CONTROL]
         alive_s = max((max(o.created_s, o.started_s or 0, o.ended_s or 0) for o in work), default=0)
-        for operation in sorted(operations, key=lambda o: (rank.get(o.kind, 1), o.created_s, o.order, o.id)):
-            self._know(operation)
-            turn.changes[Kind.OPERATION].add(operation.id)
-            if operation.kind is OperationKind.CONTROL:
-                self._inventory.limit(operation.orders or StandingOrders())
+        operations = tuple(
+            sorted(operations, key=lambda o: (rank.get(o.kind, 1), o.created_s, o.order, o.id))
+        )
+        for operation in operations:
+            if operation.is_over and self.operations.get(operation.id) == operation:
+                continue  # the owner that was followed until now has told it
+            self._hear_of(operation, turn)
+            if operation.vm is None or operation.is_over:
                 continue
-            if operation.is_over:
-                continue
-            if operation.kind is OperationKind.BATCH:
-                self._open_children.setdefault(operation.id, 0)
-                continue
-            if operation.parent:
-                self._open_children[operation.parent] = self._open_children.get(operation.parent, 0) + 1
             if operation.vm in self.claims:
                 self._keep(operation, turn)
             else:
                 self._hold(operation, turn)
-            if operation.vm is not None:
-                self._inventory.refresh(operation.vm, turn)
+            self._inventory.refresh(operation.vm, turn)
         for operation in list(self._live.values()):
             stranger = next((n for n in _nodes(operation) if n not in self.nodes), None)
             if stranger is not None:
@@ -257,28 +251,27 @@ class Work:
                 self._settle(operation, None if asked else _INTERRUPTED, turn)
                 if operation.state is _S.CANCELLING:
                     self._send_abort(operation, turn)
-        for parent, open_children in list(self._open_children.items()):
-            if not open_children:
-                self._close_parent(parent, turn)
+        for operation in operations:
+            if operation.kind is OperationKind.BATCH and not self._unended(operation.id):
+                self._close_parent(operation.id, turn)
         self._look = True
 
     def mirror(self, event: ev.OperationsReported, turn: Turn) -> None:
         """Show what another process, the owner of the operations, says; nothing is started here."""
-        operations = event.operations
         self.progress.update(event.progress)
-        for operation in operations:
-            if operation.id in self.operations:
-                turn.changes[Kind.OPERATION].update(operation.id, ("*",))
-            else:
-                turn.changes[Kind.OPERATION].add(operation.id)
-            self._know(operation)
-            if operation.kind is OperationKind.CONTROL:
-                self._inventory.limit(operation.orders or StandingOrders())
-            if operation.vm is None:
-                continue
-            if not operation.is_over:
+        for operation in event.operations:
+            self._hear_of(operation, turn)
+            if operation.vm is not None and not operation.is_over:
                 self.claims.setdefault(operation.vm, operation.id)
-            elif self.claims.get(operation.vm) == operation.id:
+                self._inventory.refresh(operation.vm, turn)
+
+    def _hear_of(self, operation: Operation, turn: Turn) -> None:
+        """Take over what a journal or another process says of an operation."""
+        self._know(operation, turn)
+        if operation.kind is OperationKind.CONTROL:
+            self._inventory.limit(operation.orders or StandingOrders())
+        if operation.vm is not None and operation.is_over:
+            if self.claims.get(operation.vm) == operation.id:
                 del self.claims[operation.vm]
                 self.progress.pop(operation.id, None)
             self._inventory.refresh(operation.vm, turn)
@@ -300,7 +293,7 @@ class Work:
                 for each in event.operations:
                     batch = self._batch_of(each)
                     if batch is not None:
-                        orders = guard.continued(orders, batch, self._failures.get(batch, 0))
+                        orders = guard.continued(orders, batch, self._failed_of(batch))
                 self._order(orders, turn)
             case ev.QueueVerb.RESUME:
                 self._order(replace(orders, paused_by="", paused_since_s=None), turn)
@@ -687,7 +680,7 @@ class Work:
         if batch in orders.paused_batches and batch is not None:
             return because(
                 ReasonCode.BATCH_PAUSED,
-                count=self._failures.get(batch, 0),
+                count=self._failed_of(batch),
                 of=self.operations[batch].children,
             )
         if operation.retry_at_s is not None and operation.retry_at_s > turn.at_s:
@@ -1290,8 +1283,7 @@ class Work:
                 self._inventory.last_failures[vm] = reason
             self._inventory.refresh(vm, turn)
         if operation.parent is not None:
-            left = self._open_children[operation.parent] = self._open_children[operation.parent] - 1
-            if not left:
+            if not self._unended(operation.parent):
                 self._close_parent(operation.parent, turn)
             else:
                 turn.changes[Kind.OPERATION].update(operation.parent, ("progress",))
@@ -1302,12 +1294,12 @@ class Work:
 
     def _ask_about(self, parent: OperationId, turn: Turn) -> None:
         """One more of a batch failed: after too many the rest of it waits for a word."""
-        failed = self._failures[parent] = self._failures.get(parent, 0) + 1
+        failed = self._failed_of(parent)
         batch, orders = self.operations.get(parent), self.orders
         if batch is None or batch.is_over or parent in orders.paused_batches:
             return
         policy = self.config.migration.retry
-        waits = any(self.operations[o].state is _S.WAITING for o in self._children.get(parent, ()))
+        waits = self._tallies[parent][_S.WAITING]
         if waits and guard.batch_asks(policy, failed, batch.children, dict(orders.forgiven).get(parent, 0)):
             self._order(replace(orders, paused_batches=(*orders.paused_batches, parent)), turn)
             self._story.tell(parent, turn.at_s, f"paused: {failed} of {batch.children} failed")
@@ -1325,18 +1317,16 @@ class Work:
 
     def _close_parent(self, parent: OperationId, turn: Turn) -> None:
         batch = self.operations.get(parent)
-        self._open_children.pop(parent, None)
-        self._failures.pop(parent, None)
         if batch is None or batch.is_over:
             return
         orders = self.orders
         if parent in orders.paused_batches or parent in dict(orders.forgiven):
             kept = guard.continued(orders, parent, 0)
             self._order(replace(kept, forgiven=tuple(f for f in kept.forgiven if f[0] != parent)), turn)
-        states = {self.operations[o].state for o in self._children.get(parent, ())}
-        if _S.FAILED in states:
+        tally = self._tallies.get(parent, Counter())
+        if tally[_S.FAILED]:
             end = _S.FAILED
-        elif _S.CANCELLED in states:
+        elif tally[_S.CANCELLED]:
             end = _S.CANCELLED
         else:
             end = _S.DONE
@@ -1449,21 +1439,35 @@ class Work:
         key = f"{kind}:{operation.id}"
         turn.effects.append(SetTimer(trace=turn.trace, key=key, at_s=turn.at_s + seconds))
 
-    def _know(self, operation: Operation) -> None:
-        """Store an operation in its newest state."""
-        if operation.id not in self.operations:
-            if operation.parent is not None:
-                self._children.setdefault(operation.parent, []).append(operation.id)
+    def _know(self, operation: Operation, turn: Turn) -> None:
+        """Store an operation in its newest state, and count it among its batch's."""
+        before = self.operations.get(operation.id)
+        self.operations[operation.id] = operation
+        if before is None:
+            turn.changes[Kind.OPERATION].add(operation.id)
             if operation.vm is not None:
                 self._of_vm.setdefault(operation.vm, []).append(operation.id)
-        self.operations[operation.id] = operation
+        else:
+            turn.changes[Kind.OPERATION].update(operation.id, ("*",))
+        if operation.parent is not None:
+            tally = self._tallies.setdefault(operation.parent, Counter())
+            tally[operation.state] += 1
+            if before is None:
+                self._children.setdefault(operation.parent, []).append(operation.id)
+            else:
+                tally[before.state] -= 1
+
+    def _unended(self, batch: OperationId) -> int:
+        """How many children of a batch are not over."""
+        return sum(count for state, count in self._tallies.get(batch, {}).items() if not state.is_over)
+
+    def _failed_of(self, batch: OperationId) -> int:
+        """How many children of a batch failed, in this run of the program or before."""
+        return self._tallies.get(batch, Counter())[_S.FAILED]
 
     def _put(self, operation: Operation, turn: Turn) -> None:
-        if operation.id in self.operations:
-            turn.changes[Kind.OPERATION].update(operation.id, ("*",))
-        else:
-            turn.changes[Kind.OPERATION].add(operation.id)
-        self._know(operation)
+        """As `_know`, and the journal is told."""
+        self._know(operation, turn)
         turn.transitions[operation.id] = operation
 
 

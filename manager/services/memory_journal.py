@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from manager.core.ids import OperationId
 from manager.core.operations import Operation
@@ -17,8 +17,8 @@ class MemoryJournal:
         self._operations: dict[OperationId, Operation] = {}
 
     async def load(self) -> tuple[Operation, ...]:
-        """Nothing is ever left over."""
-        return ()
+        """As `Journal.load`."""
+        return left_over(self._operations.values())
 
     async def commit(self, operations: Sequence[Operation]) -> None:
         """Keep the newest state of each."""
@@ -31,3 +31,16 @@ class MemoryJournal:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def left_over(operations: Iterable[Operation]) -> tuple[Operation, ...]:
+    """Of all that a journal has, what `Journal.load` gives, in the order in which it came."""
+    known = {each.id: each for each in operations}
+    unended = {each.id for each in known.values() if not each.is_over}
+    wanted = set(unended)
+    for key in unended:
+        above = known[key].parent
+        while above in known and above not in wanted:
+            wanted.add(above)
+            above = known[above].parent
+    return tuple(each for each in known.values() if each.id in wanted or each.parent in unended)

@@ -178,7 +178,10 @@ class Journal(Protocol):
         ...
 
     async def load(self) -> tuple[Operation, ...]:
-        """All operations that had not ended, parents first; also parents of those."""
+        """What had not ended, its parents, and all children of batches that had not; parents first.
+
+        So a batch that is not over comes back whole: its end and its figures are those of all its children.
+        """
         ...
 
     async def commit(self, operations: Sequence[Operation]) -> None:

@@ -45,12 +45,19 @@ CREATE TABLE IF NOT EXISTS set_aside (
 ) WITHOUT ROWID;
 """
 
-# What has not ended, and the parents of that, however far up.
+# What has not ended, the parents of that, however far up, and the children of batches that have not ended.
 _LIVING = """
-WITH RECURSIVE living (id, parent) AS (
-    SELECT id, parent FROM operations WHERE ended_s IS NULL
+WITH RECURSIVE
+unended (id, parent) AS (SELECT id, parent FROM operations WHERE ended_s IS NULL),
+above (id, parent) AS (
+    SELECT id, parent FROM unended
     UNION
-    SELECT above.id, above.parent FROM operations AS above JOIN living ON above.id = living.parent
+    SELECT operations.id, operations.parent FROM operations JOIN above ON operations.id = above.parent
+),
+living (id) AS (
+    SELECT id FROM above
+    UNION
+    SELECT id FROM operations WHERE parent IN (SELECT id FROM unended)
 )
 """
 
@@ -97,7 +104,7 @@ class SqliteJournal:
         """What the user should know: damage found, records set aside. Grows while the journal is read."""
 
     async def load(self) -> tuple[Operation, ...]:
-        """All operations that had not ended, and the parents of those; parents first.
+        """What had not ended, its parents, and all children of batches that had not; parents first.
 
         Raises:
             UserError: if the file is of a newer Muster; it is left as it is.

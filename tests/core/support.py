@@ -30,6 +30,7 @@ from manager.core.model import (
     VmStatus,
 )
 from manager.core.operations import Operation
+from manager.services.memory_journal import left_over
 
 R, OFF, SAVED, PAUSED, CRASHED, UNKNOWN = (
     VmStatus.RUNNING,
@@ -451,11 +452,9 @@ class Cluster:
         """The program was killed; the next run has the journal and the same hosts."""
         after = Cluster(self._config, up=False)
         after.hosts, after.facts, after.files, after.now = self.hosts, self.facts, self.files, self.now + 5
-        left = [o for o in self.journal.values() if not o.is_over]
-        parents = [o for o in self.journal.values() if o.is_over and any(c.parent == o.id for c in left)]
         after.journal = dict(self.journal)
         after._batches = self._batches
-        after.feed(ev.OperationsRestored(at_s=after.later(), operations=(*parents, *left)))
+        after.feed(ev.OperationsRestored(at_s=after.later(), operations=left_over(self.journal.values())))
         for node in after.hosts:
             after.connect(node)
         return after

@@ -385,6 +385,29 @@ def test_a_batch_that_keeps_failing_pauses_and_asks() -> None:
     assert cluster.state.orders.forgiven == ()  # kept no longer than the batch
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_of_a_batch_failed_counts_after_a_restart_too(paused: bool) -> None:
+    cluster = keen(target_failures=100, batch_failures=3, batch_percent=20)
+    names = [f"v{i}" for i in range(8)]
+    for name in names:
+        cluster.add("n1", name, R)
+    batch = cluster.ask("vm.live_migrate", *names, target=N2)
+    for name in names[: 3 if paused else 2]:
+        fail(cluster, name)
+    cluster = cluster.restart()
+    if not paused:
+        cluster.reads()  # those under way turn out not to have moved, and are tried again
+        cluster.wait(6)
+        fail(cluster, cluster.operation_of(cluster.wanted(fx.CheckPeerLogin)[0]).vm_name)
+    cluster.reads()
+    assert cluster.state.orders.paused_batches == (batch,)
+    assert end(cluster, "v7") == (S.WAITING, "its batch is paused: 3 of 8 failed")
+    cluster.steer(ev.QueueVerb.RESUME, operations=(batch,))
+    assert dict(cluster.state.orders.forgiven) == {batch: 3}
+    cluster.settle()
+    assert cluster.state.operations[batch].state is S.FAILED
+
+
 # --- steering --------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from manager.core import events as ev
 from manager.core.actions import ACTIONS
 from manager.core.cluster import ClusterState
 from manager.core.errors import Failure, FailureCode, ImpossibleTransition
-from manager.core.ids import NodeId, OperationId
+from manager.core.ids import Kind, NodeId, OperationId
 from manager.core.model import (
     Activity,
     MigrationLimits,
@@ -31,6 +31,7 @@ from manager.core.operations import (
 )
 from manager.core.reasons import ReasonCode
 from manager.core.work import CONTINUE_AFTER_S, LOST_PATIENCE_S, merged
+from manager.services.memory_journal import left_over
 from tests.core.support import (
     CANCELLED,
     CRASHED,
@@ -823,7 +824,7 @@ def test_a_move_cancelled_before_its_start_was_stored_ends(cluster: Cluster) -> 
 
 def restarted(cluster: Cluster, *, after_s: float = 10.0, up: bool = True) -> None:
     """The program is killed, and another begins with its journal."""
-    left = tuple(o for _, o in sorted(cluster.journal.items()) if not o.is_over)
+    left = left_over(o for _, o in sorted(cluster.journal.items()))
     cluster.state = ClusterState(cluster.state.config)
     cluster.pending.clear()
     cluster.timers.clear()
@@ -953,6 +954,78 @@ def test_a_batch_whose_children_all_ended_is_closed(cluster: Cluster) -> None:
     assert again.state.operations[batch].is_over
 
 
+def test_the_end_of_one_before_the_restart_counts_for_its_batch(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.add("n1", "b")
+    batch = cluster.ask("vm.live_migrate", "a", "b", target=N2)
+    cluster.answer(cluster.take(fx.CheckPeerLogin, "a"), REFUSED)
+    assert cluster.operation("a").state is S.FAILED
+    restarted(cluster)
+    cluster.settle()
+    assert ended(cluster, "b") == (S.DONE, "runs on n2")
+    assert cluster.state.operations[batch].state is S.FAILED
+
+
+def test_what_ended_before_the_restart_holds_no_vm(cluster: Cluster) -> None:
+    for name in "abc":
+        cluster.add("n1", name)
+    cluster.ask("vm.live_migrate", *"abc", target=N2)
+    over = cluster.operation("a").id
+    cluster.answer(cluster.take(fx.CheckPeerLogin, "a"), REFUSED)
+    restarted(cluster)
+    assert over not in cluster.state.claims.values()
+    assert cluster.state.operations[over].state is S.FAILED
+    assert cluster.vm("a").activity is Activity.NONE
+    assert not [e for e in cluster.pending if isinstance(e, fx.VmEffect) and e.operation == over]
+    cluster.ask("vm.pause", "a")
+    cluster.settle()
+    assert cluster.vm("a").status is PAUSED
+
+
+def test_what_ended_last_tells_how_long_the_program_lived(cluster: Cluster) -> None:
+    for name in "abc":
+        cluster.add("n1", name)
+    cluster.ask("vm.live_migrate", *"abc", target=N2)
+    cluster.steer(ev.QueueVerb.PAUSE)
+    cluster.now += CONTINUE_AFTER_S + 1
+    for name in "ab":
+        cluster.answer(cluster.take(fx.CheckPeerLogin, name), REFUSED)
+    restarted(cluster)  # nothing that is not over was touched for long
+    cluster.steer(ev.QueueVerb.RESUME)
+    cluster.settle()
+    assert ended(cluster, "c") == (S.DONE, "runs on n2")
+
+
+def test_an_owner_that_took_over_lets_go_of_what_only_the_journal_knows_to_be_over(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.add("n1", "b")
+    cluster.ask("vm.live_migrate", "a", "b", target=N2)
+    told = tuple(cluster.state.operations.values())
+    window = Cluster(up=False)
+    window.hosts = cluster.hosts
+    window.feed(ev.OperationsReported(at_s=cluster.later(), operations=told))
+    cluster.answer(cluster.take(fx.CheckPeerLogin, "a"), REFUSED)  # its last word, which nobody heard
+    left = left_over(cluster.journal.values())
+    outcome = window.feed(ev.OperationsRestored(at_s=cluster.later(), operations=left))
+    assert window.operation("a").state is S.FAILED
+    assert window.operation("a").id in outcome.changes[Kind.OPERATION].updated
+    assert list(window.state.claims) == [uuid("b")]
+
+
+def test_an_owner_that_took_over_tells_nothing_of_what_it_had_heard(cluster: Cluster) -> None:
+    """Else its log would tell each end of a large batch a second time."""
+    cluster.add("n1", "a")
+    cluster.add("n1", "b")
+    cluster.ask("vm.live_migrate", "a", "b", target=N2)
+    cluster.answer(cluster.take(fx.CheckPeerLogin, "a"), REFUSED)
+    told = tuple(cluster.state.operations.values())
+    window = Cluster(up=False)
+    window.feed(ev.OperationsReported(at_s=cluster.later(), operations=told))
+    left = left_over(cluster.journal.values())
+    changed = window.feed(ev.OperationsRestored(at_s=cluster.later(), operations=left)).changes
+    assert window.operation("a").id not in {*changed[Kind.OPERATION].added, *changed[Kind.OPERATION].updated}
+
+
 def test_journal_and_inventory_give_the_same_operations(cluster: Cluster) -> None:
     for name in "abc":
         cluster.add("n1", name)
@@ -992,6 +1065,16 @@ def test_operations_of_another_process_are_shown_and_nothing_is_started(cluster:
     window.read("n2")
     assert (window.vm("a").activity, window.vm("a").owner) == (Activity.NONE, "n2")
     assert not window.state.claims
+
+
+def test_what_another_process_tells_again_is_told_to_views_again(cluster: Cluster) -> None:
+    """A batch of which one more ended is the same operation as before; only its figures are not."""
+    moving(cluster)
+    told = tuple(cluster.state.operations.values())
+    window = Cluster(up=False)
+    window.feed(ev.OperationsReported(at_s=cluster.later(), operations=told))
+    again = window.feed(ev.OperationsReported(at_s=cluster.later(), operations=told)).changes
+    assert set(again[Kind.OPERATION].updated) == {o.id for o in told}
 
 
 # --- foreign jobs ---------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from manager.core.model import (
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import ReasonCode
+from manager.services.memory_journal import left_over
 from tests.core.support import (
     CRASHED,
     OFF,
@@ -333,7 +334,7 @@ class ClusterMachine(RuleBasedStateMachine):
         cluster.timers.clear()
         cluster.connected.clear()
         self.reads.clear()
-        left = tuple(o for _, o in sorted(cluster.journal.items()) if not o.is_over)
+        left = left_over(o for _, o in sorted(cluster.journal.items()))
         if left:
             cluster.feed(ev.OperationsRestored(at_s=cluster.later(), operations=left))
         for node in PLACES:
@@ -383,6 +384,10 @@ class ClusterMachine(RuleBasedStateMachine):
         for operation in state.operations.values():
             if operation.kind is OperationKind.BATCH:
                 assert operation.is_over is (operation.id not in open_parents)
+                children = {o.state for o in self.cluster.children(operation.id)}
+                if operation.is_over and children:
+                    failed = OperationState.FAILED in children
+                    assert (operation.state is OperationState.FAILED) is failed
 
     @invariant()
     def sums_equal_a_recount(self) -> None:

@@ -35,14 +35,9 @@ from tests.support.sim import config_of, make_id, make_world, until
 
 
 class KeptJournal(MemoryJournal):
-    """A journal that a later run of the program finds again; and a disk that can be full."""
+    """A journal on a disk that can be full."""
 
     full = False
-
-    async def load(self) -> tuple[Operation, ...]:
-        found = self._operations.values()
-        live = [o for o in found if o.ended_s is None]
-        return tuple(sorted(live, key=lambda o: o.parent is not None))
 
     async def commit(self, operations: Sequence[Operation]) -> None:
         if self.full:

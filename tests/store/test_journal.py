@@ -26,6 +26,8 @@ from manager.core.ids import NodeId, OperationId, TraceId, VmId
 from manager.core.model import PeerRoute, Priority, VmSettings
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.reasons import ReasonCode, because
+from manager.services.memory_journal import MemoryJournal
+from manager.services.ports import Journal
 from manager.store.journal import FORMAT, SqliteJournal
 
 OpenJournal = Callable[..., SqliteJournal]
@@ -79,6 +81,19 @@ async def test_what_did_not_end_comes_back_with_its_parents_first(opened: OpenJo
     assert await opened().load() == (top, middle, child, other)
 
 
+async def test_a_batch_that_is_not_over_comes_back_whole(opened: OpenJournal) -> None:
+    journal = opened()
+    batch, over, open_one = operation(9), operation(1, parent=9, ended_s=5.0), operation(2, parent=9)
+    await journal.commit([batch, over, open_one])
+    closed = [operation(19, ended_s=6.0), operation(11, parent=19, ended_s=5.0)]
+    await journal.commit(closed)
+    assert await journal.load() == (batch, over, open_one)
+    await journal.commit([replace(open_one, state=OperationState.DONE, ended_s=7.0)])
+    assert len(await journal.load()) == 3  # its own end is still to come
+    await journal.commit([operation(9, ended_s=8.0)])
+    assert await journal.load() == ()
+
+
 async def test_the_last_state_of_an_operation_counts(opened: OpenJournal) -> None:
     journal = opened()
     await journal.commit([operation(1), operation(2)])
@@ -103,6 +118,20 @@ async def test_old_ended_operations_are_forgotten_but_no_parent_of_a_living_one(
     journal = opened()
     assert await journal.load() == (parent, operation(1, parent=0))
     assert [int(each.id) for each in await journal.history(1000)] == [*range(599, 589, -1), 0]
+
+
+async def test_children_of_an_open_batch_are_not_forgotten_before_it_ends(opened: OpenJournal) -> None:
+    journal = opened(kept_ended=10)
+    early = operation(1, parent=0, ended_s=0.5)
+    await journal.commit([operation(0), early])
+    await journal.commit([operation(n, ended_s=float(n)) for n in range(2, 600)])
+    await journal.close()
+    journal = opened(kept_ended=10)
+    assert await journal.load() == (operation(0), early)
+    await journal.commit([operation(0, ended_s=1.0)])
+    await journal.close()
+    kept = await opened().history(1000)
+    assert [int(each.id) for each in kept] == [*range(599, 589, -1)]
 
 
 async def test_commits_made_together_share_transactions_and_keep_their_order(
@@ -398,6 +427,31 @@ def test_every_operation_comes_back_as_it_was(
         return found
 
     assert asyncio.run(there_and_back()) == set(operations)
+
+
+_trees = st.lists(
+    st.tuples(st.none() | st.integers(0, 7), st.booleans()), min_size=1, max_size=8
+)  # of each number its parent, and whether it is over
+
+
+@settings(max_examples=40)
+@given(tree=_trees)
+def test_every_journal_gives_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[int | None, bool]]
+) -> None:
+    operations = [
+        operation(n, parent=parent, ended_s=1.0 if over else None) for n, (parent, over) in enumerate(tree)
+    ]
+
+    async def loaded(journal: Journal) -> tuple[Operation, ...]:
+        await journal.commit(operations)
+        found = await journal.load()
+        await journal.close()
+        return found
+
+    on_disk = asyncio.run(loaded(SqliteJournal(tmp_path_factory.mktemp("same") / "x.journal")))
+    assert set(on_disk) == set(asyncio.run(loaded(MemoryJournal())))
+    assert len(set(on_disk)) == len(on_disk)
 
 
 async def test_a_journal_that_is_never_used_leaves_nothing(opened: OpenJournal, path: Path) -> None:
