@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from manager.core.cluster import ClusterState
 from manager.core.errors import OperationError
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 JOB_INTERVAL_S = 0.5
 LOAD_INTERVAL_S = 3.0
 FIRST_INTERVAL_S = 0.9
+
+Poll = Callable[[], Awaitable[None]]
 
 
 class Sampler:
@@ -72,9 +74,9 @@ class Sampler:
                 await self._wake.wait()
                 continue
             for move in moves:
-                self._once(f"job {move.id}", self._job(move))
+                self._once(f"job {move.id}", partial(self._job, move))
             for vm, (node, _, _) in foreign.items():
-                self._once(f"foreign {vm}", self._foreign(vm, node))
+                self._once(f"foreign {vm}", partial(self._foreign, vm, node))
             if self._wanted and self._clock.monotonic_s() >= self._next_load_s:
                 # CPU figures are differences: the second round comes soon.
                 interval_s = LOAD_INTERVAL_S if self._rounds else FIRST_INTERVAL_S
@@ -83,20 +85,18 @@ class Sampler:
                 for row in self._state.nodes.values():
                     can = row.facts is not None and Feature.LOAD_FIGURES in row.facts.features
                     if row.is_up and can:
-                        self._once(f"load {row.id}", self._load(row.id))
+                        self._once(f"load {row.id}", partial(self._load, row.id))
             await self._clock.sleep(JOB_INTERVAL_S if moves or foreign else LOAD_INTERVAL_S / 3)
 
-    def _once(self, name: str, call: Coroutine[Any, Any, None]) -> None:
+    def _once(self, name: str, poll: Poll) -> None:
         """Start a poll unless the last one of that name has not come back."""
-        if name in self._busy:
-            call.close()
-            return
-        self._busy.add(name)
-        self._tasks.spawn(self._guard(name, call), name)
+        if name not in self._busy:
+            self._busy.add(name)
+            self._tasks.spawn(self._guard(name, poll), name)
 
-    async def _guard(self, name: str, call: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, name: str, poll: Poll) -> None:
         try:
-            await call
+            await poll()
         except OperationError as error:
             log.debug("%s: %s", name, error)  # the session notices lost nodes; figures may miss
         finally:
