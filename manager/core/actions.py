@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from manager.core import events as ev
 from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
+from manager.core.explanations import busy
 from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
 from manager.core.inventory import is_incoming
 from manager.core.migration import convergence
@@ -26,10 +27,16 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import (
+    Operation,
+    OperationKind,
+    OperationState,
+    asks_guest,
+    can_abort,
+    can_turn_back,
+)
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
-from manager.core.work import asks_guest, busy, can_abort, can_turn_back
 
 # --- parameters ------------------------------------------------------------------------------
 
@@ -320,7 +327,9 @@ class ActionSpec(Generic[P]):
             move=self.move,
             pool=where.pool,
             policy=where.policy,
+            was_off=self.kind is OperationKind.MIGRATE and step.status in (VmStatus.OFF, VmStatus.CRASHED),
             change=change if self.kind is OperationKind.CHANGE else None,
+            restores=change is VmChange.START and step.status is VmStatus.SAVED,
             settings=settings if self.kind is OperationKind.SETTINGS else None,
             before=config.settings if config and self.kind is OperationKind.SETTINGS else None,
             priority=int(priority),
@@ -419,6 +428,11 @@ def _decide_migrate(view: ClusterView, vm: Vm, parameters: MigrateParameters) ->
     if parameters.policy and parameters.policy not in convergence.POLICIES:
         known = ", ".join(convergence.POLICIES)
         return Denied(reason=because(ReasonCode.NO_SUCH_POLICY, policy=parameters.policy, known=known))
+    limits = view.config.migration
+    memory_mib = vm.config.memory_mib if vm.config else 0
+    policy = convergence.policy(parameters.policy, limits.convergence, memory_mib=memory_mib)
+    if policy.post_copy and limits.parallel_connections > 1:
+        return Denied(reason=because(ReasonCode.POST_COPY_ALONE, count=limits.parallel_connections))
     found = planner.obstacles(view.config, vm, copies_disks=bool(parameters.pool))
     return Denied(reason=found[0]) if found else Allowed(target=parameters.target)
 
@@ -492,8 +506,12 @@ def _decide_storage(view: ClusterView, vm: Vm, parameters: StorageParameters) ->
         return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
     if not parameters.pool:
         return Denied(reason=because(ReasonCode.NO_POOL_NAMED))
-    if not any(planner.is_movable(disk) for disk in vm.config.disks):
+    own = [disk for disk in vm.config.disks if planner.is_own_file(disk)]
+    if not own:
         return Denied(reason=because(ReasonCode.NO_DISK_TO_MOVE))
+    for disk in own:
+        if (reason := planner.why_not_copied(disk)) is not None:
+            return Denied(reason=reason)
     return Allowed()
 
 

@@ -21,6 +21,7 @@ from manager.core.model import (
 )
 from manager.core.operations import Operation, StandingOrders
 from manager.core.reasons import Reason
+from manager.core.tree import Tree
 from manager.core.work import Work
 
 _ROOM = frozenset({"status", "holds", "vms_unread", "moves"})
@@ -121,8 +122,9 @@ class ClusterState:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._story = Story()
-        self._inventory = Inventory(config, self._story, lambda vm: self._work.claim(vm))
-        self._work = Work(self._inventory, self._story)
+        self._inventory = Inventory(config, self._story, lambda vm: self._tree.claim(vm))
+        self._tree = Tree(self._inventory, self._story)
+        self._work = Work(self._inventory, self._tree, self._story)
         self._revision = 0
         self._now_s = 0.0
         inventory, work = self._inventory, self._work
@@ -138,7 +140,7 @@ class ClusterState:
             ev.NodeReleased: inventory.node_released,
             ev.VmStateChanged: inventory.state_changed,
             ev.VmRebooted: self._rebooted,
-            ev.VmUndefined: inventory.undefined,
+            ev.VmUndefined: self._undefined,
             ev.VmDefinitionChanged: inventory.definition_changed,
             ev.VmConfigRead: inventory.config_read,
             ev.VmAuthoritySeen: inventory.authority_seen,
@@ -191,6 +193,10 @@ class ClusterState:
         self._inventory.foreign_job(event, turn)
         self._work.look()
 
+    def _undefined(self, event: ev.VmUndefined, turn: Turn) -> None:
+        self._inventory.undefined(event, turn)
+        self._work.undefined(event.vm, event.node, turn)
+
     def _rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
         self._inventory.rebooted(event, turn)
         self._work.rebooted(event.vm, turn)
@@ -203,7 +209,7 @@ class ClusterState:
             self._work.timer(kind, key, turn)
 
     def _restored(self, event: ev.OperationsRestored, turn: Turn) -> None:
-        self._work.restore(event.operations, turn)
+        self._work.restore(event.operations, event.left_s, turn)
 
     def _reported(self, event: ev.OperationsReported, turn: Turn) -> None:
         self._work.mirror(event, turn)
@@ -261,22 +267,22 @@ class ClusterState:
     @property
     def operations(self) -> Mapping[OperationId, Operation]:
         """All operations of this run and what the last one left."""
-        return self._work.operations
+        return self._tree.operations
 
     @property
     def progress(self) -> Mapping[OperationId, MoveProgress]:
         """Figures of running moves."""
-        return self._work.progress
+        return self._tree.progress
 
     @property
     def claims(self) -> Mapping[VmId, OperationId]:
         """Which operation holds a VM."""
-        return self._work.claims
+        return self._tree.claims
 
     @property
     def orders(self) -> StandingOrders:
         """What holds for the whole queue."""
-        return self._work.orders
+        return self._tree.orders
 
     @property
     def problems(self) -> Mapping[str, Problem]:
@@ -297,7 +303,7 @@ class ClusterState:
 
     def active_moves(self) -> tuple[Operation, ...]:
         """Moves whose job may run on a host now."""
-        return self._work.active_moves()
+        return self._tree.active_moves()
 
     def foreign_jobs(self) -> Mapping[VmId, tuple[NodeId, str, bool]]:
         """Jobs that are not ours: node, what, whether it is a migration."""
@@ -305,19 +311,19 @@ class ClusterState:
 
     def committed_mib(self, node: NodeId) -> int:
         """Memory in use on a node and reserved by moves to it, in MiB."""
-        return self._work.committed_mib(node)
+        return self._tree.committed_mib(node)
 
     def committed_vcpus(self, node: NodeId) -> int:
         """vCPUs in use on a node."""
-        return self._work.committed_vcpus(node)
+        return self._tree.committed_vcpus(node)
 
     def moving(self, node: NodeId) -> tuple[int, int]:
         """How many moves, of anyone, are under way out of a node and into it."""
-        return self._work.moving(node)
+        return self._tree.moving(node)
 
     def story(self, key: str) -> tuple[LogEntry, ...]:
         """An object's story; a VM's has its operations' lines in it."""
-        return self._story.of(key, *self._work.about(key))
+        return self._story.of(key, *self._tree.about(key))
 
     def last_failure(self, vm: VmId) -> Reason | None:
         """Why the last operation on a VM failed, until the next one is asked for."""

@@ -76,7 +76,7 @@ class AbortMigration(VmEffect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneMigration(VmEffect):
-    """Change a running move. Answered by nothing when it worked, by `TuneFailed` when not.
+    """Change one thing of a running move. Answered by nothing when it worked, by `TuneFailed` when not.
 
     Source: virDomainMigrateSetMaxDowntime, virDomainMigrateSetMaxSpeed, virDomainMigrateStartPostCopy.
     """
@@ -84,6 +84,7 @@ class TuneMigration(VmEffect):
     pause_ms: int | None = None  # the longest pause of the guest that is permitted from now on
     bandwidth_mib_s: int | None = None  # 0: no cap
     post_copy: bool = False  # start the second half: the VM runs on the target from now on
+    instead_of: int | None = None  # the pause or the bandwidth until now, which goes on if this fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +126,14 @@ class ForgetDefinition(VmEffect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyDisks(VmEffect):
-    """Copy a running VM's disks to a pool of its own node and switch over; the old images are kept, renamed.
+    """Copy a running VM's disks to a pool of its own node and switch over; the old images are kept there.
 
     Ended when the last one was switched. Source: virDomainBlockCopy, virDomainBlockJobAbort with PIVOT.
     """
 
     pool: str
     disks: tuple[str, ...]  # vda, vdb
+    bandwidth_mib_s: int = 0  # of all of them together; 0: no cap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from manager.core.reasons import Reason
 
 if TYPE_CHECKING:
     from manager.core.actions import Plan
+    from manager.core.effects import TuneMigration
     from manager.core.migration.progress import MoveProgress
     from manager.core.operations import Operation
 
@@ -127,7 +128,7 @@ class NoticeGiven(Event):
     """Something about this computer's own part that the user should know: a damaged journal, no key ring."""
 
     key: str
-    reason: Reason
+    reason: Reason | None  # None: it is so no more
 
 
 # --- VMs -------------------------------------------------------------------------------------
@@ -261,6 +262,7 @@ class TuneFailed(Event):
     operation: OperationId
     attempt: int
     failure: Failure
+    tune: TuneMigration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +285,7 @@ class OperationsRestored(Event):
     """The journal of an earlier run was read: what was not ended then. First event of all."""
 
     operations: tuple[Operation, ...]
+    left_s: float | None = None  # until when that run surely lived; None: as far as the operations tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,6 +159,13 @@ class Inventory:
         """vCPUs of the VMs that run on a node."""
         return self._used_vcpus[node]
 
+    def _is_half(self, vm: VmId, node: NodeId) -> bool:
+        """Whether what a node has of a VM is, as far as was seen, the target's half of a move."""
+        before, held = self.sighting(vm, node), self._claim(vm)
+        if before is not None:
+            return is_incoming(before)
+        return held is not None and _is_moving(held[0]) and held[0].target == node
+
     def foreign_moves(self) -> Iterable[tuple[NodeId | None, NodeId | None]]:
         """Source and target of the moves that others started, as far as they are seen."""
         jobs = {vm for vm, (_, _, migration) in self.foreign_jobs.items() if migration}
@@ -167,6 +174,8 @@ class Inventory:
             # A VM that starts looks like a move's target: one that we start is none.
             if held is None or not (_is_moving(held[0]) or held[0].change is VmChange.START):
                 job, target = self.foreign_jobs.get(vm), self.incoming(vm)
+                if job is None and target is None:
+                    continue  # the node that had its half is lost
                 owner = self.vms[vm].owner if vm in self.vms else None
                 yield (job[0] if job else owner if owner != target else None), target
 
@@ -304,6 +313,8 @@ class Inventory:
             if before is not None and before.state_at_s > event.started_s:
                 overtaken = True  # an event told more than this read knows
                 continue
+            if seen.shutting_down and self._is_half(seen.vm, node.id):
+                continue  # of a move that failed: it must not be taken for one that arrived
             self._see(
                 turn,
                 seen.vm,
@@ -342,7 +353,11 @@ class Inventory:
 
     def noticed(self, event: ev.NoticeGiven, turn: Turn) -> None:
         """A standing notice about this computer's own part."""
-        self._problem(turn, f"notice:{event.key}", event.reason)
+        key = f"notice:{event.key}"
+        if event.reason is None:
+            self._solved(turn, key)
+        else:
+            self._problem(turn, key, event.reason)
 
     def node_held(self, event: ev.NodeHeld, turn: Turn) -> None:
         """One more reason to keep a node empty."""
@@ -436,10 +451,7 @@ class Inventory:
             self.refresh(vm, turn)
 
     def foreign_job(self, event: ev.ForeignJobSeen, turn: Turn) -> None:
-        """Someone works on a VM; what one of our operations holds is ours and says so itself."""
-        held = self._claim(event.vm) if event.active else None
-        if held is not None and held[0].state is not OperationState.WAITING:
-            return
+        """Someone works on a VM. What one of our operations holds tells of that one, and counts as it."""
         if event.active:
             if event.vm not in self.foreign_jobs:
                 self._foreign_since_s[event.vm] = event.at_s

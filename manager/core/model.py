@@ -308,6 +308,7 @@ class Disk:
     cache: str = ""  # empty: the hypervisor's default
     read_only: bool = False
     shareable: bool = False
+    encrypted: bool = False  # the hypervisor holds the key: whatever reads it through that gets plain data
     capacity_bytes: int | None = None
 
 
@@ -350,6 +351,7 @@ class VmConfig:
     autostart: bool = False
     persistent: bool = True
     snapshots: int = 0
+    checkpoints: int = 0  # what incremental backups build on; no move carries them
     graphics: tuple[str, ...] = ()
     settings: VmSettings = VmSettings()
     digest: str = ""  # of the definition; equal digests mean an equal definition

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from manager.core.effects import VmChange
 from manager.core.errors import ImpossibleTransition
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
+from manager.core.migration import moves
 from manager.core.migration.moves import MoveStep
 from manager.core.model import MoveType, PeerRoute, Priority, VmSettings
 from manager.core.reasons import Reason
@@ -66,10 +68,19 @@ class StandingOrders:
 
     paused_by: str = ""  # nothing new starts; what runs goes on
     paused_since_s: float | None = None
-    paused_batches: tuple[OperationId, ...] = ()
+    batches: tuple[tuple[OperationId, Reason], ...] = ()  # paused ones, and why the rest of each waits
     forgiven: tuple[tuple[OperationId, int], ...] = ()  # failures of a batch after which it was continued
     resting: tuple[tuple[NodeId, int], ...] = ()  # targets that are fed no more, and failures in a row
     limits: tuple[tuple[str, int], ...] = ()  # changed while running, by their names in the cluster file
+
+    @property
+    def paused_batches(self) -> dict[OperationId, Reason]:
+        """The batches that start nothing more until someone says so, and why."""
+        return dict(self.batches)
+
+    def pausing(self, batches: Iterable[OperationId], reason: Reason) -> StandingOrders:
+        """The orders with these batches paused, for this reason."""
+        return replace(self, batches=tuple((self.paused_batches | dict.fromkeys(batches, reason)).items()))
 
 
 ORDERS_ID = OperationId("queue")
@@ -103,10 +114,11 @@ class Operation:
     retry_at_s: float | None = None  # not before then
     avoid: tuple[NodeId, ...] = ()  # targets on which it failed: others are preferred
     rank: float | None = None  # a hand-made place before all others of its priority
-    was_off: bool = False  # a move of a VM that is off: it stays off
+    was_off: bool = False  # a move of a VM that was off when it was asked for: it stays off
     failed: str = ""  # it will end as failed because of this, when all is cleared up
-    cap_mib_s: int = 0  # of a live move: its share of the network; 0: none
+    cap_mib_s: int = 0  # of a move: what it may send, or write of disks; 0: no cap
     change: VmChange | None = None
+    restores: bool = False  # a start of a VM that was saved: its memory is read from a disk
     settings: VmSettings | None = None
     before: VmSettings | None = None  # what `settings` replaced, for undo
     priority: int = int(Priority.MEDIUM)
@@ -146,3 +158,28 @@ def moved_to(
         started_s=started,
         ended_s=at_s if state.is_over else None,
     )
+
+
+_ASKS_GUEST = frozenset({VmChange.SHUT_DOWN, VmChange.SHUT_DOWN_AGENT, VmChange.RESTART})
+
+
+def asks_guest(operation: Operation) -> bool:
+    """Whether what is under way is up to the guest: it is given its time."""
+    return operation.change in _ASKS_GUEST or (operation.step is MoveStep.SHUT_DOWN and not operation.is_over)
+
+
+def can_abort(operation: Operation) -> bool:
+    """Whether a running call of this kind can be called off (libvirt virDomainAbortJob)."""
+    return operation.step in moves.WITH_JOB or operation.change is VmChange.SAVE
+
+
+def can_turn_back(operation: Operation) -> bool:
+    """Whether a move that left its source can still go back to it."""
+    return operation.step in (*moves.LEAVING, MoveStep.DEFINE) and not operation.failed
+
+
+def nodes_of(operation: Operation) -> Iterable[NodeId]:
+    """The nodes that what is under way is about: where the VM is, and where it goes."""
+    if operation.step in (*moves.LEAVING, MoveStep.COPY_DISKS):
+        return [operation.source] if operation.source is not None else []
+    return [n for n in (operation.source, operation.target) if n is not None]

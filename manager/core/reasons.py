@@ -42,6 +42,7 @@ class ReasonCode(StrEnum):
     DEFINITION_UNREAD = "definition-unread"
     NO_SUCH_NODE = "no-such-node"
     NO_SUCH_POLICY = "no-such-policy"
+    POST_COPY_ALONE = "post-copy-alone"
     NO_POOL_NAMED = "no-pool-named"
     NO_DISK_TO_MOVE = "no-disk-to-move"
     NOT_PERSISTENT = "not-persistent"
@@ -50,9 +51,11 @@ class ReasonCode(StrEnum):
     PAST_RETURN = "past-return"
     # why a VM cannot be moved
     HAS_SNAPSHOTS = "has-snapshots"
+    HAS_CHECKPOINTS = "has-checkpoints"
     HOST_DEVICE = "host-device"
     LOCAL_DISK = "local-disk"
     LOCAL_CD = "local-cd"
+    ENCRYPTED_DISK = "encrypted-disk"
     CACHE_MODE = "cache-mode"
     SHARING_UNDECLARED = "sharing-undeclared"
     ONLY_ONE_NODE = "only-one-node"
@@ -70,8 +73,12 @@ class ReasonCode(StrEnum):
     WAITS_MOVE_ENDS = "waits-move-ends"
     WAITS_WORK_ENDS = "waits-work-ends"
     WAITS_INVENTORY = "waits-inventory"
+    GOES_ON = "goes-on"
+    MAY_ACT_LATE = "may-act-late"
     QUEUE_PAUSED = "queue-paused"
     BATCH_PAUSED = "batch-paused"
+    BATCH_PAUSED_BY = "batch-paused-by"
+    BATCH_LEFT = "batch-left"
     TARGET_RESTS = "target-rests"
     RETRY = "retry"
     STEP = "step"
@@ -98,6 +105,9 @@ class ReasonCode(StrEnum):
     SHUTDOWN_IGNORED = "shutdown-ignored"
     INTERRUPTED = "interrupted"
     INTERRUPTED_WAITING = "interrupted-waiting"
+    RENAMED = "renamed"
+    UNDEFINED = "undefined"
+    STARTED_SINCE = "started-since"
     JOURNAL_FAILED = "journal-failed"
     ENDED_ELSEWHERE = "ended-elsewhere"
     MOVED_OFF = "moved-off"
@@ -215,6 +225,8 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.DEFINITION_UNREAD: "its definition is still being read",
     ReasonCode.NO_SUCH_NODE: "there is no node {node} in this cluster",
     ReasonCode.NO_SUCH_POLICY: "there is no policy {policy}; known: {known}",
+    ReasonCode.POST_COPY_ALONE: "post-copy and {count} connections do not go together:"
+    " the guest would be lost",
     ReasonCode.NO_POOL_NAMED: "no pool is named to copy its disks to",
     ReasonCode.NO_DISK_TO_MOVE: "has no disk whose image can be copied",
     ReasonCode.NOT_PERSISTENT: "is transient: its definition would be gone once it stops",
@@ -223,9 +235,11 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.PAST_RETURN: "it runs on {node} already and fetches the last {left} % from {source};"
     " if that stops, the VM is lost",
     ReasonCode.HAS_SNAPSHOTS: "has {count} snapshot(s), which libvirt does not move",
+    ReasonCode.HAS_CHECKPOINTS: "has {count} checkpoint(s) of its backups, which would be lost",
     ReasonCode.HOST_DEVICE: "uses a device of its host: {device}",
     ReasonCode.LOCAL_DISK: "disk {target} ({source}) is not on storage shared by the nodes",
     ReasonCode.LOCAL_CD: "CD {target} ({source}) is on {node}'s own disk",
+    ReasonCode.ENCRYPTED_DISK: "disk {target} is encrypted: its copy would not be",
     ReasonCode.CACHE_MODE: "disk {target} has cache mode {cache}: not safe to move",
     ReasonCode.SHARING_UNDECLARED: "the cluster file declares no shared path, so nobody checked that"
     " the nodes share the storage of these disks; libvirt may refuse the move",
@@ -238,10 +252,12 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.WAITS_CLUSTER: "the cluster makes {count} of {limit} moves; {ahead:line}",
     ReasonCode.WAITS_STARTS_NODE: "{node} makes {count} of {limit} starts; {ahead:line}",
     ReasonCode.WAITS_STARTS_CLUSTER: "the cluster makes {count} of {limit} starts; {ahead:line}",
-    ReasonCode.WAITS_SAVES: "{node} makes {count} of {limit} saves and restores; {ahead:line}",
+    ReasonCode.WAITS_SAVES: "{node} makes {count} of {limit} saves, restores and storage moves; {ahead:line}",
     ReasonCode.WAITS_BANDWIDTH: "{node} has {count} of {limit} MiB/s given to moves; {ahead:line}",
     ReasonCode.QUEUE_PAUSED: "the queue was paused by {who} {since:time}",
     ReasonCode.BATCH_PAUSED: "its batch is paused: {count} of {of} failed",
+    ReasonCode.BATCH_PAUSED_BY: "its batch was paused by {who} {since:time}",
+    ReasonCode.BATCH_LEFT: "left behind by a program that ended {since:time}",
     ReasonCode.TARGET_RESTS: "{node} is fed no more: the last {count} moves to it failed",
     ReasonCode.RETRY: "retry {count} of {limit} at {at:time}: {text}",
     ReasonCode.STEP: "{what} ({node})",
@@ -252,6 +268,8 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.WAITS_MOVE_ENDS: "waits for its move to {node} to end",
     ReasonCode.WAITS_WORK_ENDS: "waits until the work on this VM has ended: {work}",
     ReasonCode.WAITS_INVENTORY: "waits until {node} was read again",
+    ReasonCode.GOES_ON: "its host carries it on",
+    ReasonCode.MAY_ACT_LATE: "its call was lost, and may still act until {at:time}",
     ReasonCode.STUCK_RAISES: "{throttle:slowing}raises the permitted pause to {pause_ms:pause} at {at:time};"
     " gives up at {end:time}: the VM stays {place}",
     ReasonCode.STUCK_RAISES_THEN_SWITCHES: "{throttle:slowing}raises the permitted pause to {pause_ms:pause}"
@@ -277,6 +295,9 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.ACCEPTED: "accepted; not waited for",
     ReasonCode.SHUTDOWN_IGNORED: "the guest did not {asked} within {span:duration}; {place}",
     ReasonCode.INTERRUPTED: "the program ended in the middle; {place}",
+    ReasonCode.RENAMED: "it is named {name} since",
+    ReasonCode.UNDEFINED: "its definition was removed while it waited",
+    ReasonCode.STARTED_SINCE: "it was off when this was asked for, and is running now",
     ReasonCode.INTERRUPTED_WAITING: "the program ended before this was started; nothing was done",
     ReasonCode.JOURNAL_FAILED: "not started: the journal cannot be written ({text})",
     ReasonCode.ENDED_ELSEWHERE: "ended by another administrator or the host; {place}",
@@ -318,12 +339,16 @@ _QUIETEN = "Permit a longer pause now, raise the cap on the rate, give the guest
 
 REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.HAS_SNAPSHOTS: "Delete or merge its snapshots first.",
+    ReasonCode.HAS_CHECKPOINTS: "Delete them with `virsh checkpoint-delete`, move it,"
+    " and make the next backup a full one.",
     ReasonCode.HOST_DEVICE: "Shut the VM down, or remove the device.",
     ReasonCode.LOCAL_DISK: "Put the disk on a shared path and name that path under [storage] shared_paths"
     " in the cluster file.",
     ReasonCode.NO_SHARED_PATH: "Name a folder that all nodes share under [storage] shared_paths"
     " in the cluster file.",
     ReasonCode.STATE_STAYS_BEHIND: "Migrate it live: only that carries it.",
+    ReasonCode.POST_COPY_ALONE: "Choose another policy, or set parallel_connections = 1"
+    " in the cluster file.",
     ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
     ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"
@@ -335,6 +360,10 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.QUEUE_PAUSED: "Continue with Ctrl+. or `muster queue resume`.",
     ReasonCode.BATCH_PAUSED: "See why they failed, then continue or cancel it in the queue,"
     " or with `muster queue resume` and its number.",
+    ReasonCode.BATCH_PAUSED_BY: "Continue or cancel it in the queue,"
+    " or with `muster queue resume` or `cancel` and its number.",
+    ReasonCode.BATCH_LEFT: "Look whether it is still wanted, then continue or cancel it in the queue,"
+    " or with `muster queue resume` or `cancel` and its number.",
     ReasonCode.TARGET_RESTS: "See why, then feed it again in the queue,"
     " or with `muster queue resume --node {node}`.",
     ReasonCode.VM_BUSY: "Wait until that has ended, or cancel it.",

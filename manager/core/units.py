@@ -41,7 +41,7 @@ def duration_text(seconds: float) -> str:
 
 def pause_text(milliseconds: float) -> str:
     """A short span: ``300 ms``, ``1 s``, ``1.5 s``."""
-    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:g} s"
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{round(milliseconds / 1000, 1):g} s"
 
 
 def rate_text(bytes_per_s: float) -> str:
@@ -75,8 +75,8 @@ def iso_text(at_s: float) -> str:
 
 
 def count_text(count: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: ``1 VM``, ``12 VMs``."""
-    return f"{count} {singular if count == 1 else plural or singular + 's'}"
+    """A number with its noun: ``1 VM``, ``1,000 VMs``."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 LONG_LINE = 100

@@ -59,7 +59,8 @@ class EffectRunner:
                     self._aside(effect, self._hypervisor.abort, AbortFailed), f"abort {effect.vm}"
                 )
             case fx.TuneMigration():
-                self._tasks.spawn(self._aside(effect, self._hypervisor.tune, TuneFailed), f"tune {effect.vm}")
+                failed = partial(TuneFailed, tune=effect)
+                self._tasks.spawn(self._aside(effect, self._hypervisor.tune, failed), f"tune {effect.vm}")
             case fx.ChangeVm():
                 self._spawn(effect, partial(self._hypervisor.change_vm, effect))
             case fx.StartMigration():
@@ -100,7 +101,7 @@ class EffectRunner:
         self,
         effect: E,
         call: Callable[[E], Coroutine[Any, Any, None]],
-        failed: type[AbortFailed] | type[TuneFailed],
+        failed: Callable[..., AbortFailed | TuneFailed],
     ) -> None:
         """A call beside a running move, whose own end tells what came of it; only its failure is told."""
         failure = await self._failure_of(effect, partial(call, effect))

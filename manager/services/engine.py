@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -51,6 +52,11 @@ UNKNOWN_OWNER_S = 5.0
 ANSWER_S = 10.0
 """How long an owner may take to answer a question."""
 
+SIGN_OF_LIFE_S = 30.0
+
+JUST_ENDED = 2_000
+"""In so many of the newest ended operations is whatever an owner ended without telling it."""
+
 PROTOCOL = 1
 """Raised when a message changes its shape or meaning: an owner may run for months."""
 
@@ -68,6 +74,15 @@ class Lock(Protocol):
 
     def release(self) -> None:
         """Give it up."""
+        ...
+
+    def live(self, at_s: float) -> None:
+        """Leave a sign of life, wall-clock seconds, for whoever holds it next."""
+        ...
+
+    @property
+    def left_s(self) -> float | None:
+        """Once taken: the last sign of life of who held it before; None if there never was one."""
         ...
 
 
@@ -198,7 +213,7 @@ class Engine:
         view: ClusterView,
         clock: Clock,
         dispatch: Callable[[Event], None],
-        take_over: Callable[[], Awaitable[None]],
+        take_over: Callable[[float | None], Awaitable[None]],
         history: Callable[[int], Awaitable[tuple[Operation, ...]]],
         tasks: Tasks,
     ) -> None:
@@ -219,6 +234,7 @@ class Engine:
         self._followed: Owner | None = None
         self._refused = ""  # why the owner that there is cannot be ours
         self._questions: dict[int, asyncio.Future[_Answer]] = {}
+        self._numbers = itertools.count(1)  # none twice: a late answer belongs to nobody
         self._since_s = 0.0
         self._started = False
         self._asked: dict[OperationId, ActionRequested] = {}  # of the owner, and not reported yet
@@ -261,7 +277,8 @@ class Engine:
         if self._refused and not ownership.only_looks:
             raise UserError(f"{self._refused} Nothing was done.")
         self._started = True
-        self._tell_refusal()
+        if self._refused:
+            self._tell_refusal()
 
     async def close(self) -> None:
         """Give the ownership up; a client takes over."""
@@ -274,6 +291,7 @@ class Engine:
         self._clients.clear()
         if self._ownership is not None:
             if self.is_owner:
+                self._ownership.lock.live(self._clock.now_s())
                 with contextlib.suppress(OSError):
                     self._ownership.socket.unlink()
             self._ownership.lock.release()  # does nothing if it is not ours
@@ -334,7 +352,7 @@ class Engine:
     async def _ask(self, *, history: int = 0, story: str = "") -> _Answer:
         if self._owner is None:
             raise OSError(self._refused or "nobody owns the operations of this cluster now")
-        number = max(self._questions, default=0) + 1
+        number = next(self._numbers)
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._questions[number] = future
         try:
@@ -351,10 +369,13 @@ class Engine:
     # --- the owner's side ------------------------------------------------------------------
 
     async def _own(self) -> None:
-        await self._take_over()
+        lock = self._ownership.lock if self._ownership else None
+        await self._take_over(lock.left_s if lock else None)
+        if lock is not None:
+            self._tasks.spawn(self._live(lock), "signs of life")
         self.is_owner = True
         self._since_s = self._clock.now_s()
-        self._refused = ""
+        self._refuse("")
         self._heard.set()
         self.on_owner()
         # What the last owner never wrote down it never started: asked again, of ourselves.
@@ -373,6 +394,12 @@ class Engine:
             path.chmod(0o600)
         except OSError as error:
             log.warning("other windows and commands cannot reach this one: %s", error)
+
+    async def _live(self, lock: Lock) -> None:
+        """Let whoever owns the operations next know until when they had an owner."""
+        while True:
+            lock.live(self._clock.now_s())
+            await self._clock.sleep(SIGN_OF_LIFE_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -493,8 +520,14 @@ class Engine:
                     reader, writer = await asyncio.open_unix_connection(address)
             except OSError:
                 if not ownership.only_looks and ownership.lock.try_take():
-                    await self._own()
-                    return
+                    try:
+                        await self._own()
+                        return
+                    except (OSError, UserError) as error:
+                        ownership.lock.release()
+                        self._refuse(f"The work of the last owner cannot be taken over: {error}")
+                        self._heard.set()
+                        await asyncio.sleep(RETRY_S * 3)  # another one may be able to
                 await asyncio.sleep(RETRY_S)
                 continue
             began_s = asyncio.get_running_loop().time()
@@ -516,11 +549,8 @@ class Engine:
         """Whether the owner that answers means the same cluster; begins to follow it then."""
         hello = _hello.decode(await _read_frame(reader))
         owner = Owner(pid=hello.pid, file=hello.file, stays=hello.stays, since_s=hello.since_s)
-        refused, before = self._why_not(hello, owner), self._refused
-        self._refused = refused
-        if refused:
-            if refused != before:
-                self._tell_refusal()
+        self._refuse(self._why_not(hello, owner))
+        if self._refused:
             self._heard.set()
             return False
         writer.write(_frame(self._greeting()))
@@ -528,11 +558,18 @@ class Engine:
         self.on_owner()
         return True
 
+    def _refuse(self, why: str) -> None:
+        """From now on this is why there is no owner for us; an empty text: nothing."""
+        changed, self._refused = why != self._refused, why
+        if changed and self._started:  # before that, `start` raises it
+            self._tell_refusal()
+
     def _tell_refusal(self) -> None:
-        if self._refused and self._started:  # before that, `start` raises it
+        notice = None
+        if self._refused:
             log.warning("%s", self._refused)
             notice = because(ReasonCode.JOURNAL_NOTICE, text=self._refused)
-            self._dispatch(NoticeGiven(at_s=self._clock.now_s(), key="owner", reason=notice))
+        self._dispatch(NoticeGiven(at_s=self._clock.now_s(), key="owner", reason=notice))
 
     def _why_not(self, hello: _Hello, owner: Owner) -> str:
         """Why an owner's work must not be taken for ours; an empty text if it may."""
@@ -557,6 +594,7 @@ class Engine:
 
     async def _mirror(self, reader: asyncio.StreamReader) -> None:
         """Show what the owner says, until it hangs up."""
+        untold = frozenset(self._asked)  # asked of the owner before this one
         while True:
             message = _from_owner.decode(await _read_frame(reader))
             if isinstance(message, _Answer):
@@ -571,4 +609,23 @@ class Engine:
             )
             for operation in message.operations:
                 self._asked.pop(operation.id, None)
+            if untold:  # this was all that it knows
+                self._tasks.spawn(self._ask_again(untold), "ask again")
+                untold = frozenset()
             self._heard.set()
+
+    async def _ask_again(self, untold: frozenset[OperationId]) -> None:
+        """What the last owner never told of: it ended just before, as the journal says, or was not begun."""
+        if untold.isdisjoint(self._asked):
+            return
+        try:
+            answer = await self._ask(history=JUST_ENDED)
+            told = tuple(o for o in answer.operations if o.id in untold or o.parent in untold)
+            if told:
+                self._dispatch(OperationsReported(at_s=self._clock.now_s(), operations=told))
+            for operation in told:
+                self._asked.pop(operation.id, None)
+            for key in untold & self._asked.keys():
+                self.send(self._asked[key])
+        except OSError as error:
+            log.info("what was asked of the last owner is asked of the next one: %s", error)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from manager.core.actions import Plan
@@ -26,6 +26,7 @@ from manager.core.events import (
     QueueVerb,
 )
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
+from manager.core.migration import convergence
 from manager.core.migration.guard import checked
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation, OperationState
@@ -36,6 +37,7 @@ from manager.services.event_log import EventLog
 from manager.services.node_session import NodeSession
 from manager.services.ports import Clock, Hypervisor, Journal
 from manager.services.sampler import Sampler
+from manager.services.stories import Stories
 from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class Runtime:
         ownership: Ownership | None = None,
         event_log: EventLog | None = None,
     ) -> None:
-        self.author = author
+        self.author = "".join(char if char.isprintable() else "?" for char in author)
         self.clock = clock
         self.hypervisor = hypervisor
         self.journal = journal
@@ -96,6 +98,9 @@ class Runtime:
             take_over=self._take_over,
             history=self.journal.history,
             tasks=self._tasks,
+        )
+        self.stories = Stories(
+            engine=self.engine, view=self._state, clock=clock, tell=self._tell, tasks=self._tasks
         )
         self.sampler = Sampler(
             hypervisor=hypervisor,
@@ -138,8 +143,8 @@ class Runtime:
         for session in self._sessions.values():
             self._tasks.spawn(session.run(), f"session {session.node}")
 
-    async def _take_over(self) -> None:
-        """This process owns the operations from now on: read what the last owner left.
+    async def _take_over(self, left_s: float | None) -> None:
+        """This process owns the operations from now on: read what the last owner left, and when.
 
         Of an owner that was followed until it died the last words may be missing: its journal has them.
         """
@@ -161,7 +166,7 @@ class Runtime:
             reason = because(ReasonCode.JOURNAL_NOTICE, text=text)
             self.dispatch(NoticeGiven(at_s=self.clock.now_s(), key=f"journal-{number}", reason=reason))
         if left:
-            self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left))
+            self.dispatch(OperationsRestored(at_s=self.clock.now_s(), operations=left, left_s=left_s))
 
     async def listed(self, timeout_s: float | None = None) -> bool:
         """Wait until every node's VMs are known or it failed once; False if the time ran out first."""
@@ -225,8 +230,11 @@ class Runtime:
             if outcome.changes[Kind.OPERATION] or outcome.changes[Kind.VM]:
                 self.sampler.look()
             self.engine.changed(outcome.changes)
-            for listener in tuple(self._listeners):
-                listener(outcome.changes)
+            self._tell(outcome.changes)
+
+    def _tell(self, changes: ChangeSet) -> None:
+        for listener in tuple(self._listeners):
+            listener(changes)
 
     async def _dispatch_in_turn(self, event: Event) -> None:
         """Take in an event about a whole node; between two of them the loop does other things.
@@ -254,7 +262,12 @@ class Runtime:
 
         Raises:
             OSError: The owner of operations was just lost; nothing was asked for.
+            UserError: A text in it is not printable: no journal and no other process could take it.
         """
+        for name in fields(plan.parameters):
+            text = getattr(plan.parameters, name.name)
+            if isinstance(text, str) and not text.isprintable():
+                raise UserError(f"not printable: {text!r}. Nothing was done.")
         batch = self._new_id()
         event = plan.spec.request(
             plan,
@@ -283,9 +296,9 @@ class Runtime:
 
         Raises:
             OSError: The owner of operations was just lost; nothing was asked for.
-            UserError: There is no such limit, or its value is out of range.
+            UserError: There is no such limit, or a value is out of range.
         """
-        trouble = checked(dict(what.get("limits", ())))
+        trouble = checked(dict(what.get("limits", ()))) or convergence.checked(what)
         if trouble:
             raise UserError(f"{trouble}. Nothing was changed.")
         self.engine.send(

@@ -336,6 +336,13 @@ def _cluster(raw: Mapping[str, Any], *, default_name: str) -> ClusterConfig:
             f"migration.convergence.{key} = {convergence.auto_converge_max_percent}: needs at least "
             f"auto_converge_initial_percent, which is {convergence.auto_converge_initial_percent}",
         )
+    connections = migration.get("parallel_connections", 0)
+    if convergence.post_copy and connections > 1:
+        raise _Trouble(
+            ("migration", "convergence", "post_copy"),
+            "migration.convergence.post_copy = true: does not go together with "
+            f"parallel_connections = {connections}: the guests would be lost",
+        )
     retry = RetryPolicy(**_section(_table(limits, "retry", ("migration",)), ("migration", "retry"), _RETRY))
     storage = _section(_table(raw, "storage"), ("storage",), _STORAGE)
     if "name" not in root:

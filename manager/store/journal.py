@@ -166,7 +166,8 @@ class SqliteJournal:
             if request is None:
                 return
             if request.run is not None:
-                self._serve([request], request.run)
+                if not self._serve([request], request.run):
+                    self._let_go()  # whoever cannot read it must not keep it from others
                 continue
             batch = [request]
             with contextlib.suppress(queue.Empty):
@@ -180,18 +181,21 @@ class SqliteJournal:
             self._serve(batch, lambda operations=operations: self._store(operations))  # type: ignore[misc]
             self._prune_now_and_then()
 
-    def _serve(self, requests: list[_Request], run: Callable[[], Any]) -> None:
+    def _serve(self, requests: list[_Request], run: Callable[[], Any]) -> bool:
         result: Any = None
         failure: Exception | None = None
         try:
             result = run()
         except sqlite3.Error as error:
             failure = self._os_error(error)
-        except Exception as error:
+        except (UserError, OSError) as error:
             failure = error
+        except Exception as error:  # what cannot be encoded, say: told as any failure, so that nobody waits
+            failure = OSError(errno.EIO, f"{type(error).__name__}: {error}", str(self._path))
         for request in requests:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 request.loop.call_soon_threadsafe(_settle, request.future, result, failure)
+        return failure is None
 
     def _os_error(self, error: sqlite3.Error) -> OSError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
@@ -344,7 +348,11 @@ class SqliteJournal:
         if self._db is not None:
             self._ended_since_prune = _PRUNE_EVERY
             self._prune_now_and_then()
-            db, self._db = self._db, None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
             db.close()
 
 

@@ -313,7 +313,18 @@ class Cluster:
             case fx.CheckPeerLogin():
                 self.end(effect, failure)
             case fx.TuneMigration():
-                self.tuned.append(effect)
+                if failure is None:
+                    self.tuned.append(effect)
+                else:
+                    self.feed(
+                        ev.TuneFailed(
+                            at_s=self.later(),
+                            operation=effect.operation,
+                            attempt=effect.attempt,
+                            failure=failure,
+                            tune=effect,
+                        )
+                    )
             case fx.SaveToFile() | fx.RestoreFromFile() | fx.CopyDefinition() | fx.ForgetDefinition():
                 self.end(effect, failure or self._hand_over(effect))
             case fx.CopyDisks():
@@ -448,13 +459,19 @@ class Cluster:
         self.state, self.connected, self.pending = state, connected, pending
         self.timers, self.journal, self.transitions = timers, journal, seen
 
-    def restart(self) -> Cluster:
-        """The program was killed; the next run has the journal and the same hosts."""
+    def restart(self, after_s: float = 5.0) -> Cluster:
+        """The program was killed; the next run, some time later, has the journal and the same hosts."""
         after = Cluster(self._config, up=False)
-        after.hosts, after.facts, after.files, after.now = self.hosts, self.facts, self.files, self.now + 5
+        after.hosts, after.facts, after.files, after.now = (
+            self.hosts,
+            self.facts,
+            self.files,
+            self.now + after_s,
+        )
         after.journal = dict(self.journal)
         after._batches = self._batches
-        after.feed(ev.OperationsRestored(at_s=after.later(), operations=left_over(self.journal.values())))
+        left = left_over(self.journal.values())
+        after.feed(ev.OperationsRestored(at_s=after.later(), operations=left, left_s=self.now))
         for node in after.hosts:
             after.connect(node)
         return after

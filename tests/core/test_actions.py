@@ -9,7 +9,7 @@ from manager.core import events as ev
 from manager.core.actions import ACTIONS, Allowed, Denied, NoParameters, ShutDownHow
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId, OperationId
-from manager.core.model import Pacemaker, PeerRoute, Priority, StatusCause, VmStatus
+from manager.core.model import MigrationLimits, Pacemaker, PeerRoute, Priority, StatusCause, VmStatus
 from manager.core.operations import OperationKind, OperationState
 from manager.core.reasons import Reason, ReasonCode
 from tests.core.support import (
@@ -213,6 +213,20 @@ def test_a_given_node_must_exist_be_another_and_take_work(cluster: Cluster) -> N
     assert refused("n1") == ("already on n1", True, False)
     cluster.lose("n2")
     assert refused("n2") == ("node n2 cannot be reached", False, True)
+
+
+def test_post_copy_and_several_connections_do_not_go_together() -> None:
+    cluster = Cluster(cluster_config(migration=MigrationLimits(parallel_connections=2)))
+    cluster.add("n1", "a")
+    plan = cluster.plan("vm.live_migrate", "a", policy="post-copy")
+    assert [s.reason.text for s in plan.skipped] == [
+        "post-copy and 2 connections do not go together: the guest would be lost"
+    ]
+    assert plan.skipped[0].reason.remedy
+    assert cluster.plan("vm.live_migrate", "a").steps
+    one = Cluster(cluster_config(migration=MigrationLimits(parallel_connections=1)))
+    one.add("n1", "a")
+    assert one.plan("vm.live_migrate", "a", policy="post-copy").steps
 
 
 def test_a_definition_that_was_not_read_and_a_host_that_cannot(cluster: Cluster) -> None:

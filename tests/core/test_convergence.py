@@ -373,7 +373,7 @@ def test_a_refused_second_half_leaves_the_time_out() -> None:
     course = Course(replace(PLAIN, post_copy=True))
     course.run(0, 45)
     assert course.done[-1] == (45, "second half")
-    course.watch = refused(course.watch, course.policy)
+    course.watch = refused(course.watch, post_copy=True)
     course.run(46, 60)
     assert course.text == f"gives up at {clock(600)}: the VM stays on n7"
     course.run(61, 700)
@@ -383,10 +383,10 @@ def test_a_refused_second_half_leaves_the_time_out() -> None:
 def test_a_refused_pause_is_tried_again_when_its_time_comes() -> None:
     course = Course()
     course.run(0, 15)
-    course.watch = refused(course.watch, course.policy)
+    course.watch = refused(course.watch, pause_ms=500, instead_of=300)
     assert course.watch.pause_ms == 300
     course.run(16, 25)
-    course.watch = refused(course.watch, course.policy)
+    course.watch = refused(course.watch, pause_ms=500, instead_of=300)
     course.run(26, 45)
     assert course.done == [(15, 500), (25, 500), (35, 500), (45, 1000)]
 
@@ -445,7 +445,7 @@ def test_a_policy_below_what_the_hypervisor_permits_holds_from_the_first_figures
     assert course.done == [(1, 100), (16, 400)]
     deaf = Course(course.policy)
     deaf.see(sample(1, iteration=1))
-    deaf.watch = refused(deaf.watch, deaf.policy)
+    deaf.watch = refused(deaf.watch, pause_ms=100)
     deaf.run(2, 60, dirty=0)
     assert deaf.done == [(1, 100)]  # it is not asked for again and again
 

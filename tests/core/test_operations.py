@@ -12,12 +12,14 @@ from manager.core import events as ev
 from manager.core.actions import ACTIONS
 from manager.core.cluster import ClusterState
 from manager.core.errors import Failure, FailureCode, ImpossibleTransition
+from manager.core.execution import merged
 from manager.core.ids import Kind, NodeId, OperationId
 from manager.core.model import (
     Activity,
     MigrationLimits,
     PeerRoute,
     Priority,
+    RetryPolicy,
     StatusCause,
     VmSettings,
 )
@@ -30,7 +32,8 @@ from manager.core.operations import (
     moved_to,
 )
 from manager.core.reasons import ReasonCode
-from manager.core.work import CONTINUE_AFTER_S, LOST_PATIENCE_S, merged
+from manager.core.settling import LOST_PATIENCE_S
+from manager.core.work import CONTINUE_AFTER_S
 from manager.services.memory_journal import left_over
 from tests.core.support import (
     CANCELLED,
@@ -535,6 +538,32 @@ def test_the_targets_half_that_shuts_down_has_not_arrived(cluster: Cluster, read
     assert cluster.vm("a").owner == "n1"
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_targets_half_that_is_read_while_it_shuts_down_has_not_arrived(
+    cluster: Cluster, known: bool
+) -> None:
+    """As seen on a real host: in its last moment it is told as a guest that runs and shuts down."""
+    key = moving(cluster)
+    if not known:
+        del cluster.hosts[N2][uuid("a")]
+        cluster.read("n2")
+    cluster.lose("n1")
+    cluster.feed(ev.EffectEnded(at_s=cluster.later(), operation=key, attempt=1, failure=UNREACHABLE))
+    seen = Guest("a", R, StatusCause.SHUTTING_DOWN).seen(uuid("a"))
+    cluster.feed(
+        ev.NodeInventoryRead(
+            at_s=cluster.later(), node=N2, started_s=cluster.now, vms=(replace(seen, shutting_down=True),)
+        )
+    )
+    assert cluster.operation("a").state is S.SETTLING
+    cluster.hosts[N2].pop(uuid("a"), None)
+    cluster.moves.clear()
+    cluster.connect("n1")
+    cluster.settle()
+    assert ended(cluster, "a")[0] is S.FAILED
+    assert cluster.vm("a").owner == "n1"
+
+
 def test_a_move_that_goes_on_while_its_source_was_lost_is_followed_to_its_end(cluster: Cluster) -> None:
     key = moving(cluster)
     cluster.lose("n1")
@@ -844,13 +873,12 @@ def test_what_had_not_begun_begins_again(cluster: Cluster, state: OperationState
     assert all(o.state is S.DONE for o in cluster.state.operations.values())
 
 
-def test_after_a_long_absence_what_waited_is_not_begun(cluster: Cluster) -> None:
+def test_after_a_long_absence_what_waited_is_not_begun_unasked(cluster: Cluster) -> None:
     waiting(cluster)
     restarted(cluster, after_s=CONTINUE_AFTER_S + 1)
-    assert ended(cluster, "a") == (
-        S.CANCELLED,
-        "the program ended before this was started; nothing was done",
-    )
+    state, text = ended(cluster, "a")
+    assert state is S.WAITING
+    assert text.startswith("left behind by a program that ended")
     assert cluster.vm("a").owner == "n1"
 
 
@@ -1097,6 +1125,30 @@ def test_what_waits_waits_also_for_a_job_of_others_on_its_vm(cluster: Cluster) -
     )
     cluster.feed(ev.ForeignJobSeen(at_s=cluster.later(), node=N1, vm=uuid("a"), active=False))
     assert cluster.operation("a").state is S.CHECKING
+
+
+def test_a_job_of_others_that_is_told_while_ours_is_refused_is_waited_for() -> None:
+    cluster = Cluster(cluster_config(3, migration=MigrationLimits(retry=RetryPolicy())))
+    cluster.add("n1", "a")
+    cluster.ask("vm.live_migrate", "a", target=N2, route=PeerRoute.THROUGH_THIS_COMPUTER)
+    busy = Failure(code=FailureCode.BUSY, text="a job runs on it already: backup", node=N1)
+    cluster.end(cluster.take(fx.StartMigration), busy)
+    cluster.feed(
+        ev.ForeignJobSeen(
+            at_s=cluster.later(), node=N1, vm=uuid("a"), active=True, migration=False, what="backup"
+        )
+    )
+    assert cluster.state.vms[uuid("a")].activity is not Activity.FOREIGN_JOB  # ours says so itself
+    cluster.reads()
+    for _ in range(4):  # longer than all retries
+        cluster.wait(60)
+        assert not cluster.wanted(fx.StartMigration)
+    assert ended(cluster, "a") == (
+        S.WAITING,
+        "waits until the work on this VM has ended: a job that is not Muster's",
+    )
+    cluster.feed(ev.ForeignJobSeen(at_s=cluster.later(), node=N1, vm=uuid("a"), active=False))
+    assert cluster.wanted(fx.StartMigration)
 
 
 def test_moves_of_others_count_against_the_limits_and_their_end_lets_ours_go() -> None:

@@ -148,6 +148,7 @@ def test_reasons_of_many_nodes_are_cut_short() -> None:
     ("config", "text", "remedy"),
     [
         (definition(snapshots=2), "has 2 snapshot(s), which libvirt does not move", "Delete"),
+        (definition(checkpoints=3), "has 3 checkpoint(s) of its backups, which would be lost", "Delete"),
         (definition(host_devices=("PCI 3b:00.0",)), "uses a device of its host: PCI 3b:00.0", "Shut"),
         (
             definition(disks=(replace(DISK, source="/root/a.img"),)),
@@ -170,7 +171,7 @@ def test_reasons_of_many_nodes_are_cut_short() -> None:
             "Set the disk's cache mode",
         ),
     ],
-    ids=["snapshots", "device", "local disk", "local cd", "cache", "default cache"],
+    ids=["snapshots", "checkpoints", "device", "local disk", "local cd", "cache", "default cache"],
 )
 def test_an_obstacle_says_what_and_what_to_do(config: VmConfig, text: str, remedy: str) -> None:
     cluster = Cluster(cluster_config(2, shared_paths=SHARED))
@@ -179,6 +180,53 @@ def test_an_obstacle_says_what_and_what_to_do(config: VmConfig, text: str, remed
     assert not plan.steps
     assert plan.skipped[0].reason.text == text
     assert plan.skipped[0].reason.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize("action", ["vm.quick_migrate", "vm.shut_down_and_move", "vm.turn_off_and_move"])
+def test_checkpoints_are_lost_by_moves_of_every_kind(action: str) -> None:
+    cluster = Cluster(cluster_config(2, shared_paths=SHARED))
+    cluster.add("n1", "a", config=definition(checkpoints=1))
+    plan = cluster.plan(action, "a")
+    assert [s.reason.code for s in plan.skipped] == [ReasonCode.HAS_CHECKPOINTS]
+
+
+SECRET = replace(DISK, target="vdb", encrypted=True)
+
+
+@pytest.mark.parametrize(
+    ("disks", "shared", "said"),
+    [
+        ((DISK, SECRET), SHARED, ""),  # it is not copied
+        (
+            (DISK, replace(SECRET, source="/var/x.img")),
+            SHARED,
+            "disk vdb is encrypted: its copy would not be",
+        ),
+        ((SECRET,), (), "disk vdb is encrypted: its copy would not be"),
+        ((replace(DISK, source="/var/x.img"),), SHARED, ""),
+        ((replace(DISK, cache="writeback"),), SHARED, "disk vda has cache mode writeback: not safe to move"),
+    ],
+    ids=["shared", "local", "undeclared", "plain", "cache"],
+)
+def test_what_a_live_move_copies_to_a_pool(
+    disks: tuple[Disk, ...], shared: tuple[str, ...], said: str
+) -> None:
+    cluster = Cluster(cluster_config(2, shared_paths=shared))
+    cluster.add("n1", "a", config=definition(disks=disks))
+    plan = cluster.plan("vm.live_migrate", "a", pool="fast")
+    assert "".join(s.reason.text for s in plan.skipped) == said
+    assert len(plan.steps) == (not said)
+
+
+@pytest.mark.parametrize("disks", [(SECRET,), (DISK, SECRET)])
+def test_an_encrypted_disk_is_not_written_to_another_pool_in_plain_text(disks: tuple[Disk, ...]) -> None:
+    cluster = Cluster(cluster_config(2, shared_paths=SHARED))
+    cluster.add("n1", "a", config=definition(disks=disks))
+    plan = cluster.plan("vm.move_storage", "a", pool="fast")
+    assert [s.reason.text for s in plan.skipped] == ["disk vdb is encrypted: its copy would not be"]
+    assert planner.local_disks(cluster_config(2), definition(disks=disks)) == (
+        ("vda",) if DISK in disks else ()
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,12 @@ def test_the_phase_is_what_was_judged_and_not_one_sample() -> None:
     assert advanced(again, sample(4, post_copy=True), STUCK).phase is MovePhase.POST_COPY
 
 
+def test_what_is_left_is_as_it_is_though_the_bar_never_falls() -> None:
+    figures = advanced(sample_figures(1, remaining_bytes=40 * MIB), sample(2, remaining_bytes=555 * MIB + 1))
+    assert (figures.percent, figures.left_percent) == (96, 56)
+    assert MoveProgress().left_percent == 100
+
+
 def test_before_there_are_figures_only_time_passes() -> None:
     figures = advanced(None, sample(0.5, total_bytes=0, remaining_bytes=0, rate_bytes_per_s=0))
     assert figures == MoveProgress(elapsed_s=0.5)

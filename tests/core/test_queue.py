@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from manager.core import effects as fx
 from manager.core import events as ev
 from manager.core.ids import NodeId
 from manager.core.migration.queue import order
-from manager.core.model import Hold, MigrationLimits, Pacemaker, Priority, StatusCause, WorkLimits
+from manager.core.model import Disk, Hold, MigrationLimits, Pacemaker, Priority, StatusCause, WorkLimits
 from manager.core.operations import OperationState
 from manager.core.units import LONG_LINE
 from tests.core.support import (
     OFF,
     PAUSED,
     REFUSED,
+    SAVED,
+    UNREACHABLE,
     Cluster,
     Guest,
     R,
@@ -123,10 +128,77 @@ def test_starts_per_node_and_per_cluster_and_saves() -> None:
     assert set(states(cluster).values()) == {"Done"}
     cluster.ask("vm.save", "a", "b", "d")
     assert states(cluster)["a"] == "Running"
-    assert states(cluster)["b"] == "n1 makes 1 of 1 saves and restores; next in line"
+    assert states(cluster)["b"] == "n1 makes 1 of 1 saves, restores and storage moves; next in line"
     assert states(cluster)["d"] == "Running"
     cluster.ask("vm.turn_off", "c", "e")  # has no limit
     assert states(cluster)["c"] == "Running"
+
+
+def test_a_restore_takes_a_place_of_the_disks_and_none_of_the_starts() -> None:
+    cluster = make(starts_per_node=1, saves_per_node=1)
+    for name in "ab":
+        cluster.add("n1", name, SAVED)
+    for name in "cd":
+        cluster.add("n1", name, OFF)
+    cluster.ask("vm.start", *"abcd")
+    assert states(cluster) == {
+        "a": "Running",
+        "b": "n1 makes 1 of 1 saves, restores and storage moves; next in line",
+        "c": "Running",
+        "d": "n1 makes 1 of 1 starts; next in line",
+    }
+
+
+def test_a_move_of_storage_takes_a_place_of_the_disks() -> None:
+    cluster = make(saves_per_node=1)
+    cluster.add("n1", "a")
+    cluster.add("n1", "b", config=definition(disks=(Disk(target="vda", source="/srv/b.img"),)))
+    cluster.ask("vm.save", "a")
+    cluster.ask("vm.move_storage", "b", pool="fast")
+    assert states(cluster)["b"] == "n1 makes 1 of 1 saves, restores and storage moves; next in line"
+
+
+@pytest.mark.parametrize(
+    ("limits", "cap"),
+    [
+        ({}, 100),
+        ({"networks": ("10.20.0.0/24",)}, 0),
+        ({"bandwidth_mib_s": 300}, 300),
+        ({"node_bandwidth_mib_s": 500}, 250),  # of two moves
+        ({"bandwidth_mib_s": 300, "node_bandwidth_mib_s": 500}, 300),
+        ({"bandwidth_mib_s": 1000, "node_bandwidth_mib_s": 500}, 500),
+    ],
+)
+def test_what_a_move_may_send(limits: dict[str, Any], cap: int) -> None:
+    cluster = Cluster(cluster_config(2, migration=MigrationLimits(**limits)))
+    cluster.add("n1", "a")
+    cluster.ask("vm.live_migrate", "a", target=N2)
+    cluster.answer(cluster.take(fx.CheckPeerLogin))
+    assert cluster.take(fx.StartMigration).bandwidth_mib_s == cap
+
+
+@pytest.mark.parametrize(("limits", "cap"), [({}, 0), ({"bandwidth_mib_s": 300}, 300)])
+def test_what_a_copy_of_disks_may_write(limits: dict[str, Any], cap: int) -> None:
+    cluster = Cluster(cluster_config(2, migration=MigrationLimits(node_bandwidth_mib_s=100, **limits)))
+    cluster.add("n1", "a", config=definition(disks=(Disk(target="vda", source="/srv/a.img"),)))
+    cluster.ask("vm.move_storage", "a", pool="fast")
+    assert cluster.take(fx.CopyDisks).bandwidth_mib_s == cap
+    assert cluster.operation("a").cap_mib_s == cap
+
+
+def test_a_move_without_a_cap_may_take_all_of_its_nodes_share() -> None:
+    cluster = Cluster(
+        cluster_config(migration=MigrationLimits(node_bandwidth_mib_s=400, outgoing_per_node=4))
+    )
+    for name in "ab":
+        cluster.add("n1", name)
+    cluster.ask("vm.live_migrate", "a", target=N2)
+    cluster.answer(cluster.take(fx.CheckPeerLogin))
+    cluster.begin_move(cluster.take(fx.StartMigration))
+    assert cluster.operation("a").cap_mib_s == 100
+    cluster.steer(ev.QueueVerb.TUNE, operations=(cluster.operation("a").id,), bandwidth_mib_s=0)
+    cluster.ask("vm.live_migrate", "b", target=NodeId("n3"))
+    assert states(cluster)["b"] == "n1 has 400 of 400 MiB/s given to moves; next in line"
 
 
 def test_high_goes_first_then_age_then_place() -> None:
@@ -291,8 +363,6 @@ def test_a_wait_that_has_become_pointless_ends_at_once(what: str) -> None:
     cluster.ask("vm.live_migrate", "b", target=N3)
     if what == "off":
         cluster.become("n1", "b", OFF, StatusCause.SHUT_DOWN)
-        assert cluster.operation("b").state is S.WAITING  # until its turn: it may be started again
-        cluster.ask("vm.cancel", "a")
         assert states(cluster)["b"] == "Failed"
         assert cluster.information("b") == "not running (Off)"
     elif what == "gone":
@@ -370,3 +440,26 @@ def test_what_became_pacemakers_while_it_waited_is_not_touched() -> None:
     finish(cluster, "a")
     assert states(cluster) == {"a": "Done", "b": "Failed"}
     assert str(cluster.operation("b").reason) == "managed by Pacemaker: read-only here"
+
+
+@pytest.mark.parametrize("lost_first", [True, False])
+def test_what_a_lost_target_had_taken_in_holds_no_place_of_its_source(*, lost_first: bool) -> None:
+    cluster = make(3, outgoing=1)
+    cluster.add("n1", "a")
+    cluster.add("n1", "b")
+    cluster.ask("vm.live_migrate", "a", target=N2)
+    cluster.ask("vm.live_migrate", "b", target=N3)
+    cluster.answer(cluster.take(fx.CheckPeerLogin, "a"))
+    move = cluster.take(fx.StartMigration, "a")
+    assert cluster.begin_move(move)
+    cut = replace(UNREACHABLE, node=N2)
+    if lost_first:
+        cluster.lose("n2")
+        cluster.end(move, cut)
+    else:
+        cluster.end(move, cut)
+        cluster.reads()
+        cluster.lose("n2")
+    cluster.reads()
+    assert states(cluster)["a"].startswith("retry 1 of 3")
+    assert states(cluster)["b"] == "Checking"

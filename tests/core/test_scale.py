@@ -10,10 +10,10 @@ import pytest
 
 from manager.core import effects as fx
 from manager.core import events as ev
+from manager.core.admission import Admission
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId, OperationId
 from manager.core.model import StatusCause
-from manager.core.work import Work
 from tests.core.support import OFF, Cluster, Guest, R, definition, host_facts, uuid
 
 N1, N2 = NodeId("n1"), NodeId("n2")
@@ -119,12 +119,12 @@ def test_four_times_the_vms_are_about_four_times_the_work(
 def test_an_end_looks_closely_only_at_what_may_start(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = moving(LARGE)
     looked: list[str] = []
-    try_start = Work._try_start
+    verdict = Admission._verdict
 
-    def counted(self: Work, operation: object, *rest: object) -> object:
+    def counted(self: Admission, operation: object, *rest: object) -> object:
         looked.append(operation.vm_name)  # type: ignore[attr-defined]
-        return try_start(self, operation, *rest)  # type: ignore[arg-type]
+        return verdict(self, operation, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Work, "_try_start", counted)
+    monkeypatch.setattr(Admission, "_verdict", counted)
     cluster.answer(cluster.wanted(fx.CheckPeerLogin)[0], Failure(code=FailureCode.PEER_LOGIN, text="no"))
     assert 1 <= len(looked) <= 3

@@ -240,6 +240,7 @@ def test_refusals_do_not_make_it_restless(
 ) -> None:
     watch, times, halves, ends = Watch(), [], 0, 0
     for seen in samples:
+        before_ms = watch.pause_ms
         watch, step = judge(watch, policy, seen, memory_mib=memory_mib, started_s=START_S)
         if step is None:
             continue
@@ -248,7 +249,9 @@ def test_refusals_do_not_make_it_restless(
         halves += step.post_copy
         ends += step.give_up
         if not step.give_up and data.draw(st.booleans()):
-            watch = refused(watch, policy)
+            watch = refused(
+                watch, pause_ms=step.pause_ms, instead_of=before_ms, post_copy=step.post_copy
+            )
             assert not watch.post_copy
     assert halves <= 1
     assert ends <= 1

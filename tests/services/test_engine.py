@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from manager.backends.sim.demo import demo_cluster
 from manager.backends.sim.hypervisor import SimHypervisor
 from manager.core.actions import ACTIONS
+from manager.core.changes import ChangeSet
 from manager.core.errors import UserError
-from manager.core.events import QueueVerb
-from manager.core.ids import NodeId, VmId
+from manager.core.events import OperationsReported, QueueVerb
+from manager.core.ids import Kind, NodeId, VmId
 from manager.core.model import ClusterConfig, NodeConfig, VmStatus
 from manager.core.operations import OperationState
+from manager.services import engine
 from manager.services.clock import RealClock
 from manager.services.engine import PROTOCOL, Owner, Ownership, _frame, _Hello
 from manager.services.runtime import Runtime
@@ -177,6 +180,74 @@ async def test_what_a_killed_owner_did_not_tell_is_found_in_its_journal(
     assert not client.view.claims
 
 
+@pytest.mark.parametrize("was_done", [False, True])
+async def test_what_a_killed_owner_did_not_tell_is_found_out_from_the_next_one(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *, was_done: bool
+) -> None:
+    owner, client = await open_runtime(), await open_runtime()
+    first, _ = running(client)[:2]
+    monkeypatch.setattr(client.engine._ownership.lock, "try_take", lambda: False)  # another one is faster
+    monkeypatch.setattr(owner.engine, "_tell_clients", lambda: None)
+    if not was_done:
+        monkeypatch.setattr(owner.engine, "_take", lambda message: None)
+    asked = client.request(ACTIONS["vm.pause"].plan(client.view, [first]))
+    if was_done:
+        async with asyncio.timeout(10):
+            await owner.ended(asked)
+    await owner.close()
+    heir = await open_runtime()
+
+    async with asyncio.timeout(10):
+        (end,) = await client.ended(asked)
+    assert end.state is OperationState.DONE
+    assert heir.engine.is_owner
+    assert (asked[0] in heir.view.operations) is not was_done  # it is done once
+    assert first not in client.view.claims
+
+
+async def test_who_cannot_take_over_leaves_it_to_the_next_one(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner, broken = await open_runtime(), await open_runtime()
+    last = await open_runtime()
+    take = last.engine._ownership.lock.try_take
+    tried = asyncio.Event()
+    monkeypatch.setattr(last.engine._ownership.lock, "try_take", lambda: tried.is_set() and take())
+
+    loop = asyncio.get_running_loop()
+
+    def broken_disk(*_: Any) -> Any:
+        loop.call_soon_threadsafe(tried.set)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    # It has opened the journal, and looks for what the owner asked of it had not told.
+    monkeypatch.setattr(broken.journal, "_history", broken_disk)
+    monkeypatch.setattr(owner.engine, "_tell_clients", lambda: None)
+    batch = owner.request(ACTIONS["vm.pause"].plan(owner.view, running(owner)[:1]))
+    async with asyncio.timeout(10):
+        await owner.ended(batch)
+    told = replace(owner.view.operations[batch[0]], state=OperationState.WAITING)
+    broken.dispatch(OperationsReported(at_s=broken.clock.now_s(), operations=(told,)))
+    problems: set[str] = set()
+    broken.subscribe(lambda changes: problems.update(changes[Kind.PROBLEM].added))
+    await owner.close()
+
+    async with asyncio.timeout(15):
+        while not last.engine.is_owner:
+            await asyncio.sleep(0.01)
+        assert not broken.engine.is_owner
+        while broken.engine.owner != last.engine.owner:
+            await asyncio.sleep(0.01)
+    assert "cannot be taken over" in caplog.text
+    assert "disk I/O error" in caplog.text
+    assert "notice:owner" in problems
+    assert "notice:owner" not in broken.view.problems  # somebody else took over
+    batch = broken.request(ACTIONS["vm.pause"].plan(broken.view, running(broken)[1:2]))
+    async with asyncio.timeout(10):
+        (end,) = await broken.ended(batch)
+    assert end.state is OperationState.DONE
+
+
 # --- whose cluster it is -------------------------------------------------------------------------
 
 
@@ -323,6 +394,49 @@ async def test_a_client_asks_the_owner_for_history_and_story(open_runtime: Calla
         await client.engine.history(1)
 
 
+async def test_a_client_shows_the_stories_that_the_owner_tells(open_runtime: Callable[[], Any]) -> None:
+    owner, client = await open_runtime(), await open_runtime()
+    vm = running(client)[0]
+    told: list[ChangeSet] = []
+    client.subscribe(told.append)
+    batch = client.request(ACTIONS["vm.pause"].plan(client.view, [vm]))
+    assert client.stories.of(batch[0]) == ()  # asked for, and there in a moment
+    async with asyncio.timeout(10):
+        await client.ended(batch)
+        while client.stories.of(batch[0]) != owner.view.story(batch[0]):
+            await asyncio.sleep(0.01)
+        while client.stories.of(vm) != owner.view.story(vm):
+            await asyncio.sleep(0.01)
+    assert "Done" in {line.text for line in client.stories.of(vm)}
+    assert client.view.story(batch[0]) == ()
+    assert any(changes[Kind.OPERATION].updated.get(batch[0]) == {"story"} for changes in told)
+    assert any(changes[Kind.VM].updated.get(vm) == {"story"} for changes in told)
+    acted = asyncio.Event()
+    client.stories.then(["gone"], acted.set)
+    async with asyncio.timeout(10):
+        await acted.wait()
+    assert client.stories.of("gone") == ()
+    owner.stories.then(["gone"], acted.clear)
+    assert not acted.is_set()  # the owner has them all
+
+
+async def test_a_story_that_cannot_be_read_says_so(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_runtime()
+    client = await open_runtime()
+
+    async def broken(key: str) -> Any:
+        raise OSError("the line is dead")
+
+    monkeypatch.setattr(client.engine, "story", broken)
+    read = asyncio.Event()
+    client.stories.then(["any"], read.set)
+    async with asyncio.timeout(10):
+        await read.wait()
+    assert [line.text for line in client.stories.of("any")] == ["the story cannot be read: the line is dead"]
+
+
 async def test_a_question_ends_with_the_owner(
     open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +456,30 @@ async def test_a_question_ends_with_the_owner(
     async with asyncio.timeout(5):
         with pytest.raises(OSError, match="lost"):
             await asked
+
+
+async def test_a_late_answer_is_none_to_the_next_question(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, client = await open_runtime(), await open_runtime()
+    batch = client.request(ACTIONS["vm.pause"].plan(client.view, running(client)[:1]))
+    async with asyncio.timeout(10):
+        await client.ended(batch)
+    held: list[tuple[Any, Any]] = []
+    reply = owner.engine._reply
+
+    async def late(question: Any, writer: Any) -> None:
+        held.append((question, writer))
+        if len(held) == 2:
+            for each in held:  # the first one is long given up
+                await reply(*each)
+
+    monkeypatch.setattr(owner.engine, "_reply", late)
+    monkeypatch.setattr(engine, "ANSWER_S", 0.2)
+    with pytest.raises(OSError, match="does not answer"):
+        await client.engine.history(5)
+    monkeypatch.setattr(engine, "ANSWER_S", 10.0)
+    assert await client.engine.story(batch[0]) == owner.view.story(batch[0])
 
 
 async def test_steering_without_a_connection_to_any_node(open_runtime: Callable[[], Any]) -> None:

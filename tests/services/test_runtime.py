@@ -12,9 +12,15 @@ from manager.backends.sim.faults import Faults
 from manager.backends.sim.hypervisor import SimHypervisor
 from manager.backends.sim.virtual_clock import VirtualClock
 from manager.backends.sim.world import SimWorld
-from manager.core.actions import ACTIONS, MigrateParameters, PriorityParameters, TagsParameters
-from manager.core.errors import Failure, FailureCode, OperationError
-from manager.core.events import VmAuthoritySeen
+from manager.core.actions import (
+    ACTIONS,
+    MigrateParameters,
+    PriorityParameters,
+    StorageParameters,
+    TagsParameters,
+)
+from manager.core.errors import Failure, FailureCode, OperationError, UserError
+from manager.core.events import QueueVerb, VmAuthoritySeen
 from manager.core.ids import NodeId, OperationId
 from manager.core.model import (
     Activity,
@@ -186,11 +192,20 @@ async def test_waiting_work_of_a_program_that_died_goes_on_or_is_explained() -> 
         back = migrate(runtime, "abcd", "n1")
         await until(clock, lambda: bool(runtime.view.progress), 60)
     await clock.advance(3600)
-    async with muster(world, clock, journal) as runtime:  # an hour later: it is not
-        await until(clock, lambda: is_over(runtime, back), 60)
-        left = [o for o in children(runtime, back) if o.state is OperationState.CANCELLED]
-        assert len(left) == 2
-        assert {o.reason.code for o in left if o.reason} == {ReasonCode.INTERRUPTED_WAITING}
+    async with muster(world, clock, journal) as runtime:  # an hour later: it asks
+        await until(clock, lambda: len(waiting(runtime, back)) == 2, 60)
+        await clock.advance(60)
+        left = waiting(runtime, back)
+        assert {o.reason.code for o in left if o.reason} == {ReasonCode.BATCH_LEFT}
+        runtime.steer(QueueVerb.RESUME, operations=(back,))
+        await until(clock, lambda: is_over(runtime, back))
+        assert {o.id for o in left} <= {
+            o.id for o in children(runtime, back) if o.state is OperationState.DONE
+        }
+
+
+def waiting(runtime: Runtime, batch: OperationId) -> list[Operation]:
+    return [o for o in children(runtime, batch) if o.state is OperationState.WAITING]
 
 
 async def test_without_a_journal_nothing_starts(caplog: pytest.LogCaptureFixture) -> None:
@@ -207,6 +222,55 @@ async def test_without_a_journal_nothing_starts(caplog: pytest.LogCaptureFixture
         assert end.reason.code is ReasonCode.JOURNAL_FAILED
         assert runtime.view.vms[make_id("a")].status is VmStatus.RUNNING
     assert "No space left" in caplog.text
+
+
+async def test_what_cannot_be_stored_is_refused_and_nothing_stops() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    async with muster(world, clock) as runtime:
+        move = ACTIONS["vm.move_storage"]
+        plan = move.plan(runtime.view, [make_id("a")], StorageParameters(pool="\udcff"))
+        with pytest.raises(UserError, match=r"not printable: '\\udcff'. Nothing was done."):
+            runtime.request(plan)
+        assert not runtime.view.operations
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: is_over(runtime, batch), 60)
+        assert children(runtime, batch)[0].state is OperationState.DONE, children(runtime, batch)[0].reason
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"pause_ms": -5}, "pause_ms = -5: needs a whole number from 1 to 60000. Nothing was changed."),
+        ({"pause_ms": 60_001}, "pause_ms = 60001: needs"),
+        ({"bandwidth_mib_s": -1}, "bandwidth_mib_s = -1: needs a whole number from 0 to 1000000."),
+    ],
+)
+async def test_a_move_is_tuned_only_within_what_a_host_takes(what: dict[str, int], said: str) -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vm_memory_mib=32 * 1024)
+    async with muster(world, clock) as runtime:
+        batch = migrate(runtime, "a", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+        (moving,) = children(runtime, batch)
+        with pytest.raises(UserError) as refused:
+            runtime.steer(QueueVerb.TUNE, operations=(moving.id,), **what)
+        assert str(refused.value).startswith(said)
+        runtime.steer(QueueVerb.TUNE, operations=(moving.id,), pause_ms=60_000, bandwidth_mib_s=0)
+        assert runtime.view.progress[moving.id].watch.pause_ms == 60_000
+
+
+async def test_an_author_that_cannot_be_stored_is_shown_with_question_marks() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    runtime = Runtime(
+        config=config_of(world),
+        hypervisor=SimHypervisor(world),
+        journal=MemoryJournal(),
+        clock=clock,
+        author="adm\udcff\n@here",
+    )
+    assert runtime.author == "adm??@here"
 
 
 async def test_a_refused_login_between_nodes_moves_nothing_and_says_what_repairs_it() -> None:

@@ -251,6 +251,12 @@ REFUSED = [
         'line 21: migration.encrypt = "yes": needs true or false',
     ),
     (
+        "[migration.convergence]",
+        "parallel_connections = 2\n[migration.convergence]\npost_copy = true",
+        "line 26: migration.convergence.post_copy = true: does not go together with"
+        " parallel_connections = 2",
+    ),
+    (
         "[migration.convergence]\npause_steps_ms = [100, 400]",
         "[migration.retry]\ntimes = 21",
         "line 25: migration.retry.times = 21: needs a whole number from 0 to 20",
@@ -465,7 +471,7 @@ _configs = st.builds(
         encrypt=st.booleans(),
         convergence=st.builds(Convergence, post_copy=st.booleans(), time_out_s=st.integers(0, 9999)),
         retry=st.builds(RetryPolicy, times=st.integers(0, 20), first_s=st.floats(0.1, 3600)),
-    ),
+    ).filter(lambda limits: not limits.convergence.post_copy or limits.parallel_connections < 2),
     work=st.builds(WorkLimits, starts_per_node=_whole),
     placement=st.builds(PlacementPolicy, cpu_overcommit=st.floats(0.1, 100)),
     shared_paths=st.sampled_from([(), ("/srv/a",), ("/srv/a", "/srv/b c")]),

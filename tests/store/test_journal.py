@@ -94,6 +94,15 @@ async def test_a_batch_that_is_not_over_comes_back_whole(opened: OpenJournal) ->
     assert await journal.load() == ()
 
 
+async def test_what_cannot_be_encoded_is_refused_as_a_full_disk_is(opened: OpenJournal) -> None:
+    journal = opened()
+    with pytest.raises(OSError, match="surrogates not allowed"):
+        await journal.commit([operation(1), replace(operation(2), pool="\udcff")])
+    assert await journal.load() == ()
+    await journal.commit([operation(1)])
+    assert await journal.load() == (operation(1),)
+
+
 async def test_the_last_state_of_an_operation_counts(opened: OpenJournal) -> None:
     journal = opened()
     await journal.commit([operation(1), operation(2)])

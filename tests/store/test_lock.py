@@ -79,3 +79,21 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         OwnershipLock(tmp_path / "x.lock").try_take()
     assert not (tmp_path / "victim").exists()
+
+
+def test_the_last_sign_of_life_outlives_the_one_that_showed_it_and_who_only_looks(tmp_path: Path) -> None:
+    first, looking, last = (OwnershipLock(tmp_path / "x.lock") for _ in range(3))
+    assert first.try_take()
+    assert first.left_s is None
+    first.live(1_000.5)
+    first.live(2_000.5)
+    first.release()
+    assert looking.try_take()
+    looking.release()
+    assert last.try_take()
+    assert last.left_s == 2_000.5
+    last.release()
+    last.live(3_000.0)  # not held: changes nothing
+    assert first.try_take()
+    assert first.left_s == 2_000.5
+    first.release()

@@ -40,6 +40,9 @@ CHANCE_AT_LEAST_S = 10.0
 CHANCE_AT_MOST_S = 60.0
 """What each measure gets to show what it does: in between, the rest of the pass: pauses count at its end."""
 
+TUNABLE: Mapping[str, tuple[int, int]] = {"pause_ms": (1, 60_000), "bandwidth_mib_s": (0, 1_000_000)}
+"""What can be changed of a running move by hand, with the least and the largest value of each."""
+
 STANDARD = "standard"
 
 
@@ -87,7 +90,7 @@ POLICIES: Mapping[str, Policy] = {
         ),
         Policy(
             name="insist",
-            doc="Pauses the guest for up to 5 s and slows it by up to 99 % rather than give up.",
+            doc="Pauses the guest for up to 5 s, and slows it, rather than give up.",
             change=_insisting,
         ),
         Policy(
@@ -147,6 +150,15 @@ def gains(seen: MigrationProgress) -> bool:
     return seen.iteration <= 1 or seen.dirty_bytes_per_s < KEEPS_UP * seen.rate_bytes_per_s
 
 
+def checked(wanted: Mapping[str, int | None]) -> str:
+    """What is wrong with what someone wants of a running move, or an empty string."""
+    for name, (least, most) in TUNABLE.items():
+        value = wanted.get(name)
+        if value is not None and not least <= value <= most:
+            return f"{name} = {value}: needs a whole number from {least} to {most}"
+    return ""
+
+
 def judge(
     before: Watch,
     policy: Convergence,
@@ -192,14 +204,18 @@ def judge(
     return replace(watch, next=reason, next_at_s=at_s), step
 
 
-def refused(before: Watch, policy: Convergence) -> Watch:
-    """After the last step was refused or not delivered: a longer pause is tried again when its time comes."""
-    if before.post_copy:
+def refused(
+    before: Watch, *, pause_ms: int | None = None, instead_of: int | None = None, post_copy: bool = False
+) -> Watch:
+    """After a pause or the second half was refused or not delivered; nothing else is undone.
+
+    A pause of the policy is tried again when its time comes. `instead_of`: the pause that was permitted before.
+    """
+    if post_copy:
         return replace(before, post_copy=False, post_copy_refused=True)
-    shorter = [
-        step for step in policy.pause_steps_ms if before.pause_ms is not None and step < before.pause_ms
-    ]
-    return replace(before, pause_ms=max(shorter, default=None))
+    if pause_ms is not None and pause_ms == before.pause_ms:  # else another one was permitted meanwhile
+        return replace(before, pause_ms=instead_of)
+    return before
 
 
 def _weighed(before: Watch, seen: MigrationProgress) -> Watch:

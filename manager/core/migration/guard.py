@@ -85,10 +85,16 @@ def batch_asks(policy: RetryPolicy, failed: int, children: int, forgiven: int) -
 
 def continued(orders: StandingOrders, batch: OperationId, failed: int) -> StandingOrders:
     """The orders with a batch that goes on in spite of its failures."""
+    kept = without(orders, batch)
+    return replace(kept, forgiven=(*kept.forgiven, (batch, failed)))
+
+
+def without(orders: StandingOrders, batch: OperationId) -> StandingOrders:
+    """The orders without a batch that is over."""
     return replace(
         orders,
-        paused_batches=tuple(b for b in orders.paused_batches if b != batch),
-        forgiven=(*(f for f in orders.forgiven if f[0] != batch), (batch, failed)),
+        batches=tuple(b for b in orders.batches if b[0] != batch),
+        forgiven=tuple(f for f in orders.forgiven if f[0] != batch),
     )
 
 
@@ -113,9 +119,10 @@ def limited(config: ClusterConfig, orders: StandingOrders) -> ClusterConfig:
 
 
 def cap_mib_s(limits: MigrationLimits) -> int:
-    """What one more move may send, in MiB/s; 0: as much as it can."""
+    """What one more move between nodes may send, in MiB/s; 0: as much as it can."""
+    budget = limits.node_bandwidth_mib_s
     if limits.bandwidth_mib_s:
-        return limits.bandwidth_mib_s
-    if limits.node_bandwidth_mib_s:
-        return max(1, limits.node_bandwidth_mib_s // max(limits.outgoing_per_node, 1))
+        return min(limits.bandwidth_mib_s, budget or limits.bandwidth_mib_s)
+    if budget:
+        return max(1, budget // max(limits.outgoing_per_node, 1))
     return 0 if limits.networks else DEFAULT_CAP_MIB_S

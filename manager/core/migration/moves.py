@@ -55,6 +55,12 @@ LEAVING = frozenset({_S.SAVE, _S.SHUT_DOWN, _S.TURN_OFF})
 ON_TARGET = frozenset({_S.RESTORE, _S.START, _S.FORGET_TARGET})
 """Steps whose call is made to the target."""
 
+BEGINS_ON_SOURCE = frozenset({_S.RESTORE_BACK, _S.START_BACK})
+"""Steps that bring the VM up on its source again."""
+
+ARRIVING = frozenset({_S.RESTORE, _S.START})
+"""Steps that bring the VM up on its target."""
+
 CLEARING_UP = frozenset({_S.FORGET, _S.FORGET_TARGET})
 """Steps after the VM has its place: their failure is said and changes nothing."""
 

@@ -38,6 +38,14 @@ class MoveProgress:
     watch: Watch = field(default_factory=Watch)
     address: str = ""  # over which it goes; empty: as the target says itself
     encrypted: bool | None = None  # None: not known yet
+    tuned: int = 0  # how often it was changed by hand
+    refused: int = 0  # how many changes, by hand or by the policy, its host refused
+    refusal: str = ""  # what that said the last time
+
+    @property
+    def left_percent(self) -> int:
+        """How much of it remains now, as no bar shows that never falls."""
+        return -(-100 * self.remaining_bytes // self.total_bytes) if self.total_bytes else 100
 
 
 _NEWS = 0.25

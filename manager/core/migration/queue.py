@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from manager.core import units
 from manager.core.effects import VmChange
@@ -13,9 +14,6 @@ from manager.core.migration.guard import cap_mib_s
 from manager.core.model import ClusterConfig, MoveType
 from manager.core.operations import Operation, OperationKind
 from manager.core.reasons import FieldValue, Reason, ReasonCode
-
-_STORED = frozenset({VmChange.SAVE})
-
 
 LINES = frozenset(
     {
@@ -48,18 +46,31 @@ def order(operation: Operation) -> tuple[int, bool, float, int, float, int, str]
     )
 
 
+class Place(Enum):
+    """What heavy work takes a place of."""
+
+    MOVE = "move"  # from one node to another: a place of both, and a share of their network
+    START = "start"
+    DISK = "disk"  # writes or reads much on the disks of its node: a save, a restore, a move of storage
+
+
+def place_of(operation: Operation) -> Place | None:
+    """What it takes a place of; None: it is not heavy, and never waits in line."""
+    if operation.kind is OperationKind.MIGRATE:
+        return Place.DISK if operation.move is MoveType.STORAGE else Place.MOVE
+    if operation.change is VmChange.START:
+        return Place.DISK if operation.restores else Place.START
+    return Place.DISK if operation.change is VmChange.SAVE else None
+
+
 def is_heavy(operation: Operation) -> bool:
     """Whether it takes a place in the queue: a move, a start or restore, a save."""
-    return (
-        operation.kind is OperationKind.MIGRATE
-        or operation.change is VmChange.START
-        or operation.change in _STORED
-    )
+    return place_of(operation) is not None
 
 
 def goes_elsewhere(operation: Operation) -> bool:
     """Whether it moves a VM from one node to another, and takes places of both."""
-    return operation.kind is OperationKind.MIGRATE and operation.move is not MoveType.STORAGE
+    return place_of(operation) is Place.MOVE
 
 
 @dataclass(slots=True)
@@ -102,7 +113,7 @@ class Slots:
     receiving: Counter[NodeId] = field(default_factory=Counter)
     cap_mib_s: int = 0  # what one more move is given
     _lines: dict[tuple[ReasonCode, str], Line] = field(default_factory=dict)
-    _full: dict[tuple[str, NodeId | None, NodeId | None], Line] = field(default_factory=dict)
+    _full: dict[tuple[Place | None, NodeId | None, NodeId | None], Line] = field(default_factory=dict)
 
     @classmethod
     def in_use(
@@ -123,29 +134,33 @@ class Slots:
                 slots.incoming[target] += 1
         return slots
 
+    def cap_of(self, operation: Operation) -> int:
+        """What a move that starts now may send, or write of disks, in MiB/s; 0: no cap."""
+        return self.cap_mib_s if goes_elsewhere(operation) else self.config.migration.bandwidth_mib_s
+
     def take(self, operation: Operation) -> None:
         """Count one more piece of work."""
         if operation.source is None:
             return
-        if goes_elsewhere(operation):
+        place = place_of(operation)
+        if place is Place.MOVE:
             self.moves += 1
             self.outgoing[operation.source] += 1
-            cap = operation.cap_mib_s or self.cap_mib_s
+            cap = operation.cap_mib_s or self.config.migration.node_bandwidth_mib_s  # without: all there is
             self.sending[operation.source] += cap
             if operation.target is not None:
                 self.incoming[operation.target] += 1
                 self.receiving[operation.target] += cap
-        elif operation.change is VmChange.START:
+        elif place is Place.START:
             self.starts[operation.source] += 1
             self.all_starts += 1
-        elif is_heavy(operation):
+        elif place is Place.DISK:
             self.saves[operation.source] += 1
 
     def still_full(self, operation: Operation) -> Reason | None:
         """The quick answer for what waits behind others that were refused the same in this turn."""
-        line = self._full.get((operation.action, operation.source, None)) or self._full.get(
-            (operation.action, operation.source, operation.target)
-        )
+        place, source = place_of(operation), operation.source
+        line = self._full.get((place, source, None)) or self._full.get((place, source, operation.target))
         return line.join(operation.reason) if line is not None else None
 
     def obstacle(self, operation: Operation, target: NodeId | None) -> Reason | None:
@@ -162,7 +177,7 @@ class Slots:
                     line = Line(code, (*fields, ("count", count), ("limit", limit)))
                     self._lines[code, node] = line
                 of_target = target if node == target else None
-                self._full[operation.action, operation.source, of_target] = line
+                self._full[place_of(operation), operation.source, of_target] = line
                 return line.join(operation.reason)
         return None
 
@@ -170,8 +185,8 @@ class Slots:
         self, operation: Operation, node: NodeId, target: NodeId | None
     ) -> Iterator[tuple[ReasonCode, str, int, int]]:
         """Each resource it takes: the reason to wait for it, of which node, in use, limit."""
-        limits, work = self.config.migration, self.config.work
-        if goes_elsewhere(operation):
+        limits, work, place = self.config.migration, self.config.work, place_of(operation)
+        if place is Place.MOVE:
             yield ReasonCode.WAITS_OUTGOING, node, self.outgoing[node], limits.outgoing_per_node
             if target is not None:
                 yield ReasonCode.WAITS_INCOMING, target, self.incoming[target], limits.incoming_per_node
@@ -181,10 +196,10 @@ class Slots:
                 yield ReasonCode.WAITS_BANDWIDTH, node, self.sending[node], room
                 if target is not None:
                     yield ReasonCode.WAITS_BANDWIDTH, target, self.receiving[target], room
-        elif operation.change is VmChange.START:
+        elif place is Place.START:
             yield ReasonCode.WAITS_STARTS_NODE, node, self.starts[node], work.starts_per_node
             yield ReasonCode.WAITS_STARTS_CLUSTER, "", self.all_starts, work.starts_per_cluster
-        elif is_heavy(operation):
+        elif place is Place.DISK:
             yield ReasonCode.WAITS_SAVES, node, self.saves[node], work.saves_per_node
 
     @property

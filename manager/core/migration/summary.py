@@ -80,9 +80,9 @@ class BatchSummary:
     @property
     def text(self) -> str:
         """``23 of 40 moved · 4 running · 12 waiting · 1 failed · about 6 min left``."""
-        parts = [f"{self.done} of {self.total} {'moved' if self.moves else 'done'}"]
+        parts = [f"{self.done:,} of {self.total:,} {'moved' if self.moves else 'done'}"]
         parts += [
-            f"{count} {word}"
+            f"{count:,} {word}"
             for count, word in (
                 (self.running, "running"),
                 (self.stuck, "not converging"),

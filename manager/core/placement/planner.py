@@ -210,13 +210,28 @@ def is_below(path: str, folders: tuple[str, ...]) -> bool:
 
 
 def is_movable(disk: Disk) -> bool:
-    """Whether a disk's image can be copied to a pool: a file of its own that is written to."""
+    """Whether a disk's image can be copied to a pool: a file of its own, whose copy is as safe as itself."""
+    return is_own_file(disk) and not disk.encrypted
+
+
+def is_own_file(disk: Disk) -> bool:
+    """Whether a disk's image is a file that only this VM writes to."""
     return disk.kind == "file" and disk.device == "disk" and bool(disk.source) and not disk.shareable
+
+
+def why_not_copied(disk: Disk) -> Reason | None:
+    """Why a disk's image is not copied: what is encrypted would be written out in plain text."""
+    return because(ReasonCode.ENCRYPTED_DISK, target=disk.target) if disk.encrypted else None
+
+
+def is_local(config: ClusterConfig, disk: Disk) -> bool:
+    """Whether a disk's image lies on its node only, so that a move to another has to copy it."""
+    return is_own_file(disk) and not is_below(disk.source, config.shared_paths)
 
 
 def local_disks(config: ClusterConfig, vm: VmConfig) -> tuple[str, ...]:
     """The targets (vda) of disks that the nodes do not share and that a move has to copy."""
-    return tuple(d.target for d in vm.disks if is_movable(d) and not is_below(d.source, config.shared_paths))
+    return tuple(d.target for d in vm.disks if is_local(config, d) and is_movable(d))
 
 
 def stays_behind(config: ClusterConfig, vm: VmConfig) -> str:
@@ -262,11 +277,12 @@ def obstacles(
         found.append(because(ReasonCode.OTHER_AUTHORITY, authority=vm.authority.value))
     if vm.config.snapshots:
         found.append(because(ReasonCode.HAS_SNAPSHOTS, count=vm.config.snapshots))
+    if vm.config.checkpoints:
+        found.append(because(ReasonCode.HAS_CHECKPOINTS, count=vm.config.checkpoints))
     found += [because(ReasonCode.HOST_DEVICE, device=device) for device in vm.config.host_devices]
     for disk in vm.config.disks:
-        if copies_disks and is_movable(disk):
-            continue
-        obstacle = disk_obstacle(config, disk, vm.owner)
+        is_copied = copies_disks and is_local(config, disk)
+        obstacle = why_not_copied(disk) if is_copied else disk_obstacle(config, disk, vm.owner)
         if obstacle is not None and (runs_on or obstacle.code is not ReasonCode.CACHE_MODE):
             found.append(obstacle)
     return tuple(found)

@@ -1,0 +1,142 @@
+"""The queue's standing orders: given by administrators, or by what keeps failing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from manager.core import events as ev
+from manager.core.changes import Story, Turn
+from manager.core.errors import Failure
+from manager.core.ids import Kind, NodeId, OperationId
+from manager.core.instructions import Instructions
+from manager.core.inventory import Inventory
+from manager.core.migration import guard
+from manager.core.migration.moves import MoveStep
+from manager.core.migration.progress import MoveProgress
+from manager.core.migration.queue import is_heavy
+from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.reasons import ReasonCode, because
+from manager.core.tree import Tree
+
+_S = OperationState
+
+
+class Steering:
+    """Pauses, limits, hand-made order and tuning; targets and batches that wait for a word."""
+
+    def __init__(self, inventory: Inventory, tree: Tree, instructions: Instructions, story: Story) -> None:
+        self._inventory = inventory
+        self._tree = tree
+        self._instructions = instructions
+        self._story = story
+        self._streaks: dict[NodeId, set[OperationId]] = {}  # moves to a target that failed, none done since
+
+    # --- by administrators -----------------------------------------------------------------
+
+    def control(self, event: ev.QueueRequested, turn: Turn) -> None:
+        """An administrator steers the queue."""
+        orders, give = self._tree.orders, self._tree.order
+        match event.verb:
+            case ev.QueueVerb.PAUSE if event.operations:
+                batches = (self._batch_of(o) for o in event.operations)
+                by = because(ReasonCode.BATCH_PAUSED_BY, who=event.author, since=turn.at_s)
+                give(orders.pausing((b for b in batches if b), by), turn)
+            case ev.QueueVerb.PAUSE if not orders.paused_by:
+                give(replace(orders, paused_by=event.author, paused_since_s=turn.at_s), turn)
+            case ev.QueueVerb.RESUME if event.node is not None:
+                self._streaks.pop(event.node, None)
+                give(guard.released(orders, event.node), turn)
+            case ev.QueueVerb.RESUME if event.operations:
+                for each in event.operations:
+                    batch = self._batch_of(each)
+                    if batch is not None:
+                        orders = guard.continued(orders, batch, self._tree.count(batch, _S.FAILED))
+                give(orders, turn)
+            case ev.QueueVerb.RESUME:
+                give(replace(orders, paused_by="", paused_since_s=None), turn)
+            case ev.QueueVerb.LIMITS if not guard.checked(dict(event.limits)):
+                limits = dict(orders.limits) | dict(event.limits)
+                give(replace(orders, limits=tuple(limits.items())), turn)
+            case ev.QueueVerb.REORDER:
+                self._reorder(event, turn)
+            case ev.QueueVerb.TUNE:
+                for key in event.operations:
+                    self._tune(key, event, turn)
+        self._tree.backlog.look()
+
+    def _batch_of(self, key: OperationId) -> OperationId | None:
+        operation = self._tree.operations.get(key)
+        if operation is None or operation.kind is OperationKind.CONTROL:
+            return None
+        return operation.parent or operation.id
+
+    def _reorder(self, event: ev.QueueRequested, turn: Turn) -> None:
+        """Give waiting work a hand-made place before another one of the same priority."""
+        live = self._tree.live
+        heavy = [o for o in event.operations if o in live and is_heavy(live[o])]
+        for key, rank in self._tree.backlog.ranks(heavy, event.before).items():
+            self._tree.change(replace(live[key], rank=rank), turn)
+
+    def _tune(self, key: OperationId, event: ev.QueueRequested, turn: Turn) -> None:
+        """Change how a live move goes on; its own policy goes on from there."""
+        operation = self._tree.live.get(key)
+        if operation is None or operation.state is not _S.RUNNING or operation.step is not MoveStep.MOVE:
+            return
+        what = [f"permits a pause of {event.pause_ms} ms"] if event.pause_ms else []
+        if event.bandwidth_mib_s is not None:
+            cap = f"caps it at {event.bandwidth_mib_s} MiB/s" if event.bandwidth_mib_s else "removes its cap"
+            what.append(cap)
+        what += ["starts its second half"] if event.post_copy else []
+        self._story.tell(key, turn.at_s, f"{event.author} {' and '.join(what)}")
+        figures, tune = self._tree.progress.get(key, MoveProgress()), self._instructions.tune
+        watch = figures.watch
+        if event.pause_ms:
+            turn.effects.append(tune(operation, pause_ms=event.pause_ms, instead_of=watch.pause_ms))
+            watch = replace(watch, pause_ms=event.pause_ms)
+        self._tree.progress[key] = replace(figures, watch=watch, tuned=figures.tuned + 1)
+        turn.changes[Kind.OPERATION].update(key, ("progress",))
+        if event.bandwidth_mib_s is not None:
+            cap = event.bandwidth_mib_s
+            turn.effects.append(tune(operation, bandwidth_mib_s=cap, instead_of=operation.cap_mib_s))
+            self._tree.change(replace(operation, cap_mib_s=cap), turn)
+        if event.post_copy:
+            turn.effects.append(tune(operation, post_copy=True))
+
+    # --- by what keeps failing -------------------------------------------------------------
+
+    def blame(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
+        """Count a failure against its target; after some in a row that is fed no more."""
+        target = operation.target
+        if target is None or not guard.blames_target(operation, failure):
+            return
+        streak = self._streaks.setdefault(target, set())
+        streak.add(operation.id)  # one that is tried again counts once
+        orders = self._tree.orders
+        most = self._inventory.config.migration.retry.target_failures
+        if len(streak) >= most and target not in dict(orders.resting):
+            self._tree.order(guard.rested(orders, target, len(streak)), turn)
+
+    def acquit(self, operation: Operation) -> None:
+        """A move came to its end: its target's failures count from the beginning again."""
+        if operation.target is not None:
+            self._streaks.pop(operation.target, None)
+
+    def ask_about(self, parent: OperationId, turn: Turn) -> None:
+        """One more of a batch failed: after too many the rest of it waits for a word."""
+        batch, orders = self._tree.operations.get(parent), self._tree.orders
+        paused = orders.paused_batches.get(parent)
+        if batch is None or batch.is_over or (paused and paused.code is not ReasonCode.BATCH_PAUSED):
+            return
+        failed = self._tree.count(parent, _S.FAILED)
+        policy = self._inventory.config.migration.retry
+        waits = self._tree.count(parent, _S.WAITING)
+        if waits and guard.batch_asks(policy, failed, batch.children, dict(orders.forgiven).get(parent, 0)):
+            reason = because(ReasonCode.BATCH_PAUSED, count=failed, of=batch.children)
+            self._tree.order(orders.pausing((parent,), reason), turn)
+            self._story.tell(parent, turn.at_s, f"paused: {failed} of {batch.children} failed")
+
+    def forget(self, batch: OperationId, turn: Turn) -> None:
+        """A batch is about to end: its orders are of no more use."""
+        orders = self._tree.orders
+        if batch in orders.paused_batches or batch in dict(orders.forgiven):
+            self._tree.order(guard.without(orders, batch), turn)
