@@ -158,6 +158,7 @@ def _front(root: click.Group, ctx: click.Context) -> str:
         "Without a command, the window opens, on the clusters used last. Results go to standard output, "
         "everything else to standard error.",
         _table(("Command", ""), commands),
+        "What the window shows of the queue, its columns, reasons and keys: [the queue](../queue.md).",
         "## Options that may stand anywhere",
         _options_table(_options(root, ctx, shared=True)),
         "Without a cluster option, `MUSTER_CLUSTER` names the cluster; without that, it is the only "

@@ -487,6 +487,8 @@ class MainWindow(QMainWindow):
         if self._here is None:
             page = self.saved.page if self.saved.page in PAGES else "roles"
             self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
+            if self.isVisible():
+                self._focus_list()
 
     def _connect_queue(self, runtime: Runtime, queue: QueuePane) -> None:
         queue.cancel_wanted.connect(partial(self._cancel_operations, runtime))
@@ -496,6 +498,7 @@ class MainWindow(QMainWindow):
         queue.steer_wanted.connect(partial(self._steer, runtime))
         queue.post_copy_wanted.connect(partial(self._post_copy, runtime))
         queue.vm_wanted.connect(partial(self.show_vm, runtime.id))
+        queue.roles_wanted.connect(partial(self._roles_wanted, "", ""))
         queue.batch_wanted.connect(partial(self.show_operation, runtime))
         queue.past_wanted.connect(partial(self._read_past, runtime))
         queue.export_wanted.connect(lambda: self._export(queue.table))
@@ -787,11 +790,11 @@ class MainWindow(QMainWindow):
         moving, waiting = here.tally.moves
         problems = len(here.runtime.view.problems)
         failed = here.tally.failed
-        self._tab(0, "Live migrations", f"{moving} + {waiting}" if moving or waiting else "")
+        self._tab(0, "Live migrations", f"{moving:,} + {waiting:,}" if moving or waiting else "")
         self._tab(1, "Operations", f"{failed} failed" if failed else "")
         self._tab(2, "Problems", str(problems) if problems else "")
         self._problems_link.setText(units.count_text(problems, "problem") if problems else "")
-        self._moves_link.setText(f"{moving} moving, {waiting} waiting" if moving or waiting else "")
+        self._moves_link.setText(f"{moving:,} moving, {waiting:,} waiting" if moving or waiting else "")
         self._tick()
 
     def _tab(self, place: int, title: str, count: str) -> None:
@@ -890,19 +893,31 @@ class MainWindow(QMainWindow):
         progress = view.progress
         past = [k for k in ids if k in progress and progress[k].phase is MovePhase.POST_COPY]
         ids = tuple(key for key in ids if key not in past)
+        names = ", ".join(view.operations[key].vm_name for key in past[:3])
+        if not ids:
+            if past:
+                self.note(f"Cannot cancel {names}: in its second half, it runs on its target already.", (), "")
+            return
         count = sum(1 for key in ids if (o := view.operations.get(key)) and o.vm)
         dialog = Asking(self, f"Cancel {units.count_text(count, 'operation')} in {runtime.id}?", view.config)
         dialog.setMinimumWidth(420)
         text = "What waits is dropped. A VM that is being moved stays where it is and goes on running."
         if past:
-            names = ", ".join(view.operations[key].vm_name for key in past[:3])
             text += f"\nNot {names}: in its second half, it runs on its target already."
         dialog.body.addWidget(text_label(text, wrap=True))
         dialog.add_buttons()
         dialog.button("Keep going", dialog.reject, default=True)
         dialog.button(f"Cancel {count}", dialog.accept, style="danger")
-        if await dialog.answer() and ids:
+        if await dialog.answer():
+            self._cancel(runtime, ids)
+
+    def _cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> bool:
+        try:
             runtime.cancel(ids)
+        except OSError as error:
+            self.note(sentence(str(error)), (), "error")
+            return False
+        return True
 
     def _move_through(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
         for target in {o.target if o.target_given else None for o in operations}:
@@ -977,10 +992,16 @@ class MainWindow(QMainWindow):
         self._tasks.spawn(self._show_past(runtime), "history")
 
     async def _show_past(self, runtime: Runtime) -> None:
-        past = await runtime.journal.history(PAST)
+        past: tuple[Operation, ...] | None = None
+        try:
+            past = await runtime.engine.history(PAST)
+        except OSError as error:
+            self.note(f"The history of {runtime.id} cannot be read: {error}.", (), "error")
         pages = self.clusters.get(runtime.id)
-        if pages is not None:
+        if pages is not None and past is not None:
             pages.queue.show_past(past)
+        elif pages is not None:
+            pages.queue.past_failed()
 
     def _batch_ended(self, runtime: Runtime, batch: str) -> None:
         """Tell it on the desktop, if the administrator looks elsewhere."""
@@ -1347,7 +1368,8 @@ class MainWindow(QMainWindow):
             return
         if dialog.choice == WorkLeftDialog.FINISH:
             self.note("Closing when what runs has ended.", (), "")
-            await self._finish_work()
+            if not await self._finish_work():
+                return
         elif dialog.choice == WorkLeftDialog.BACKGROUND and not await self._hand_over():
             return
         self._closing = True
@@ -1378,14 +1400,18 @@ class MainWindow(QMainWindow):
                     return False
         return True
 
-    async def _finish_work(self) -> None:
+    async def _finish_work(self) -> bool:
+        """Cancel what waits and see the rest end; False if that could not be asked for."""
         for pages in self._owned():
             view = pages.runtime.view
             claimed = [view.operations[key] for key in view.claims.values()]
-            pages.runtime.cancel(tuple(o.id for o in claimed if o.state is OperationState.WAITING))
+            waiting = tuple(o.id for o in claimed if o.state is OperationState.WAITING)
+            if waiting and not self._cancel(pages.runtime, waiting):
+                return False
             left = tuple(view.claims.values())
             if left:
                 await pages.runtime.ended(left)
+        return True
 
     # --- layout ---------------------------------------------------------------------------------------
 
@@ -1430,10 +1456,14 @@ class MainWindow(QMainWindow):
         )
         self._views.write("window", msgspec.json.encode(self.saved))
 
+    def _focus_list(self) -> None:
+        """Keys act on the list at once."""
+        if self.list_page is not None:
+            self.list_page.table.setFocus(Qt.FocusReason.OtherFocusReason)
+
     def start(self) -> None:
         """After the first picture: what need not be in it."""
-        if self.list_page is not None:
-            self.list_page.table.setFocus(Qt.FocusReason.OtherFocusReason)  # keys act on the list at once
+        self._focus_list()
         self._dress()
         self._clock.start()
         self._tick()

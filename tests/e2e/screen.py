@@ -48,9 +48,17 @@ class Screen:
 
 
 class Window:
-    """A running ``muster gui``."""
+    """A running ``muster gui``, or another program that shows one."""
 
-    def __init__(self, screen: Screen, log: Path, *words: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        log: Path,
+        *words: str,
+        env: dict[str, str] | None = None,
+        program: str = "manager",
+        answers: bool = False,
+    ) -> None:
         self._screen = screen
         self._log = log
         self._read = 0
@@ -58,10 +66,10 @@ class Window:
         self.errors = log.with_suffix(".stderr")
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "manager", *words],
+                [sys.executable, "-m", program, *words],
                 env={**screen.env, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
+                stdin=subprocess.PIPE if answers else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if answers else errors,
                 stderr=errors,
             )
 
@@ -96,6 +104,16 @@ class Window:
             assert self.process.poll() is None, f"it ended: {self.errors.read_text()}"
             time.sleep(0.02)
         raise AssertionError(f"no {event} within {limit_s} s: {self.errors.read_text()}")
+
+    def ask(self, line: str) -> Any:
+        """What a program that answers says to a line, see `tests.e2e.stage`."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+        told = self.process.stdout.readline()
+        assert told, f"it ended: {self.errors.read_text()}"
+        return json.loads(told)
 
     def focus(self) -> None:
         """Give it the keyboard; there is no window manager that would."""
@@ -132,6 +150,9 @@ class Window:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @contextmanager

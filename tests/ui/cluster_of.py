@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,15 +80,15 @@ class FakeSampler:
         (self.wanted.add if wanted else self.wanted.discard)(who)
 
 
-class FakeJournal:
-    """What earlier runs of the program left."""
+class FakeStories:
+    """As in the process that owns the operations."""
 
-    def __init__(self) -> None:
-        self.past: tuple[Operation, ...] = ()
+    def __init__(self, view: ClusterState) -> None:
+        self.of = view.story
 
-    async def history(self, limit: int) -> tuple[Operation, ...]:
-        """As the journal's."""
-        return self.past[:limit]
+    def then(self, keys: Sequence[str], act: Callable[[], object]) -> None:
+        """At once."""
+        act()
 
 
 class FakeRuntime:
@@ -102,8 +102,9 @@ class FakeRuntime:
         self.effects: list[Effect] = []
         self.read: list[NodeId | None] = []
         self.closed = False
-        self.journal = FakeJournal()
-        self.engine = SimpleNamespace(is_owner=True)
+        self.past: tuple[Operation, ...] = ()
+        self.engine = SimpleNamespace(is_owner=True, history=self._history)
+        self.stories = FakeStories(self.state)
         self._listeners: list[Callable[[ChangeSet], None]] = []
         self._count = 0
 
@@ -168,6 +169,9 @@ class FakeRuntime:
         finally:
             stop()
         return tuple(self.state.operations[o] for o in operations)
+
+    async def _history(self, limit: int) -> tuple[Operation, ...]:
+        return self.past[:limit]
 
     async def start(self) -> None:
         """Nothing to connect to."""

@@ -302,7 +302,7 @@ def scenes() -> dict[str, Show]:
         page = window.list_page
         assert page is not None
         page.search.setText("nothing is called so")
-        page._search_now()
+        page.search.flush()
 
     def queue(window: MainWindow, tab: str, *, large: bool) -> None:
         roles(window)

@@ -10,6 +10,8 @@ from manager.ui.theme import Look
 from manager.ui.views.parts import PlainTable, shares, tip
 from tests.ui.cluster_of import MemoryViews, runtime_of
 from tests.ui.conftest import Desk, OpenDesk, until
+from tests.ui.moves_of import ask
+from tests.ui.test_queue_pane import settle
 
 LONG = "customer-{:03}-production-application-server-with-a-very-long-name"
 
@@ -37,6 +39,21 @@ async def test_information_is_on_screen_in_the_smallest_window(open_desk: OpenDe
     queue = desk.window.clusters[desk.runtime.id].queue.table
     reason = queue.rows_model.columns["reason"]
     assert queue.horizontalHeader().sectionViewportPosition(reason) + 80 <= queue.viewport().width()
+
+
+async def test_nothing_is_cut_where_one_has_to_scroll_in_any_case(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(3, 12))
+    queue = desk.window.clusters[desk.runtime.id].queue
+    desk.window.show_pane("migrations")
+    for number in range(6):
+        ask(desk.runtime, number)
+    await settle(desk)
+    table = queue.table
+    table.resize(420, 200)
+    await desk.settle()
+    assert table.horizontalHeader().length() > table.viewport().width()
+    for column in table.shown_columns()[:-1]:
+        assert table.columnWidth(column) >= table._needs[column].now
 
 
 async def test_a_name_has_the_room_it_needs_within_reason(open_desk: OpenDesk) -> None:

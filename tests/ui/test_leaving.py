@@ -76,9 +76,9 @@ async def test_work_goes_on_in_the_background(open_desk: OpenDesk, engines: list
     desk = await open_desk(runtime_of(3, 9), idle, source=Path("/else where/prod.toml"))
     ask(desk.runtime, 0, 3, 6, target=NodeId("n2"))
     dialog = await asked_to_close(desk)
-    assert "“muster engine” goes on with all of it" in " ".join(
-        label.text() for label in dialog.findChildren(type(dialog.heading))
-    )
+    told = " ".join(label.text() for label in dialog.findChildren(type(dialog.heading)))
+    assert "“muster engine” goes on with all of it, until it is ended; it can ask for no password." in told
+    assert "after more than 10 min away it asks first" in told
     button(dialog, "Keep running in the background").click()
     await until(lambda: not desk.window.isVisible(), "the end of the window")
     # Only for the cluster that has work left.

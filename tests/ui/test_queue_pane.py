@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 
 from manager.core import units
+from manager.core.changes import ChangeSet, LogEntry
 from manager.core.effects import AbortMigration, TuneMigration
 from manager.core.events import QueueVerb
 from manager.core.ids import Kind, NodeId, OperationId
 from manager.core.migration.moves import MoveStep
+from manager.core.migration.progress import MovePhase
 from manager.core.model import Convergence, MigrationLimits, NodeFacts, RetryPolicy
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode
@@ -30,6 +33,7 @@ from manager.ui.models import tones
 from manager.ui.models.queue import placed, stepped
 from manager.ui.views import move_plot
 from manager.ui.views.limits_popup import LimitsPopup
+from manager.ui.views.move_detail import next_pause_ms, policy_of, policy_text
 from manager.ui.views.queue_pane import RECENT_S, QueuePane
 from tests.ui.cluster_of import FakeRuntime, runtime_of, vm_config, vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
@@ -195,9 +199,17 @@ async def test_jobs_of_others_are_grey_rows_that_nobody_can_steer(open_desk: Ope
     choose(pane, 4)
     await desk.settle()
     assert not pane.cancel_button.isEnabled()
-    assert "not Muster's" in pane.detail.advice.text()
+    assert pane.detail.advice.text() == (
+        f"A backup that is not Muster's holds web-4 on n2 since {began}. "
+        "What is asked of this VM waits until it has ended."
+    )
     assert pane.detail.cancel_button.isHidden()
     assert pane.tabs.tabText(0) == "Queue  4"
+    others(desk.runtime, 4, active=False)
+    others(desk.runtime, 4, "migration")
+    await settle(desk)
+    said = "It counts for the limits. What is asked"
+    await until(lambda: said in pane.detail.advice.text(), said)
     others(desk.runtime, 4, active=False)
     await settle(desk)
     assert "web-4" not in names(pane)
@@ -229,10 +241,10 @@ async def test_search_finds_and_clears(open_desk: OpenDesk) -> None:
     assert names(pane) == ["web-3"]
     assert QApplication.focusWidget() is pane.table
     pane.search.setText("nothing is called so")
-    pane._search_now()
+    pane.search.flush()
     assert "None of 3 matches" in pane.empty.title.text()
     QTest.keyClick(pane.search, Qt.Key.Key_Escape)
-    pane._search_now()
+    pane.search.flush()
     assert len(names(pane)) == 3
 
 
@@ -297,7 +309,7 @@ async def test_a_batch_with_too_many_failures_asks_and_goes_on(open_desk: OpenDe
     fail(desk.runtime, running[0])
     await settle(desk)
     (line,) = pane.batches
-    assert "paused: too many failed" in line.told.text()
+    assert line.told.text().endswith(" · is paused: 1 of 4 failed")
     assert not line.go_on.isHidden()
     asked = keep_steering(pane)
     line.go_on.click()
@@ -305,6 +317,10 @@ async def test_a_batch_with_too_many_failures_asks_and_goes_on(open_desk: OpenDe
     await settle(desk)
     assert "paused" not in line.told.text()
     assert line.go_on.isHidden()
+    desk.runtime.steer(QueueVerb.PAUSE, operations=(batch,))
+    at = units.time_text(desk.runtime.clock.at_s)
+    await settle(desk)
+    assert line.told.text().endswith(f" · was paused by adm@here {at}")
 
 
 async def test_a_paused_queue_says_so_and_continues(open_desk: OpenDesk) -> None:
@@ -382,7 +398,7 @@ async def test_limits_are_changed_while_it_runs_and_only_those_that_differ(open_
     pane = queue_of(desk)
     ask(desk.runtime, 0, 3, 6, 9, target=NodeId("n2"))
     await settle(desk)
-    assert pane.limits_button.text() == "Limits: 2 out · 2 in · 0 cluster ▾"
+    assert pane.limits_button.text() == "Limits: 2 out · 2 in · 100 MiB/s each ▾"
     assert len([o for o in desk.runtime.view.operations.values() if o.state is OperationState.WAITING]) == 2
     asked = keep_steering(pane)
     pane.limits_button.click()
@@ -400,7 +416,7 @@ async def test_limits_are_changed_while_it_runs_and_only_those_that_differ(open_
     wanted = (("outgoing_per_node", 3), ("incoming_per_node", 3))
     assert asked == [(QueueVerb.LIMITS, {"limits": wanted})]
     await settle(desk)
-    assert pane.limits_button.text() == "Limits: 3 out · 3 in · 0 cluster ▾"
+    assert pane.limits_button.text() == "Limits: 3 out · 3 in · 100 MiB/s each ▾"
     assert len([o for o in desk.runtime.view.operations.values() if o.state is OperationState.WAITING]) == 1
 
 
@@ -473,6 +489,23 @@ async def test_rows_are_dragged_to_another_place(open_desk: OpenDesk) -> None:
     drag(0, at(4))  # what runs has no other place
     await settle(desk)
     assert waiting_line(desk.runtime) == before
+    assert not desk.window.notes
+    pane.model.sort_by("vm", descending=True)
+    drag(1, at(5))
+    await settle(desk)
+    assert waiting_line(desk.runtime) == before  # what is above is not what comes first
+    (note,) = desk.window.notes
+    text = "To give rows another place by dragging, sort the list by # and clear the search."
+    assert note.label.text() == text
+    pane.model.sort_by("place", descending=False)
+    pane.model.set_search("web-1")
+    assert names(pane) == ["web-10"]
+    drag(0, at(1))
+    assert waiting_line(desk.runtime) == before
+    pane.model.set_search("")
+    drag(5, at(2, -height // 2 + 2))
+    await settle(desk)
+    assert waiting_line(desk.runtime) == [before[-1], *before[:-1]]
 
 
 def operations(*parts: tuple[str, int, float | None]) -> list[Operation]:
@@ -580,6 +613,38 @@ async def test_in_post_copy_cancel_gives_way_to_what_is_true(open_desk: OpenDesk
     assert dialog_of(desk, Asking) is None
     assert desk.window.notes[-1].label.text().startswith("Cannot cancel: web-0 already runs on n2")
     assert not any(isinstance(e, AbortMigration) for e in desk.runtime.effects)
+
+
+async def test_a_cancel_that_is_lost_says_so(open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, target=NodeId("n2"))
+    await settle(desk)
+    choose(pane, 0)
+
+    def lost(operations: object) -> None:
+        raise OSError("the owner of this cluster's operations was lost; try again in a moment")
+
+    monkeypatch.setattr(desk.runtime, "cancel", lost)
+    QTest.keyClick(pane.table, Qt.Key.Key_Delete)
+    (await wait_for(desk, Asking)).accept()
+    await until(lambda: desk.window.notes, "what became of it")
+    text = desk.window.notes[-1].label.text()
+    assert text == "The owner of this cluster's operations was lost; try again in a moment."
+
+
+async def test_where_nothing_can_be_cancelled_nothing_is_asked(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, target=NodeId("n2"))
+    check(desk.runtime)
+    figures(desk.runtime, 0, 0.88, post_copy=True)
+    await settle(desk)
+    pane.cancel_all_button.click()
+    await until(lambda: desk.window.notes, "why not")
+    text = desk.window.notes[-1].label.text()
+    assert text == "Cannot cancel web-0: in its second half, it runs on its target already."
+    assert dialog_of(desk, Asking) is None
 
 
 async def test_a_failure_stays_with_its_reason_until_its_vm_was_moved(open_desk: OpenDesk) -> None:
@@ -715,6 +780,13 @@ async def test_the_details_say_what_will_be_done_and_when(open_desk: OpenDesk) -
     assert watch.next.text == cells(pane, 0)["reason"]
 
 
+def test_a_policy_says_what_real_hosts_do() -> None:
+    steps = Convergence()
+    said = f"standard: pause up to 2 s, slows the guest from {steps.auto_converge_initial_percent} % on"
+    assert policy_text(steps, "").startswith(said)
+    assert "does not slow the guest" in policy_text(replace(steps, auto_converge=False), "")
+
+
 async def test_a_move_is_tuned_by_the_buttons(open_desk: OpenDesk) -> None:
     desk, pane = await copying(open_desk, bandwidth_mib_s=400)
     detail = pane.detail
@@ -747,8 +819,6 @@ async def test_the_second_half_is_offered_only_where_it_can_be_begun_and_asks(op
         row = desk.runtime.state._inventory.nodes[NodeId(node)]
         facts_of = row.facts
         assert isinstance(facts_of, NodeFacts)
-        from dataclasses import replace
-
         able = replace(facts_of, features=facts_of.features | {"post-copy"})
         desk.runtime.state._inventory.nodes[NodeId(node)] = replace(row, facts=able)
     pane.detail.fill()
@@ -846,14 +916,50 @@ async def test_enter_gives_the_details_room(open_desk: OpenDesk) -> None:
     assert pane.height() < desk.window.height() * 7 // 10
 
 
+async def test_an_empty_queue_leads_to_the_roles(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    desk.window.go_page("overview")
+    assert pane.empty.isVisible()
+    pane.empty.button.click()
+    assert desk.page.kind is Kind.VM
+
+
+async def test_enter_goes_to_what_can_be_done_and_esc_back(open_desk: OpenDesk) -> None:
+    desk, pane = await copying(open_desk)
+    pane.table.setFocus()
+    QTest.keyClick(pane.table, Qt.Key.Key_Return)
+    await until(pane.detail.pause_button.hasFocus, "the first button")
+    QTest.keyClick(pane.detail.pause_button, Qt.Key.Key_Escape)
+    assert pane.table.hasFocus()
+    assert pane.detail.isVisible()
+    QTest.keyClick(pane.table, Qt.Key.Key_Return)
+    arrive(desk.runtime, 0)
+    await settle(desk)
+    pane.detail.fill()
+    assert pane.detail.pause_button.isHidden()
+    assert pane.table.hasFocus()  # there is nothing left to press
+
+
+async def test_a_move_that_does_not_converge_is_offered_a_pause_that_is_enough(open_desk: OpenDesk) -> None:
+    desk, _ = await copying(open_desk)
+    stick(desk.runtime, 0)
+    await settle(desk)
+    operation = move(desk.runtime, 0)
+    found = desk.runtime.view.progress[operation.id]
+    steps = policy_of(desk.runtime.view, operation)
+    for needed_ms, offered_ms in ((None, 500), (420, 500), (3072, 5000), (60_000, 500)):
+        assert next_pause_ms(replace(found, downtime_ms=needed_ms), steps) == offered_ms
+    converging = replace(found, downtime_ms=3072, phase=MovePhase.COPYING)
+    assert next_pause_ms(converging, steps) == 500
+
+
 # --- history and export ----------------------------------------------------------------------
 
 
 async def test_the_history_has_what_earlier_runs_left(open_desk: OpenDesk) -> None:
     runtime = runtime_of(3, 9)
     old = operations(("old", 2000, None))[0]
-    from dataclasses import replace
-
     old = replace(
         old,
         vm=vm_id(1),
@@ -866,7 +972,7 @@ async def test_the_history_has_what_earlier_runs_left(open_desk: OpenDesk) -> No
         author="adm@ws02",
         step=MoveStep.MOVE,
     )
-    runtime.journal.past = (old,)
+    runtime.past = (old,)
     desk = await open_desk(runtime)
     pane = queue_of(desk)
     ask(runtime, 0, target=NodeId("n2"))
@@ -878,8 +984,56 @@ async def test_the_history_has_what_earlier_runs_left(open_desk: OpenDesk) -> No
     assert names(pane) == ["web-0", "from-before"]
     assert cells(pane, 1)["author"] == "adm@ws02"
     pane.search.setText("ws02")
-    pane._search_now()
+    pane.search.flush()
     assert names(pane) == ["from-before"]
+
+
+async def test_a_history_that_cannot_be_read_is_asked_for_again(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = runtime_of(3, 9)
+    asked: list[int] = []
+
+    async def history(limit: int) -> tuple[Operation, ...]:
+        asked.append(limit)
+        if len(asked) == 1:
+            raise OSError("process 7 does not answer")
+        return ()
+
+    monkeypatch.setattr(runtime.engine, "history", history)
+    desk = await open_desk(runtime)
+    pane = queue_of(desk)
+    pane.show_tab("history")
+    await until(lambda: desk.window.notes, "why there is none")
+    text = desk.window.notes[-1].label.text()
+    assert text == "The history of prod-a cannot be read: process 7 does not answer."
+    for tab in ("queue", "history", "queue", "history"):
+        pane.show_tab(tab)
+        await desk.settle()
+    assert len(asked) == 2
+
+
+async def test_beside_an_owner_the_details_show_the_story_that_it_tells(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    batch = ask(desk.runtime, 0, target=NodeId("n2"))
+    key = move(desk.runtime, 0).id
+    told: dict[str, tuple[LogEntry, ...]] = {}
+    desk.runtime.stories.of = lambda key: told.get(key, ())
+    await settle(desk)
+    choose(pane, 0)
+    await desk.settle()
+    assert pane.detail.story.rowCount() == 0
+    told[key] = (LogEntry(desk.runtime.clock.at_s, "asked by somebody"),)
+    changes = ChangeSet()
+    changes[Kind.OPERATION].update(key, ("story",))
+    desk.window.clusters[desk.runtime.id].bridge.take(changes)
+    await until(lambda: pane.detail.story.rowCount() == 1, "the story")
+    desk.window.show_operation(desk.runtime, batch)
+    await desk.settle()
+    operations_pane = desk.window.clusters[desk.runtime.id].operations
+    operations_pane.children_table.select_ids([key], current=key)
+    await until(lambda: "asked by somebody" in operations_pane.message.toPlainText(), "the story below")
 
 
 async def test_what_is_shown_is_exported(open_desk: OpenDesk, tmp_path: Path) -> None:

@@ -126,6 +126,24 @@ def test_a_new_and_a_lost_vm_leave_the_selection_alone(shown: Shown) -> None:
     assert not settled
 
 
+def test_a_list_in_which_nothing_is_selected_stays_at_its_top(shown: Shown) -> None:
+    shown.table.setFocus()
+    bar = shown.table.verticalScrollBar()
+    assert (bar.value(), bar.maximum() > 0) == (0, True)
+    for number, name in ((30, "aaa"), (31, "aa")):
+        shown.runtime.dispatch(
+            VmStateChanged(
+                at_s=shown.runtime.clock.at_s + 1,
+                node=NodeId("n1"),
+                vm=vm_id(number),
+                name=name,
+                status=VmStatus.RUNNING,
+            )
+        )
+        assert shown.names[0] == name
+        assert bar.value() == 0
+
+
 def test_rows_hidden_by_a_search_are_counted_and_come_back_selected(shown: Shown) -> None:
     shown.table.select_ids([vm_id(1), vm_id(25)])
     shown.model.set_search("web-25")

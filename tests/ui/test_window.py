@@ -62,6 +62,11 @@ async def test_every_action_has_a_line_in_menu_and_pane(open_desk: OpenDesk) -> 
         assert entry.spec.doc in action.toolTip()
 
 
+async def test_keys_act_on_the_list_of_the_first_cluster_that_is_opened(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    assert desk.page.table.hasFocus()
+
+
 async def test_dangerous_actions_have_no_key(open_desk: OpenDesk) -> None:
     desk = await open_desk()
     for key in ("vm.turn_off", "vm.reset", "vm.delete_saved_state"):

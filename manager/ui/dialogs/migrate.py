@@ -7,16 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import (
-    QApplication,
-    QCheckBox,
-    QComboBox,
-    QHBoxLayout,
-    QLineEdit,
-    QPushButton,
-    QSplitter,
-    QWidget,
-)
+from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QSplitter, QWidget
 
 from manager.core import units
 from manager.core.actions import LIVE_MIGRATE, ActionSpec, MigrateParameters, Plan
@@ -25,16 +16,16 @@ from manager.core.ids import NodeId, VmId
 from manager.core.migration.convergence import POLICIES, STANDARD
 from manager.core.model import MoveType, PeerRoute
 from manager.core.placement.planner import local_disks, node_takes_work, overhead_mib, unchecked_sharing
-from manager.ui.dialogs.base import Asking
-from manager.ui.theme import Look, fixed_font
+from manager.ui.dialogs.plan import PlanDialog
+from manager.ui.theme import Look
 from manager.ui.views.parts import ElidedLabel, PlainTable, text_label
-from manager.ui.wording import plan_command, sentence
+from manager.ui.wording import sentence
 
 _TRIED = 100
 """Up to this many VMs each node's verdict is worked out in advance."""
 
 
-class MigrateDialog(Asking):
+class MigrateDialog(PlanDialog):
     """Choose a node, or the best one for each VM; the plan is shown before anything starts.
 
     For every way to move to another node. What stops the guest says so, and its button is no default.
@@ -52,26 +43,23 @@ class MigrateDialog(Asking):
         cluster_option: str,
         spec: ActionSpec[Any] = LIVE_MIGRATE,
     ) -> None:
-        title = f"{spec.verb} {units.count_text(len(ids), 'VM')}"
-        if len(ids) == 1 and ids[0] in view.vms:
-            title = f"{spec.verb} {view.vms[ids[0]].name}"
-        super().__init__(parent, f"{title} in {view.config.name}", view.config)
-        self.resize(900, 560)
-        self._view, self._ids = view, tuple(ids)
-        self._cluster_option = cluster_option
+        super().__init__(
+            parent,
+            look,
+            view,
+            ids,
+            verb=spec.verb,
+            consequence=sentence(spec.consequence),
+            changed=changed,
+            cluster_option=cluster_option,
+            titles=("VM", "From → to", "Memory", "Why there"),
+        )
+        self.resize(900, 640)
         self._spec = spec
         self._plans: dict[NodeId | None, Plan[Any]] = {}
         self._targets: list[NodeId | None] = [None, *view.nodes]
-        self.consequence = text_label(sentence(spec.consequence), wrap=True)
-        self.consequence.setVisible(bool(spec.consequence))
-        self.body.addWidget(self.consequence)
-        self._changed = text_label(changed, "warning", wrap=True)
-        self._changed.setVisible(bool(changed))
-        self.body.addWidget(self._changed)
         self.nodes = PlainTable(("To", "Takes", "Memory now → then", "CPU now", "Why"), look, name="Nodes")
         self.nodes.setSelectionMode(PlainTable.SelectionMode.SingleSelection)
-        self.steps = PlainTable(("VM", "From → to", "Memory", "Why there"), look, name="Plan")
-        self.stays = PlainTable(("Not moved", "Why not", "What to do"), look, name="Not moved")
         lists = QSplitter(Qt.Orientation.Vertical)
         lists.addWidget(self.steps)
         lists.addWidget(self.stays)
@@ -80,7 +68,7 @@ class MigrateDialog(Asking):
         both.setChildrenCollapsible(False)
         both.addWidget(self.nodes)
         both.addWidget(lists)
-        both.setSizes([190, 260])
+        both.setSizes([190, 340])
         self.body.addWidget(both, 1)
         self.unchecked = text_label(wrap=True)
         self.body.addWidget(self.unchecked)
@@ -89,18 +77,7 @@ class MigrateDialog(Asking):
         self.through.toggled.connect(lambda *_: self._replan())
         self.body.addWidget(self.through)
         self._build_live(parameters)
-        line = QHBoxLayout()
-        line.addWidget(text_label("The same as a command", "dim"))
-        self.command = QLineEdit()
-        self.command.setReadOnly(True)
-        self.command.setFont(fixed_font())
-        self.command.setAccessibleName("The same as a command")
-        line.addWidget(self.command, 1)
-        copy = QPushButton("Copy")
-        copy.setAutoDefault(False)
-        copy.clicked.connect(lambda *_: QApplication.clipboard().setText(self.command.text()))
-        line.addWidget(copy)
-        self.body.addLayout(line)
+        self.add_command()
         self.add_buttons()
         asks = spec.destructive
         self.cancel = self.button("Cancel", self.reject, default=asks)
@@ -228,7 +205,7 @@ class MigrateDialog(Asking):
     def _show_plan(self) -> None:
         plan = self.plan
         view = self._view
-        self.steps.show_rows(
+        steps = (
             (
                 s.name,
                 f"{s.node} → {s.target}",
@@ -238,13 +215,10 @@ class MigrateDialog(Asking):
             for s in plan.steps
             if s.vm in view.vms
         )
-        self.stays.show_rows((s.name, s.reason.text, s.reason.remedy) for s in plan.skipped)
-        self.stays.setVisible(bool(plan.skipped))
+        self.show_rows(plan, steps)
         unchecked = unchecked_sharing(view.config, (view.vms[s.vm] for s in plan.steps if s.vm in view.vms))
         self.unchecked.setText(f"{sentence(unchecked.text)} {unchecked.remedy}" if unchecked else "")
         self.unchecked.setVisible(unchecked is not None)
-        self.command.setText(plan_command(view, plan, self._cluster_option) if plan.steps else "")
-        self.command.setCursorPosition(0)
         if self.policy is not None:
             name = str(self.policy.currentData() or STANDARD)
             self._policy_doc.set_text(POLICIES[name].doc)

@@ -11,6 +11,7 @@ from manager import __version__
 from manager.core import units
 from manager.core.model import ClusterConfig
 from manager.core.reasons import Reason
+from manager.core.work import CONTINUE_AFTER_S
 from manager.ui.dialogs.base import Asking
 from manager.ui.theme import Look, fixed_font
 from manager.ui.views.parts import PlainTable, text_label
@@ -135,6 +136,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("Ctrl+Alt+1, 2, 3, 0", "Priority High, Medium, Low, No Auto Start"),
     ("Ctrl+J, Ctrl+Shift+J", "Live migrations; lower pane large or as before"),
     ("Alt+↑, Alt+↓", "In Live migrations: up or down in the queue, inside a priority"),
+    ("Enter, Esc", "In Live migrations: to what can be done with a move; back to the list"),
     ("Delete", "In Live migrations: cancel (asks). In Roles: nothing"),
     ("Ctrl+.", "Pause all work, or continue it"),
     ("← → ↑ ↓, + −, F", "In the timeline: from bar to bar, zoom, fit all"),
@@ -185,9 +187,10 @@ class WorkLeftDialog(Asking):
             text += " The demo cluster ends with this window."
         else:
             text += (
-                " In the background, “muster engine” goes on with all of it, until it is ended."
-                " Without it, what the hosts have begun goes on there, and what waits is taken up again"
-                " if Muster starts within 10 minutes."
+                " In the background, “muster engine” goes on with all of it, until it is ended; it can ask"
+                " for no password. Without it, what the hosts have begun goes on there, and the next Muster"
+                f" goes on with what waits; after more than {units.duration_text(CONTINUE_AFTER_S)} away it"
+                " asks first."
             )
             if through:
                 text += (

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtWidgets import QApplication, QHBoxLayout, QLineEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QWidget
 
 from manager.core import units
 from manager.core.actions import MOVE_STORAGE, Plan, StorageParameters
 from manager.core.cluster import ClusterView
 from manager.core.ids import VmId
 from manager.core.placement.planner import is_movable
-from manager.ui.dialogs.base import Asking
-from manager.ui.theme import Look, fixed_font
-from manager.ui.views.parts import PlainTable, text_label
-from manager.ui.wording import plan_command
+from manager.ui.dialogs.plan import PlanDialog
+from manager.ui.theme import Look
+from manager.ui.views.parts import text_label
 
 
-class StorageDialog(Asking):
+class StorageDialog(PlanDialog):
     """Asks for the name of a pool. What the pools of each node are is known to that node only."""
 
     def __init__(
@@ -32,19 +31,19 @@ class StorageDialog(Asking):
         *,
         cluster_option: str,
     ) -> None:
-        what = units.count_text(len(ids), "VM")
-        if len(ids) == 1 and ids[0] in view.vms:
-            what = view.vms[ids[0]].name
-        super().__init__(parent, f"Move the storage of {what} in {view.config.name}", view.config)
-        self.resize(760, 440)
-        self._view, self._ids, self._cluster_option = view, tuple(ids), cluster_option
-        text = (
-            "The disks are copied to a pool of the node on which the VM runs, and used there from then on. "
-            "The VM goes on running. The old images are kept."
+        super().__init__(
+            parent,
+            look,
+            view,
+            ids,
+            verb="Move the storage of",
+            consequence="The disks are copied to a pool of the node on which the VM runs, and used there from"
+            " then on. The VM goes on running. The old images are kept.",
+            changed=changed,
+            cluster_option=cluster_option,
+            titles=("VM", "Node", "Disks"),
         )
-        self.body.addWidget(text_label(text, wrap=True))
-        if changed:
-            self.body.addWidget(text_label(changed, "warning", wrap=True))
+        self.resize(760, 440)
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(text_label("To pool", "dim"))
@@ -54,22 +53,9 @@ class StorageDialog(Asking):
         self.pool.setPlaceholderText("the name of a storage pool, as virsh pool-list shows it")
         row.addWidget(self.pool, 1)
         self.body.addLayout(row)
-        self.steps = PlainTable(("VM", "Node", "Disks"), look, name="Plan")
-        self.stays = PlainTable(("Not moved", "Why not", "What to do"), look, name="Not moved")
         self.body.addWidget(self.steps, 2)
         self.body.addWidget(self.stays, 1)
-        line = QHBoxLayout()
-        line.addWidget(text_label("The same as a command", "dim"))
-        self.command = QLineEdit()
-        self.command.setReadOnly(True)
-        self.command.setFont(fixed_font())
-        self.command.setAccessibleName("The same as a command")
-        line.addWidget(self.command, 1)
-        copy = QPushButton("Copy")
-        copy.setAutoDefault(False)
-        copy.clicked.connect(lambda *_: QApplication.clipboard().setText(self.command.text()))
-        line.addWidget(copy)
-        self.body.addLayout(line)
+        self.add_command()
         self.add_buttons()
         self.button("Cancel", self.reject)
         self.go = self.button("Move", self.accept, style="primary", default=True)
@@ -86,14 +72,9 @@ class StorageDialog(Asking):
         named = bool(self.pool.text().strip())
         # Until one is named, the plan is that of any: what can be moved does not depend on it.
         plan = self.plan if named else MOVE_STORAGE.plan(self._view, self._ids, StorageParameters(pool="?"))
-        self.steps.show_rows((s.name, s.node or "", self._disks(s.vm)) for s in plan.steps)
-        self.stays.show_rows((s.name, s.reason.text, s.reason.remedy) for s in plan.skipped)
-        self.stays.setVisible(bool(plan.skipped))
-        shown = named and bool(plan.steps)
-        self.command.setText(plan_command(self._view, plan, self._cluster_option) if shown else "")
-        self.command.setCursorPosition(0)
+        self.show_rows(plan, ((s.name, s.node or "", self._disks(s.vm)) for s in plan.steps), complete=named)
         self.go.setText(f"Move the storage of {len(plan.steps)}")
-        self.go.setEnabled(shown)
+        self.go.setEnabled(named and bool(plan.steps))
 
     def _disks(self, key: VmId) -> str:
         vm = self._view.vms.get(key)

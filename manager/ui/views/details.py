@@ -287,10 +287,6 @@ class Details(QWidget):
             # A thousand selected are counted once a second, one is followed at once.
             self._later.start(30 if len(self._ids) <= _LISTED else 1000)
 
-    def show_story(self) -> None:
-        """Turn to the story."""
-        self.tabs.setCurrentIndex(self._stack.indexOf(self._story))
-
     def showEvent(self, event: Any) -> None:
         """Catch up."""
         super().showEvent(event)
@@ -503,7 +499,7 @@ class Details(QWidget):
     # --- pieces --------------------------------------------------------------------------------------
 
     def _fill_story(self, key: str) -> None:
-        lines = self._runtime.view.story(key)
+        lines = self._runtime.stories.of(key) if self._kind is Kind.VM else self._runtime.view.story(key)
         self._story.show_rows([(units.time_text(x.at_s), x.text) for x in reversed(lines)])
 
     def _show_title(self, text: str, style: str = "title") -> None:

@@ -7,7 +7,7 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QFormLayout, QFrame, QHBoxLayout, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
 from manager.core.cluster import ClusterView
-from manager.core.migration.guard import LIMITS
+from manager.core.migration.limits import LIMITS, cap_mib_s, cap_text, limit_of
 from manager.core.model import ClusterConfig
 from manager.ui.theme import Look
 from manager.ui.views.parts import text_label
@@ -16,27 +16,23 @@ TITLES = {
     "outgoing_per_node": ("Moves out of a node", ""),
     "incoming_per_node": ("Moves into a node", ""),
     "cluster_limit": ("Moves in the cluster", "no limit"),
-    "bandwidth_mib_s": ("One move sends at most", "by itself"),
+    "bandwidth_mib_s": ("One move sends at most", "not set"),
     "node_bandwidth_mib_s": ("Moves of a node send at most", "no limit"),
     "starts_per_node": ("Starts on a node", ""),
     "starts_per_cluster": ("Starts in the cluster", ""),
-    "saves_per_node": ("Saves and restores on a node", ""),
+    "saves_per_node": ("Saves, restores and storage moves on a node", ""),
 }
 """What each limit is called, and what 0 means."""
 
 _RATES = frozenset({"bandwidth_mib_s", "node_bandwidth_mib_s"})
 
 
-def limit_of(config: ClusterConfig, name: str) -> int:
-    """What counts now."""
-    holder = config.migration if hasattr(config.migration, name) else config.work
-    return int(getattr(holder, name))
-
-
 def limits_text(config: ClusterConfig) -> str:
-    """``2 out · 2 in · 0 cluster``."""
-    limits = config.migration
-    return f"{limits.outgoing_per_node} out · {limits.incoming_per_node} in · {limits.cluster_limit} cluster"
+    """``2 out · 2 in · 16 in all · 100 MiB/s each``; what is not limited is not said."""
+    limits, cap = config.migration, cap_mib_s(config.migration)
+    whole = f" · {limits.cluster_limit} in all" if limits.cluster_limit else ""
+    rate = f" · {cap} MiB/s each" if cap else ""
+    return f"{limits.outgoing_per_node} out · {limits.incoming_per_node} in{whole}{rate}"
 
 
 class LimitsPopup(QFrame):
@@ -75,6 +71,8 @@ class LimitsPopup(QFrame):
             form.addRow(f"{title} *" if name in changed else title, field)
         outer.addLayout(form)
         hint = "What runs goes on; what waits follows the new limits at once."
+        if cap := cap_text(view.config.migration):
+            hint += f"\nMoves between nodes send at most {cap}."
         if changed:
             hint += "\n* not as in the cluster file: changed while running, and kept until it is set again."
         outer.addWidget(text_label(hint, "dim"))

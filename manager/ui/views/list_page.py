@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from PySide6.QtCore import QEvent, QObject, QPoint, Qt, QTimer, Signal
-from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtCore import QPoint, Qt, QTimer, Signal
+from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
 from manager.core.ids import Kind
@@ -17,12 +17,11 @@ from manager.ui.models.rows_model import RowsModel, Scope
 from manager.ui.theme import Look
 from manager.ui.views.details import Details
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
+from manager.ui.views.search import SearchBox
 from manager.ui.views.table import RowsTable
 
 AGE_MS = 30_000
 """How often spans such as the uptime are drawn anew."""
-
-_SEARCH_MS = 30
 
 ROLES_COLUMNS = (
     "name",
@@ -89,11 +88,7 @@ class ListPage(QWidget):
         self._count = text_label(style="dim")
         self._held = text_label("order waits for the pointer", "dim")
         self._held.hide()
-        self.search = QLineEdit()
-        self.search.setClearButtonEnabled(True)
-        self.search.setMaxLength(300)
-        self.search.setAccessibleName(f"Search {title}")
-        self.search.setPlaceholderText(f"Search {title.lower()}")
+        self.search = SearchBox(f"Search {title}", f"Search {title.lower()}")
         self.search.setToolTip("Words that all occur, each in any column that holds text")
         self.search.setMinimumWidth(160)
         self.search.setMaximumWidth(460)
@@ -102,7 +97,8 @@ class ListPage(QWidget):
         row.addWidget(self._scope_label, 1)
         row.addWidget(self._held)
         row.addWidget(self.search, 3)
-        self.columns_button = flat_button("Columns", on_click=self._choose_columns)
+        self.columns_button = flat_button("Columns")
+        self.columns_button.clicked.connect(lambda *_: self.table.choose_columns(self.columns_button))
         row.addWidget(self.columns_button)
         self.export_button = flat_button("Export", on_click=self.export_wanted.emit)
         row.addWidget(self.export_button)
@@ -119,15 +115,12 @@ class ListPage(QWidget):
         layout.addWidget(self.splitter, 1)
         self.empty = EmptyState(self.table.viewport())
         self.empty_text: Callable[[], tuple[str, str, str, Callable[[], object] | None]] = self._plain_empty
-        self._search_timer = QTimer(self)
-        self._search_timer.setSingleShot(True)
-        self._search_timer.setInterval(_SEARCH_MS)
-        self._search_timer.timeout.connect(self._search_now)
         self._ages = QTimer(self)
         self._ages.setInterval(AGE_MS)
         self._ages.timeout.connect(self.model.refresh_ages)
-        self.search.textChanged.connect(lambda *_: self._search_timer.start())
-        self.search.installEventFilter(self)
+        self.search.wanted.connect(self.model.set_search)
+        self.search.left.connect(self._focus_list)
+        self.search.entered.connect(self.table.enter)
         self.model.counts_changed.connect(self._counts)
         self.model.held_changed.connect(self._held.setVisible)
         self.table.selection_settled.connect(self._selected)
@@ -163,13 +156,12 @@ class ListPage(QWidget):
         chosen = list(ids)
         if any(self.model.position(key) < 0 for key in chosen):
             self.search.clear()
-            self._search_now()
+            self.search.flush()
         self.table.select_ids(chosen, current=chosen[0] if chosen else None)
 
     def focus_search(self) -> None:
         """Go to the search box."""
-        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
-        self.search.selectAll()
+        self.search.take_focus()
 
     @property
     def selected_ids(self) -> list[str]:
@@ -196,26 +188,8 @@ class ListPage(QWidget):
         self._want_samples(False)
         self.runtime.sampler.want_loads(f"{self._who} chart", False)
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """In the search box: Esc clears, then leaves; Down and Enter go to the list."""
-        if watched is self.search and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
-            if event.key() == Qt.Key.Key_Escape:
-                if self.search.text():
-                    self.search.clear()
-                else:
-                    self.table.setFocus(Qt.FocusReason.OtherFocusReason)
-                return True
-            if event.key() in (Qt.Key.Key_Down, Qt.Key.Key_Return, Qt.Key.Key_Enter):
-                self._search_now()
-                self.table.setFocus(Qt.FocusReason.OtherFocusReason)
-                if not self.table.currentIndex().isValid() and self.model.rows:
-                    self.table.select_ids([self.model.rows[0].key], current=self.model.rows[0].key)
-                return True
-        return False
-
-    def _search_now(self) -> None:
-        self._search_timer.stop()
-        self.model.set_search(self.search.text())
+    def _focus_list(self) -> None:
+        self.table.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _selected(self) -> None:
         self.details.show_ids(self.table.selected_ids, self.table.hidden_selected)
@@ -232,10 +206,6 @@ class ListPage(QWidget):
     def _want_samples(self, wanted: bool) -> None:
         self.runtime.sampler.want_loads(self._who, wanted and self.isVisible())
 
-    def _choose_columns(self) -> None:
-        at = self.columns_button.mapToGlobal(QPoint(0, self.columns_button.height()))
-        self.table.column_menu().popup(at)
-
     def _counts(self) -> None:
         shown, total = len(self.model.rows), self.model.total
         self._count.setText(f"{shown:,} of {total:,}" if shown != total else f"{total:,}")
@@ -243,12 +213,7 @@ class ListPage(QWidget):
             self.empty.hide()
             return
         if self.model.search_text.strip() and total:
-            self.empty.say(
-                f"None of {total:,} matches “{self.model.search_text.strip()}”",
-                "Every word must occur in one of the columns that hold text.",
-                "Clear the search",
-                self.search.clear,
-            )
+            self.empty.say_none_matches(self.model.search_text, total, self.search.clear)
         else:
             self.empty.say(*self.empty_text())
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QResizeEvent, QShowEvent
+from PySide6.QtGui import QKeyEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFrame,
@@ -21,14 +21,14 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
-from manager.core.changes import ChangeSet
+from manager.core.changes import ChangeSet, LogEntry
 from manager.core.cluster import ClusterView
-from manager.core.ids import Kind, OperationId
+from manager.core.ids import Kind, OperationId, VmId
 from manager.core.migration import convergence
 from manager.core.migration.convergence import HYPERVISOR_PAUSE_MS, policy
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MovePhase, MoveProgress
-from manager.core.migration.summary import OTHERS, others_text
+from manager.core.migration.summary import OTHERS, is_others, others_job, others_text
 from manager.core.model import Convergence
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import FIELDS, operation_title
@@ -55,9 +55,11 @@ _S = OperationState
 
 
 def next_pause_ms(figures: MoveProgress, steps: Convergence) -> int | None:
-    """The next longer pause than what is permitted now: the policy's steps first."""
+    """The next longer pause than what is permitted now; if the move does not converge, one that is enough."""
     now_ms = figures.watch.pause_ms or HYPERVISOR_PAUSE_MS
-    return next((p for p in sorted({*steps.pause_steps_ms, *PAUSES_MS}) if p > now_ms), None)
+    longer = [p for p in sorted({*steps.pause_steps_ms, *PAUSES_MS}) if p > now_ms]
+    needed_ms = (figures.downtime_ms or 0) if figures.phase is MovePhase.NOT_CONVERGING else 0
+    return next((p for p in longer if p >= needed_ms), next(iter(longer), None))
 
 
 def policy_of(view: ClusterView, operation: Operation) -> Convergence:
@@ -67,9 +69,9 @@ def policy_of(view: ClusterView, operation: Operation) -> Convergence:
 
 
 def policy_text(steps: Convergence, name: str) -> str:
-    """``standard: pause up to 2 s, slows the guest up to 80 %, no post-copy``."""
+    """``standard: pause up to 2 s, slows the guest from 20 % on, no post-copy``."""
     parts = [f"pause up to {units.pause_text(max(steps.pause_steps_ms, default=HYPERVISOR_PAUSE_MS))}"]
-    slows = f"slows the guest up to {steps.auto_converge_max_percent} %"
+    slows = f"slows the guest from {steps.auto_converge_initial_percent} % on"
     parts.append(slows if steps.auto_converge else "does not slow the guest")
     parts.append("post-copy if nothing else helps" if steps.post_copy else "no post-copy")
     return f"{name or convergence.STANDARD}: {', '.join(parts)}"
@@ -82,7 +84,7 @@ def advice_text(view: ClusterView, operation: Operation, figures: MoveProgress |
             ReasonCode.PAST_RETURN,
             node=str(operation.target),
             source=str(operation.source),
-            left=100 - figures.percent,
+            left=figures.left_percent,
         )
         return f"Cannot be cancelled: {past.text}."
     if operation.state is _S.CANCELLING:
@@ -112,6 +114,7 @@ class MoveDetail(QFrame):
     cancel_wanted = Signal(object)  # tuple of operation ids; it asks
     retry_wanted = Signal(object)  # list of operations
     closed = Signal()
+    left = Signal()  # the keyboard goes back to the list
 
     def __init__(self, runtime: Runtime, look: Look, courses: Courses) -> None:
         super().__init__()
@@ -134,6 +137,13 @@ class MoveDetail(QFrame):
         self.post_copy_button = self._button("Post-copy…", lambda: self.post_copy_wanted.emit(self._shown))
         self.retry_button = self._button("Retry elsewhere…", lambda: self.retry_wanted.emit([self._shown]))
         self.cancel_button = self._button("Cancel…", lambda: self.cancel_wanted.emit((self._key,)))
+        self._acts = (
+            self.pause_button,
+            self.cap_button,
+            self.post_copy_button,
+            self.retry_button,
+            self.cancel_button,
+        )
         self.copy_button = flat_button("Copy", on_click=self._copy)
         self.copy_button.setToolTip("Copy all that is shown here, with the story")
         self._build()
@@ -155,13 +165,7 @@ class MoveDetail(QFrame):
         acts = QHBoxLayout()
         acts.setContentsMargins(12, 0, 10, 2)
         acts.setSpacing(6)
-        for button in (
-            self.pause_button,
-            self.cap_button,
-            self.post_copy_button,
-            self.retry_button,
-            self.cancel_button,
-        ):
+        for button in self._acts:
             acts.addWidget(button)
         acts.addStretch(1)
         facts = QWidget()
@@ -212,6 +216,18 @@ class MoveDetail(QFrame):
             self._room = kind
             self._arrange()
 
+    def enter(self) -> None:
+        """Give the keyboard to the first thing that can be done here."""
+        usable = (button for button in self._acts if button.isVisible() and button.isEnabled())
+        next(usable, self.copy_button).setFocus(Qt.FocusReason.TabFocusReason)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Esc goes back to the list."""
+        if event.key() == Qt.Key.Key_Escape:
+            self.left.emit()
+        else:
+            super().keyPressEvent(event)
+
     def _button(self, text: str, act: Callable[[], object]) -> QPushButton:
         button = QPushButton(text)
         button.setObjectName("small")
@@ -240,10 +256,12 @@ class MoveDetail(QFrame):
 
     def take(self, changes: ChangeSet) -> None:
         """Follow what changed, if it concerns what is shown."""
-        mine = changes[Kind.OPERATION]
-        if self._key and (self._key in mine.updated or self._key in mine.removed):
-            found = self._runtime.view.operations.get(OperationId(self._key))
-            self._shown = found or self._shown
+        view, key = self._runtime.view, self._key.removeprefix(f"{OTHERS}:")
+        mine = changes[Kind.OPERATION if key == self._key else Kind.VM]
+        if key and (key in mine.updated or key in mine.removed):
+            vm = view.vms.get(VmId(key))
+            others = others_job(view, vm) if vm is not None and is_others(vm) else None
+            self._shown = view.operations.get(OperationId(key)) or others or self._shown
             if self.isVisible() and not self._later.isActive():
                 self._later.start()
 
@@ -273,8 +291,7 @@ class MoveDetail(QFrame):
         facts = [] if others else self._facts(operation, figures)
         self.facts.setVisible(bool(facts))
         self.facts.show_facts(facts)
-        lines = view.story(operation.vm or "") if others else view.story(operation.id)
-        self.story.show_rows([(units.time_text(x.at_s), x.text) for x in lines], follow=True)
+        self.story.show_rows([(units.time_text(x.at_s), x.text) for x in self._told()], follow=True)
         self._show_buttons(operation, figures)
 
     def _advice(self, operation: Operation, figures: MoveProgress | None) -> tuple[str, str]:
@@ -285,7 +302,8 @@ class MoveDetail(QFrame):
             what = others_text(operation)
             return (
                 f"A {what} that is not Muster's holds {operation.vm_name} on {operation.source}{since}. "
-                "It counts for the limits; only who began it can end it.",
+                + ("It counts for the limits. " if operation.kind is OperationKind.MIGRATE else "")
+                + "What is asked of this VM waits until it has ended.",
                 "",
             )
         if operation.state in (_S.FAILED, _S.CANCELLED):
@@ -336,6 +354,7 @@ class MoveDetail(QFrame):
 
     def _show_buttons(self, operation: Operation, figures: MoveProgress | None) -> None:
         view = self._runtime.view
+        held = any(button.hasFocus() for button in self._acts)
         allowed = not view.config.read_only
         copying = (
             allowed
@@ -361,6 +380,8 @@ class MoveDetail(QFrame):
         past = figures is not None and figures.phase is MovePhase.POST_COPY
         can = not operation.is_over and operation.state is not _S.CANCELLING and operation.action != OTHERS
         self.cancel_button.setVisible(allowed and can and not past)
+        if held and not any(button.hasFocus() for button in self._acts):
+            self.left.emit()  # what had the keyboard cannot be done any more
 
     def _no_post_copy(self, operation: Operation, steps: Convergence) -> str:
         """Why the second half cannot be begun by hand; empty if it can."""
@@ -410,10 +431,11 @@ class MoveDetail(QFrame):
             if self._shown.state in (_S.FAILED, _S.CANCELLED):
                 detail = failure_text(self._runtime.view, self._shown).detail
                 lines += [f"Detail: {detail}"] if detail else []
-        view = self._runtime.view
-        told = view.story(self._key.removeprefix(f"{OTHERS}:")) if self._key else ()
-        lines += ["", "Story", *(f"{units.time_text(line.at_s)}  {line.text}" for line in told)]
+        lines += ["", "Story", *(f"{units.time_text(line.at_s)}  {line.text}" for line in self._told())]
         return "\n".join(lines)
+
+    def _told(self) -> tuple[LogEntry, ...]:
+        return self._runtime.stories.of(self._key.removeprefix(f"{OTHERS}:")) if self._key else ()
 
 
 def _press(act: Callable[[], object], *_: Any) -> None:

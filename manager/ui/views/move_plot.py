@@ -226,9 +226,12 @@ class _Curves:
             self._plot.removeItem(item)
         self._pauses = []
         before: int | None = None
+        late_s = points[0].elapsed_s + 0.75 * (points[-1].elapsed_s - points[0].elapsed_s)
         for point in points:
             if point.pause_ms is not None and point.pause_ms != before:
-                text = self._pg.TextItem(f"pause ≤ {units.pause_text(point.pause_ms)}", anchor=(0, 0))
+                # To its right there is no room at the end.
+                anchor = (1, 0) if point.elapsed_s > late_s else (0, 0)
+                text = self._pg.TextItem(f"pause ≤ {units.pause_text(point.pause_ms)}", anchor=anchor)
                 text.setColor(self._look.tokens.dim)
                 text.setFont(font(11))
                 text.setPos(point.elapsed_s, top)

@@ -217,7 +217,7 @@ class Overview(QScrollArea):
         self._attention.setEnabled(bool(tally.attention))
         self._unmovable.setEnabled(bool(tally.unmovable))
         moving, waiting = tally.moves
-        self._moves.setText(f"{moving} moving, {waiting} waiting")
+        self._moves.setText(f"{moving:,} moving, {waiting:,} waiting")
         running = [o for o in view.operations.values() if o.kind is OperationKind.BATCH and not o.is_over]
         for place, label in enumerate(self._work):
             if place < len(running):

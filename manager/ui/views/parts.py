@@ -352,6 +352,15 @@ class EmptyState(QWidget):
         self.show()
         self.raise_()
 
+    def say_none_matches(self, text: str, total: int, clear: Callable[[], object]) -> None:
+        """Show that a search found nothing."""
+        self.say(
+            f"None of {total:,} matches “{text.strip()}”",
+            "Every word must occur in one of the columns that hold text.",
+            "Clear the search",
+            clear,
+        )
+
     def _clicked(self) -> None:
         if self._act is not None:
             self._act()

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QEvent, QObject, QPoint, Qt, QTimer, Signal
-from PySide6.QtGui import QHideEvent, QKeyEvent, QResizeEvent, QShowEvent
+from PySide6.QtCore import QPoint, Qt, QTimer, Signal
+from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFrame,
     QHBoxLayout,
-    QLineEdit,
     QMenu,
     QSplitter,
     QStackedWidget,
@@ -51,6 +50,7 @@ from manager.ui.views.parts import (
 )
 from manager.ui.views.queue_table import QueueTable, waits
 from manager.ui.views.queue_timeline import QueueTimeline
+from manager.ui.views.search import SearchBox
 from manager.ui.views.table import RowsTable
 from manager.ui.views.work_panes import message_of
 
@@ -144,7 +144,7 @@ class BatchLine(QWidget):
         self.go_on = flat_button("Continue", on_click=lambda: self.continue_wanted.emit(self.key))
         self.give_up = flat_button("Cancel the rest…", on_click=lambda: self.cancel_wanted.emit(self.key))
         row = QHBoxLayout(self)
-        row.setContentsMargins(12, 2, 10, 2)
+        row.setContentsMargins(12, 6, 10, 4)
         row.setSpacing(10)
         row.addWidget(self.title)
         row.addWidget(self.told, 1)
@@ -156,11 +156,11 @@ class BatchLine(QWidget):
     def show_state(self, view: ClusterView, children: Iterable[Operation]) -> None:
         """How it stands now."""
         found = summary(view, children)
-        paused = OperationId(self.key) in view.orders.paused_batches
+        paused = view.orders.paused_batches.get(OperationId(self.key))
         self._share = max(self._share, found.share)
         text = found.text
-        if paused:
-            text += " · paused: too many failed"
+        if paused is not None:
+            text += f" · {paused.text.removeprefix('its batch ')}"
         self.told.set_text(text)
         self.setAccessibleName(f"{self.title.text()}: {text}")
         style = "warning" if paused else ""
@@ -171,8 +171,8 @@ class BatchLine(QWidget):
             self.told.style().polish(self.told)
         self.bar.show_share(self._share, "paused" if paused else "accent")
         self.percent.setText(f"{int(self._share * 100)} %")
-        self.go_on.setVisible(paused)
-        self.give_up.setVisible(paused)
+        self.go_on.setVisible(paused is not None)
+        self.give_up.setVisible(paused is not None)
 
 
 class NoticeLine(QFrame):
@@ -202,6 +202,7 @@ class QueuePane(QWidget):
     steer_wanted = Signal(object, object)  # QueueVerb, fields of the request
     post_copy_wanted = Signal(object)  # operation
     vm_wanted = Signal(str)
+    roles_wanted = Signal()  # where VMs are chosen
     batch_wanted = Signal(str)
     past_wanted = Signal()  # the journal is to be read
     export_wanted = Signal()
@@ -301,11 +302,7 @@ class QueuePane(QWidget):
         self.tabs.setAccessibleName("Parts of the queue")
         for title in ("Queue", "Failed", "History", "Timeline"):
             self.tabs.addTab(title)
-        self.search = QLineEdit()
-        self.search.setClearButtonEnabled(True)
-        self.search.setMaxLength(300)
-        self.search.setAccessibleName("Search the queue")
-        self.search.setPlaceholderText("Search")
+        self.search = SearchBox("Search the queue", "Search")
         self.search.setMinimumWidth(110)
         self.search.setMaximumWidth(300)
         self.used = ElidedLabel(style="dim")
@@ -315,7 +312,8 @@ class QueuePane(QWidget):
         self.back_button = flat_button("Move back", on_click=self._move_back)
         self.back_button.setToolTip("Move the selected VMs back to where they came from")
         self.copy_button = flat_button("Copy details", on_click=self.copy_details)
-        self.columns_button = flat_button("Columns", on_click=self._choose_columns)
+        self.columns_button = flat_button("Columns")
+        self.columns_button.clicked.connect(lambda *_: self.table.choose_columns(self.columns_button))
         self.export_button = flat_button("Export", on_click=self.export_wanted.emit)
         bar = QWidget()
         bar.setObjectName("strip")
@@ -355,12 +353,9 @@ class QueuePane(QWidget):
 
     def _connect(self) -> None:
         self.tabs.currentChanged.connect(self._turned)
-        self._search_timer = QTimer(self)
-        self._search_timer.setSingleShot(True)
-        self._search_timer.setInterval(30)
-        self._search_timer.timeout.connect(self._search_now)
-        self.search.textChanged.connect(lambda *_: self._search_timer.start())
-        self.search.installEventFilter(self)
+        self.search.wanted.connect(self._search)
+        self.search.left.connect(self._focus_list)
+        self.search.entered.connect(lambda: self.table.enter())
         for table in self.tables:
             table.selection_settled.connect(self._selected)
             table.opened.connect(self._open)
@@ -368,6 +363,7 @@ class QueuePane(QWidget):
             table.rows_model.counts_changed.connect(self._counts)
         table = self._queue_table
         table.dropped.connect(self._place)
+        table.refused.connect(self.said)
         table.step_wanted.connect(self._step)
         table.cancel_wanted.connect(self._cancel)
 
@@ -389,6 +385,7 @@ class QueuePane(QWidget):
             made.hide()
             self.split.addWidget(made)
             made.closed.connect(self._hide_detail)
+            made.left.connect(self._focus_list)
             made.cancel_wanted.connect(self.cancel_wanted)
             made.retry_wanted.connect(self.retry_wanted)
             made.post_copy_wanted.connect(self.post_copy_wanted)
@@ -420,8 +417,11 @@ class QueuePane(QWidget):
 
     def focus_search(self) -> None:
         """Go to the search box."""
-        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
-        self.search.selectAll()
+        self.search.take_focus()
+
+    def past_failed(self) -> None:
+        """The journal was not read: it is asked again when somebody looks again."""
+        self._past_asked = False
 
     def show_past(self, operations: Sequence[Operation]) -> None:
         """What the journal has of earlier runs of the program."""
@@ -442,10 +442,10 @@ class QueuePane(QWidget):
             return
         self.show_tab("history" if operation.is_over else "queue")
         self.search.clear()
-        self._search_now()
+        self.search.flush()
         self._wants_detail = True
         self.table.select_ids([key], current=key)
-        self.table.setFocus(Qt.FocusReason.OtherFocusReason)
+        self._focus_list()
 
     def take(self, changes: ChangeSet) -> list[OperationId]:
         """Follow what changed; returns the batches that ended just now."""
@@ -491,24 +491,6 @@ class QueuePane(QWidget):
             self.split.setOrientation(wanted)
             self._give_room()
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """In the search box: Esc clears, then leaves; Down and Enter go to the list."""
-        if watched is self.search and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
-            if event.key() == Qt.Key.Key_Escape:
-                if self.search.text():
-                    self.search.clear()
-                else:
-                    self.table.setFocus(Qt.FocusReason.OtherFocusReason)
-                return True
-            if event.key() in (Qt.Key.Key_Down, Qt.Key.Key_Return, Qt.Key.Key_Enter):
-                self._search_now()
-                rows = self.table.rows_model.rows
-                self.table.setFocus(Qt.FocusReason.OtherFocusReason)
-                if rows and not self.table.currentIndex().isValid():
-                    self.table.select_ids([rows[0].key], current=rows[0].key)
-                return True
-        return False
-
     # --- parts -------------------------------------------------------------------------------------
 
     def _turned(self, place: int) -> None:
@@ -524,7 +506,7 @@ class QueuePane(QWidget):
         self.past_model.set_active(shown and tab in ("failed", "history"))
         if tab in ("failed", "history"):
             self.past_model.set_scope(self._is_failed if tab == "failed" else self._has_ended)
-        self._search_now()
+        self.search.flush()
         self.setFocusProxy(page)
         lists = tab != "timeline"
         for widget in (self.search, self.columns_button, self.export_button):
@@ -546,11 +528,10 @@ class QueuePane(QWidget):
     def _has_ended(operation: Operation) -> bool:
         return operation.is_over and is_heavy(operation)
 
-    def _search_now(self) -> None:
-        self._search_timer.stop()
+    def _search(self, text: str) -> None:
         for table in self.tables:
-            if table.rows_model.search_text != self.search.text():
-                table.rows_model.set_search(self.search.text())
+            if table.rows_model.search_text != text:
+                table.rows_model.set_search(text)
 
     def _aged(self) -> None:
         """Ended moves leave the queue after a while."""
@@ -565,28 +546,32 @@ class QueuePane(QWidget):
             if model.rows:
                 empty.hide()
             elif model.search_text.strip() and model.total:
-                empty.say(
-                    f"None of {model.total:,} matches “{model.search_text.strip()}”",
-                    "Every word must occur in one of the columns that hold text.",
-                    "Clear the search",
-                    self.search.clear,
-                )
+                empty.say_none_matches(model.search_text, model.total, self.search.clear)
             else:
                 empty.say(*self.empty_text(model))
 
-    def empty_text(self, model: RowsModel) -> tuple[str, str]:
-        """What belongs here."""
+    def empty_text(self, model: RowsModel) -> tuple[str, str, str, Callable[[], object] | None]:
+        """What belongs here, and the button that leads to it."""
         if model is self.model:
             return (
                 "Nothing moves, nothing waits",
                 "Moves, and starts and saves of many VMs, appear here: select VMs in Roles and press Ctrl+M.",
+                "Show the roles",
+                self.roles_wanted.emit,
             )
         if self.tab == "failed":
             return (
                 "No move has failed",
                 "What failed stays here, with the reason, until its VM was moved after all.",
+                "",
+                None,
             )
-        return "Nothing has ended yet", "Every move ends up here, with who asked for it and how it went."
+        return (
+            "Nothing has ended yet",
+            "Every move ends up here, with who asked for it and how it went.",
+            "",
+            None,
+        )
 
     # --- what stands above the list ------------------------------------------------------------------
 
@@ -614,7 +599,7 @@ class QueuePane(QWidget):
         )
         texts = ("Queue", len(live) + len(self.others)), ("Failed", len(watch.failed))
         for place, (title, count) in enumerate(texts):
-            text = f"{title}  {count}" if count else title
+            text = f"{title}  {count:,}" if count else title
             if self.tabs.tabText(place) != text:
                 self.tabs.setTabText(place, text)
         self._tell_used(live)
@@ -723,8 +708,14 @@ class QueuePane(QWidget):
             if fresh:
                 self._give_room()
         elif self._detail is not None:
+            focus = QApplication.focusWidget()
+            if focus is not None and self._detail.isAncestorOf(focus):
+                self._focus_list()
             self._detail.hide()
         self._buttons()
+
+    def _focus_list(self) -> None:
+        self.table.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _give_room(self) -> None:
         if self.split.orientation() == Qt.Orientation.Horizontal:
@@ -736,21 +727,26 @@ class QueuePane(QWidget):
             self.split.setSizes([height * 55 // 100, height * 45 // 100])
 
     def _open(self, key: str) -> None:
-        """Enter or a double click: the details, with enough room."""
+        """Enter or a double click: the details, with enough room, and what can be done there."""
         self._wants_detail = True
         self._selected()
         self.room_wanted.emit(_ROOM_PX)
+        if self._detail is not None and self._detail.isVisible():
+            self._detail.enter()
 
     def _hide_detail(self) -> None:
         self._wants_detail = False
         self.detail.hide()
-        self.table.setFocus(Qt.FocusReason.OtherFocusReason)
+        self._focus_list()
 
     def copy_details(self) -> None:
         """What is to be said of the selected ones, with their stories, to the clipboard."""
-        view = self.runtime.view
-        texts = [message_of(view, o) for o in self.chosen if o.action != OTHERS]
-        QApplication.clipboard().setText("\n\n".join(texts))
+        chosen = self._mine()
+
+        def copy() -> None:
+            QApplication.clipboard().setText("\n\n".join(message_of(self.runtime, o) for o in chosen))
+
+        self.runtime.stories.then([o.id for o in chosen], copy)
 
     # --- what is chosen ------------------------------------------------------------------------------
 
@@ -821,10 +817,6 @@ class QueuePane(QWidget):
         popup.chosen.connect(lambda limits: self.steer_wanted.emit(QueueVerb.LIMITS, {"limits": limits}))
         button = self.limits_button
         popup.open_at(button.mapToGlobal(QPoint(button.width(), button.height() + 2)))
-
-    def _choose_columns(self) -> None:
-        at = self.columns_button.mapToGlobal(QPoint(0, self.columns_button.height()))
-        self.table.column_menu().popup(at)
 
     # --- another place -------------------------------------------------------------------------------
 

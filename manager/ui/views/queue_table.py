@@ -6,7 +6,6 @@ from typing import Any
 
 from PySide6.QtCore import QPoint, QRect, Qt, Signal
 from PySide6.QtGui import (
-    QFontMetrics,
     QKeyEvent,
     QMouseEvent,
     QPainter,
@@ -18,7 +17,7 @@ from manager.core.migration.queue import is_heavy
 from manager.core.operations import Operation, OperationState
 from manager.core.query.fields import FieldSpec
 from manager.ui.models.rows_model import Row
-from manager.ui.views.table import PAD, RowsTable
+from manager.ui.views.table import PAD, Ink, RowsTable
 
 FIGURES = frozenset(
     {"percent", "rate", "dirty", "remaining", "iteration", "downtime", "elapsed", "eta", "attempt", "reason"}
@@ -37,6 +36,7 @@ class QueueTable(RowsTable):
     """Drag and drop, or Alt with the arrows, give what waits another place."""
 
     dropped = Signal(object, object)  # ids in order, and the id before which they go; None: the end
+    refused = Signal(str)  # why a drag does nothing
     step_wanted = Signal(int)  # the selected ones by one place: -1 up, 1 down
     cancel_wanted = Signal()
 
@@ -44,6 +44,7 @@ class QueueTable(RowsTable):
         super().__init__(*args, **named)
         self.can_reorder = False
         self._pressed: QPoint | None = None
+        self._vain: QPoint | None = None  # pressed where a drag would do nothing
         self._alone = ""  # pressed among several selected: it is selected alone unless it is dragged
         self._gap = -1  # before which row the dragged ones would go
 
@@ -73,29 +74,22 @@ class QueueTable(RowsTable):
         return frozenset(found), QRect(left, 0, right - left, self.row_height)
 
     def _paint_row(
-        self,
-        painter: QPainter,
-        metrics: QFontMetrics,
-        row: Row,
-        columns: list[tuple[int, int, int]],
-        y: int,
-        ratio: float,
-        selected: bool,
+        self, ink: Ink, row: Row, columns: list[tuple[int, int, int]], y: int, selected: bool
     ) -> None:
         spanned = self._spanned(row)
         if spanned is None:
-            super()._paint_row(painter, metrics, row, columns, y, ratio, selected)
+            super()._paint_row(ink, row, columns, y, selected)
             return
         under, place = spanned
         others = [each for each in columns if each[0] not in under]
-        super()._paint_row(painter, metrics, row, others, y, ratio, selected)
+        super()._paint_row(ink, row, others, y, selected)
         reason = self.rows_model.columns["reason"]
         text = self.rows_model.text(row, reason)
         room = place.width() - 2 * PAD
         if text and room > 4:
-            self._pen_for(painter, row, reason, text, selected)
-            cut = self._fit(metrics, text, room, False)
-            painter.drawText(place.left() + PAD, y, room, self.row_height, _LEFT, cut)
+            self._pen_for(ink.painter, row, reason, text, selected)
+            cut = self._fit(ink.metrics, text, room, False)
+            ink.painter.drawText(place.left() + PAD, y, room, self.row_height, _LEFT, cut)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """The rows, and the line where dragged ones would go."""
@@ -115,16 +109,25 @@ class QueueTable(RowsTable):
 
     # --- another place ---------------------------------------------------------------------------
 
-    def _can_drag(self, at: int) -> bool:
+    def _waits_at(self, at: int) -> bool:
         rows = self.rows_model.rows
         return self.can_reorder and 0 <= at < len(rows) and waits(rows[at].item)
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether all rows stand as they stand in the queue: else a place among them is none in it."""
+        model = self.rows_model
+        return not model.search_text and model.order[:1] in ((), (("place", False),))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Select as usual; on what waits a drag may begin."""
         at = self.rowAt(event.position().toPoint().y())
         plain = event.modifiers() == Qt.KeyboardModifier.NoModifier
-        self._pressed, self._alone = None, ""
-        if event.button() == Qt.MouseButton.LeftButton and plain and self._can_drag(at):
+        self._pressed, self._vain, self._alone = None, None, ""
+        may_drag = event.button() == Qt.MouseButton.LeftButton and plain and self._waits_at(at)
+        if may_drag and not self._in_turn:
+            self._vain = event.position().toPoint()
+        elif may_drag:
             self._pressed = event.position().toPoint()
             key = self.rows_model.rows[at].key
             if key in self.selected_ids:
@@ -135,11 +138,17 @@ class QueueTable(RowsTable):
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Show where they would go."""
+        far = QApplication.startDragDistance()
+        if self._vain is not None and (event.position().toPoint() - self._vain).manhattanLength() >= far:
+            self._vain = None
+            self.refused.emit(
+                "To give rows another place by dragging, sort the list by # and clear the search."
+            )
         if self._pressed is None or not event.buttons() & Qt.MouseButton.LeftButton:
             super().mouseMoveEvent(event)
             return
         at = event.position().toPoint()
-        if self._gap < 0 and (at - self._pressed).manhattanLength() < QApplication.startDragDistance():
+        if self._gap < 0 and (at - self._pressed).manhattanLength() < far:
             return
         self._alone = ""
         height = self.row_height
@@ -154,7 +163,7 @@ class QueueTable(RowsTable):
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """Let them go there."""
         gap, alone = self._gap, self._alone
-        self._pressed, self._alone = None, ""
+        self._pressed, self._vain, self._alone = None, None, ""
         self._show_gap(-1)
         if alone:
             self.select_ids([alone], current=alone)

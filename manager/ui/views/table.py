@@ -102,6 +102,14 @@ def _grow(widths: list[float], goals: Sequence[int], left: float) -> float:
     return left - share * lacking
 
 
+class Ink(NamedTuple):
+    """What rows are painted with."""
+
+    painter: QPainter
+    metrics: QFontMetrics
+    ratio: float  # device pixels in one
+
+
 class SavedColumn(msgspec.Struct, frozen=True):
     """A column as it is remembered."""
 
@@ -255,6 +263,13 @@ class RowsTable(QTableView):
             if reveal:
                 self.scrollTo(index)
 
+    def enter(self) -> None:
+        """Give it the keyboard, on its first row if it was on none."""
+        self.setFocus(Qt.FocusReason.OtherFocusReason)
+        rows = self.rows_model.rows
+        if rows and not self.currentIndex().isValid():
+            self.select_ids([rows[0].key], current=rows[0].key)
+
     def invert_selection(self) -> None:
         """Select what is shown and not selected."""
         chosen = set(self.selected_ids)
@@ -316,7 +331,7 @@ class RowsTable(QTableView):
             self.selectionModel().setCurrentIndex(model.index(place, self._first_column()), _NO_UPDATE)
         if anchor is not None and (place := model.position(anchor)) >= 0:
             bar = self.verticalScrollBar()
-            at_top = bar.value() == 0 and offset == 0 and place * self.row_height < self.row_height
+            at_top = bar.value() == 0 and offset == 0 and (place == 0 or not before)
             if not at_top:
                 self.doItemsLayout()
                 bar.setValue(place * self.row_height - offset)
@@ -391,8 +406,7 @@ class RowsTable(QTableView):
             if x + width >= area.left() and x <= area.right():
                 columns.append((column, x, width))
         current = self.currentIndex().row() if self.hasFocus() else -1
-        metrics = self.fontMetrics()
-        ratio = self.devicePixelRatioF()
+        ink = Ink(painter, self.fontMetrics(), self.devicePixelRatioF())
         full = self.viewport().width()
         for at in range(first, last + 1):
             y = at * height - scrolled
@@ -403,33 +417,18 @@ class RowsTable(QTableView):
                 painter.fillRect(0, y, full, height, t.hover)
             if at == current:
                 painter.fillRect(0, y, 2, height, t.accent)
-            self._paint_row(painter, metrics, rows[at], columns, y, ratio, selected)
+            self._paint_row(ink, rows[at], columns, y, selected)
 
     def _paint_row(
-        self,
-        painter: QPainter,
-        metrics: QFontMetrics,
-        row: Row,
-        columns: list[tuple[int, int, int]],
-        y: int,
-        ratio: float,
-        selected: bool,
+        self, ink: Ink, row: Row, columns: list[tuple[int, int, int]], y: int, selected: bool
     ) -> None:
         """The cells of one row; `columns`: which, from where, how wide."""
         for column, x, width in columns:
             cell = QRect(x, y, width, self.row_height)
-            self._paint_cell(painter, metrics, row, column, cell, ratio, selected)
+            self._paint_cell(ink, row, column, cell, selected)
 
-    def _paint_cell(
-        self,
-        painter: QPainter,
-        metrics: QFontMetrics,
-        row: Row,
-        column: int,
-        cell: QRect,
-        ratio: float,
-        selected: bool,
-    ) -> None:
+    def _paint_cell(self, ink: Ink, row: Row, column: int, cell: QRect, selected: bool) -> None:
+        painter, metrics, ratio = ink
         model = self.rows_model
         spec = model.fields[column]
         text = model.text(row, column)
@@ -633,6 +632,10 @@ class RowsTable(QTableView):
         menu.addAction("Columns as at first", self.reset_layout)
         return menu
 
+    def choose_columns(self, below: QWidget) -> None:
+        """Open the column chooser below a button."""
+        self.column_menu().popup(below.mapToGlobal(QPoint(0, below.height())))
+
     def show_column(self, column: int, shown: bool) -> None:
         """Show or hide a column."""
         self._fitting = True  # nobody chose a width
@@ -783,6 +786,8 @@ class RowsTable(QTableView):
         widths = [float(need.least) for need in needs]
         narrow = self._title_px(last) - PAD
         left = self.viewport().width() - sum(widths) - narrow
+        if left < 0:  # there is something to scroll to in any case: then nothing need be cut
+            widths = [float(need.now) for need in needs]
         # In turns: some for the last column, what the others show now, more for the last, then the usual.
         left -= max(0.0, min(left, _LAST_PX / 2 - narrow))
         left = _grow(widths, [need.now for need in needs], left)

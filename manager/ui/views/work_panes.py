@@ -215,7 +215,7 @@ class OperationsPane(WorkPane):
         if chosen:
             operation = view.operations.get(OperationId(chosen[0]))
             if operation is not None:
-                text = message_of(view, operation)
+                text = message_of(self.runtime, operation)
         if text != self.message.toPlainText():
             bar = self.message.verticalScrollBar()
             at = bar.value()
@@ -250,16 +250,16 @@ class OperationsPane(WorkPane):
         return "Nothing was asked for yet", "Every action appears here with one result per VM and its story."
 
 
-def message_of(view: ClusterView, operation: Operation) -> str:
+def message_of(runtime: Runtime, operation: Operation) -> str:
     """What an operation came to: a failure in full, else its state; and its story."""
     if operation.state in (OperationState.FAILED, OperationState.CANCELLED):
-        text = failure_text(view, operation).text
+        text = failure_text(runtime.view, operation).text
         if operation.reason is not None and operation.reason.code is ReasonCode.PEER_LOGIN_REFUSED:
             text += "\n" + "\n".join(repair_commands(operation.reason))
     else:
         reason = f": {operation.reason.text}" if operation.reason else ""
         text = f"{operation_title(operation)}\n{operation.state.value}{reason}"
-    story = view.story(operation.id)
+    story = runtime.stories.of(operation.id)
     lines = "\n".join(f"{units.time_text(line.at_s)}  {line.text}" for line in story)
     return f"{text}\n\nStory\n{lines}" if lines else text
 

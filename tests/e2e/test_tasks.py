@@ -1,0 +1,216 @@
+"""Tasks of an administrator, walked by keys alone on the whole program; answers are read off the window.
+
+Every key press is counted. A task may cost more keys than it does today only if somebody says so here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.screen import Record, Screen, Window
+
+LIMIT_S = 40.0
+AT = r"\d\d:\d\d:\d\d"
+
+Text = tuple[float, float, str]
+
+
+def rows(texts: list[Text]) -> list[str]:
+    """What stands at one height, from left to right."""
+    lines = groupby(sorted(texts, key=lambda t: (round(t[1]), t[0])), key=lambda t: round(t[1]))
+    return ["  ".join(text for _, _, text in line) for _, line in lines]
+
+
+def columns(texts: list[Text]) -> list[str]:
+    """What begins at one place, downwards: texts that were wrapped are whole here."""
+    below = groupby(sorted(texts, key=lambda t: (round(t[0]), t[1])), key=lambda t: round(t[0]))
+    return [" ".join(text for _, _, text in column) for _, column in below]
+
+
+class User:
+    """Sits before a window: presses keys, which are counted, and reads what is painted."""
+
+    def __init__(self, window: Window, folder: Path) -> None:
+        self.window = window
+        self.keys = 0
+        self._folder = folder
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other."""
+        for key in keys:
+            self.window.focus()
+            self.window.keys(key)
+            self.keys += 1
+
+    def type(self, text: str) -> None:
+        """Type a text; each letter is a key."""
+        self.window.focus()
+        self.window.type(text)
+        self.keys += len(text)
+
+    def reads(self, pattern: str, *, focus: str = "", limit_s: float = LIMIT_S) -> re.Match[str]:
+        """Look until this stands in a row or a column of the window that has the keyboard.
+
+        Args:
+            pattern: A regular expression.
+            focus: Matches the name of what has the focus.
+            limit_s: How long to look.
+        """
+        end = time.monotonic() + limit_s
+        while True:
+            seen = self.window.ask("look")
+            if not seen["texts"]:
+                self.window.focus()  # a dialog has closed, and there is no window manager
+            texts = [(x, y, text) for x, y, text in seen["texts"]]
+            lines = [seen["title"], *rows(texts), *columns(texts)]
+            found = next(filter(None, (re.search(pattern, line) for line in lines)), None)
+            if found and re.search(focus, seen["focus"]):
+                return found
+            if time.monotonic() > end:
+                picture = self._folder / "window.png"
+                self.window.ask(f"picture {picture}")
+                shown = "\n".join(rows(texts))
+                raise AssertionError(
+                    f"{pattern} is not shown, {seen['focus']!r} has the focus:\n{shown}\n{picture}"
+                )
+            time.sleep(0.1)  # a window tells nobody what it paints
+
+    def focused(self, name: str) -> None:
+        """Look until this has the focus."""
+        self.reads("", focus=name)
+
+
+Sit = Callable[..., User]
+
+
+@pytest.fixture
+def sit(tmp_path: Path) -> Iterator[Sit]:
+    """``sit(page, BUSY=...)``: the window on a page of a cluster of four nodes, twelve VMs on n1."""
+    screen = Screen()
+    opened: list[Window] = []
+
+    def one(page: str = "roles", **stage: str) -> User:
+        log = tmp_path / "log.json"
+        words = ("--demo", "4x18", "--log-json", str(log), "gui", "--page", page)
+        env = {f"STAGE_{name}": value for name, value in stage.items()}
+        window = Window(screen, log, *words, env=env, program="tests.e2e.stage", answers=True)
+        opened.append(window)
+        window.wait("Settled")
+        user = User(window, tmp_path)
+        window.focus()
+        user.reads("Pause all work")
+        return user
+
+    yield one
+    for window in opened:
+        window.end()
+    screen.close()
+
+
+def ended(user: User, limit_s: float = LIMIT_S) -> Record:
+    """The end of the first move."""
+    return user.window.wait("EffectEnded", limit_s=limit_s)
+
+
+def test_move_12_vms_off_a_node_and_say_before_where_one_goes_and_why(sit: Sit) -> None:
+    user = sit()
+    user.press("ctrl+k")
+    user.focused("Command")
+    user.type("n1")
+    user.reads(r"n1 +node of demo")
+    user.press("Return")
+    user.reads(r"Roles  12  on n1")
+    user.press("ctrl+a")
+    user.reads("12 VMs selected")
+    user.press("ctrl+m")
+    user.reads(r"Best node for each  12 of 12", focus="Move 12 VMs")
+    where = user.reads(r"db-01  n1 → (n\d)  4 GiB  most free memory \(([\d.]+) GiB\)")[1]
+    assert where == "n4"  # the emptiest node, and db-01 comes first: it is the one of priority High
+    user.press("Return")
+    user.reads("2 moving, 10 waiting")
+    asked = user.window.wait("ActionRequested")["data"]["plan"]["steps"]
+    assert len(asked) == 12
+    assert next(step["target"] for step in asked if step["name"] == "db-01") == where
+    print(f"task 4: {user.keys} keys")
+    assert user.keys <= 7
+
+
+def test_say_why_a_vm_does_not_start_moving(sit: Sit) -> None:
+    user = sit()
+    user.window.ask("move " + " ".join(f"web-{n:02} app-{n:02}" for n in range(1, 5)))
+    user.press("ctrl+j")
+    user.focused("Queue")
+    user.type("web-03")
+    user.reads(
+        r"web-03  n1 → n\d  Medium  Waiting  n1 gives 2 of 2 outgoing moves; (next|\d(nd|rd|th)) in line"
+    )
+    print(f"task 5: {user.keys} keys")
+    assert user.keys <= 7
+
+
+def stuck(user: User) -> None:
+    """Go to the move of web-03; say what will be done about it, and when."""
+    user.window.ask("move web-03 web-04")
+    user.press("ctrl+j")
+    user.focused("Queue")
+    user.type("web-03")
+    user.reads(r"web-03  n1 → n\d  Medium  Not converging  ")
+    user.press("Return")
+
+
+def test_a_move_that_does_not_converge_is_let_end_by_a_longer_pause(sit: Sit) -> None:
+    user = sit(BUSY="web-03")
+    stuck(user)
+    user.reads(
+        rf"Policy: now: slows the guest by \d\d %; raises the permitted pause to \S+ m?s at {AT};"
+        rf" gives up at {AT}: the VM stays on n1",
+        focus="Raise pause to 5 s",
+    )
+    user.reads(r"Pause  expected 3[.\d]* s, permitted")
+    user.press("space")
+    user.reads(r"web-03  n1 → (n\d)  Medium  Done  runs on \1")
+    print(f"task 6, by a longer pause: {user.keys} keys")
+    assert user.keys <= 9
+    user.focused("Queue")
+
+
+def test_a_move_that_does_not_converge_is_let_end_by_post_copy(sit: Sit) -> None:
+    user = sit(BUSY="web-03", POST_COPY="yes")
+    stuck(user)
+    user.reads(
+        rf"Policy: now: slows the guest by \d\d %; raises the permitted pause to \S+ m?s at {AT};"
+        rf" if nothing helps, switches to the second half \(post-copy\) by {AT}",
+        focus="Raise pause",
+    )
+    user.press("Tab", "Tab")
+    user.focused("Post-copy…")
+    user.press("space")
+    user.reads("If either node or the network between them fails before", focus="Keep copying")
+    user.press("Tab", "space")
+    user.reads(r"web-03  n1 → (n\d)  Medium  Done  runs on \1")
+    print(f"task 6, by post-copy: {user.keys} keys")
+    assert user.keys <= 13
+
+
+@pytest.mark.parametrize("page", ["overview", "roles", "nodes"])
+def test_stop_everything_see_what_still_goes_on_and_continue(sit: Sit, page: str) -> None:
+    user = sit(page)
+    user.window.ask("move web-01 web-02 web-03 web-04 app-01 app-02")
+    user.reads("2 moving, 4 waiting")
+    user.press("ctrl+period")
+    user.reads("Continue all work  2 moving, 4 waiting")
+    user.press("ctrl+j")
+    user.reads(rf"Paused by \S+ since {AT}: nothing new starts; 2 run on")
+    user.reads(r"web-01  n1 → n\d  Medium  Copying")
+    user.reads(r"web-03  n1 → n\d  Medium  Waiting  the queue was paused by")
+    user.reads("Continue all work  0 moving, 4 waiting")
+    user.press("ctrl+period")
+    user.reads("Pause all work  2 moving, 2 waiting")
+    print(f"task 7, from {page}: {user.keys} keys")
+    assert user.keys <= 3
