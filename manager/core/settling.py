@@ -181,7 +181,12 @@ class Settling:
 
     def not_let_in(self, operation: Operation, failure: Failure, turn: Turn) -> None:
         """The source could not log in to the target: nothing was moved."""
-        if self._retry(operation, failure, turn) is None:
+        source = operation.source
+        if failure.code is FailureCode.UNREACHABLE and failure.node == source is not None:
+            # Nothing was tried: its node is about to be seen as lost, or answers again.
+            reason = because(ReasonCode.WAITS_INVENTORY, node=source)
+            self._put_back(operation, reason, LOOK_AGAIN_S, turn)
+        elif self._retry(operation, failure, turn) is None:
             self._steering.blame(operation, failure, turn)
             reason = self._explanations.peer_refused(operation, failure)
             self._execution.end(operation, _S.FAILED, reason, turn)
@@ -200,7 +205,7 @@ class Settling:
         ):
             self._end_turned_back(operation, turn)
         elif following is None:
-            self._steering.acquit(operation)
+            self._steering.acquit(operation, turn)
             self._execution.end(operation, _S.DONE, goal, turn)
         else:
             self._execution.run(operation, following, turn)
@@ -249,14 +254,16 @@ class Settling:
         avoid = operation.avoid
         if operation.target is not None and guard.blames_target(operation, failure):
             avoid = (*avoid, operation.target)
-        operation = replace(
-            operation, retries=retries, retry_at_s=turn.at_s + pause_s, avoid=avoid, step=None
-        )
+        self._put_back(replace(operation, retries=retries, avoid=avoid), reason, pause_s, turn)
+        return reason
+
+    def _put_back(self, operation: Operation, reason: Reason, pause_s: float, turn: Turn) -> None:
+        """Let it wait for its turn again, and for so long at least."""
+        operation = replace(operation, retry_at_s=turn.at_s + pause_s, step=None)
         self._tree.forget_try(operation, turn)
         operation = self._tree.move(operation, _S.WAITING, turn, reason)
         self._tree.set_timer("retry", operation, pause_s, turn)
         self._tree.backlog.look()
-        return reason
 
     def _vanished(self, operation: Operation, turn: Turn) -> None:
         """Its nodes were read, and none has the VM."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from manager.core import effects as fx
@@ -271,6 +273,21 @@ def test_each_try_has_its_own_time(cluster: Cluster) -> None:
     figures(cluster)
     assert end(cluster)[0] is S.CANCELLING
     assert cluster.now - begun_s > 300
+
+
+def test_a_source_that_is_lost_costs_what_waits_no_try(cluster: Cluster) -> None:
+    for name in "abc":
+        cluster.add("n1", name)
+    cluster.ask("vm.live_migrate", "a", "b", "c", target=N2)
+    for name in "abc":
+        for check in cluster.wanted(fx.CheckPeerLogin, name):
+            cluster.answer(check, replace(UNREACHABLE, node=N1))
+    cluster.lose("n1")
+    assert {name: cluster.operation(name).retries for name in "abc"} == {"a": 0, "b": 0, "c": 0}
+    cluster.connect("n1")
+    cluster.wait(5)
+    cluster.settle()
+    assert {end(cluster, name) for name in "abc"} == {(S.DONE, "runs on n2")}
 
 
 # --- cancels -----------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,6 +81,16 @@ async def has_own_disk(lab: Lab, name: str, node: Node) -> bool:
     """Whether a guest's disk is not the shared one that it was made with."""
     xml = await lab.virsh(node, "dumpxml", name)
     return xml.count("<source file='") != xml.count(f"<source file='{lab.shared}/")
+
+
+async def until_dirty(lab: Lab, name: str, dirty_mib: int) -> None:
+    """Wait until a guest on n1 has filled the memory that it is to change."""
+    async with asyncio.timeout(60):
+        while True:
+            said = await lab.virsh("n1", "dommemstat", name)
+            if int(re.search(r"rss (\d+)", said)[1]) > (dirty_mib + 100) << 10:  # type: ignore[index]
+                return
+            await asyncio.sleep(0.2)
 
 
 async def put(lab: Lab, name: str, home: str) -> int:

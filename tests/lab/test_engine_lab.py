@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,13 +36,14 @@ def guests(lab: Lab) -> tuple[str, ...]:
 
 
 class Beside:
-    """A process on the cluster, and what it writes."""
+    """A process on the cluster, and what it writes. `user`: as whom it asks; whoever runs the tests."""
 
-    def __init__(self, folder: Path, file: Path, *words: str) -> None:
+    def __init__(self, folder: Path, file: Path, *words: str, user: str | None = None) -> None:
         self.out, self.err = (folder / f"{kind}-{time.monotonic_ns()}" for kind in ("out", "err"))
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "manager", "--cluster", str(file), *words],
+                env={**os.environ, **({"LOGNAME": user} if user else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import re
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import ForeignJobSeen, MigrationProgress, VmDefinitionChanged, VmStateChanged
 from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.model import Convergence, PeerRoute, StatusCause, VmStatus
+from manager.lab.errors import LabError
 from manager.lab.lab import Lab
 from tests.contract.hypervisor_contract import OPERATION, POOL
-from tests.lab.hosts import LabThere, add_guests, empty_pools, lab_there, make_pool, state
+from tests.lab.hosts import LabThere, add_guests, empty_pools, lab_there, make_pool, state, until_dirty
 from tests.lab.support import run_apart
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -307,6 +310,89 @@ async def test_disks_go_to_another_pool_and_a_cancel_leaves_them(lab: Lab, with_
     assert not await there.hypervisor.has_job(N1, vm)
 
 
+async def test_copies_share_their_cap(lab: Lab, with_data: LabThere) -> None:
+    there, vm = with_data, with_data.vms[0]
+    effect = CopyDisks(**there.of(vm), pool=FAST_POOL, disks=("vda", "vdb"), bandwidth_mib_s=16)
+    task = there.begin(failure_of(there.hypervisor.copy_disks(effect)))
+    while "8.000 MiB/s" not in (said := await lab.virsh("n1", "blockjob", GUESTS[0], "vdb", "--info")):
+        assert not task.done(), said
+    await there.hypervisor.abort(there.aborting(vm))
+    assert (await task).code is FailureCode.CANCELLED
+
+
+async def test_what_is_encrypted_is_not_copied_in_plain_text(lab: Lab, there: LabThere) -> None:
+    vm, path = there.vms[0], "/var/lib/libvirt/images/secret.img"
+    async with luks_disk(lab, GUESTS[0], path):
+        disks = (await there.hypervisor.read_vm(N1, vm)).config.disks
+        assert [disk.encrypted for disk in disks] == [False, True]
+        for call in (
+            there.hypervisor.copy_disks(CopyDisks(**there.of(vm), pool=FAST_POOL, disks=("vdb",))),
+            there.hypervisor.migrate(there.move(vm, copy_disks=("vdb",), pool=FAST_POOL)),
+        ):
+            failure = await failure_of(call)
+            assert failure.code is FailureCode.NOT_SUPPORTED
+            assert failure.text == "its disk vdb is encrypted, and its copy would not be"
+        for node in ("n1", "n2"):
+            assert not list(own_file(lab, node, FAST_FOLDER).iterdir())
+
+
+@contextlib.asynccontextmanager
+async def luks_disk(lab: Lab, name: str, path: str) -> AsyncIterator[None]:
+    """The guest has a small disk vdb on its node whose contents are encrypted."""
+    file, secret = lab.directory / "luks.xml", str(uuid.uuid4())
+    await make_luks(own_file(lab, "n1", path), "secret")
+    await lab.virsh("n1", "pool-refresh", POOL)
+    file.write_text(f"<secret ephemeral='yes' private='no'><uuid>{secret}</uuid></secret>")
+    await lab.virsh("n1", "secret-define", str(file))
+    await lab.virsh("n1", "secret-set-value", secret, base64.b64encode(b"secret").decode())
+    file.write_text(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>"
+        f"<source file='{path}'><encryption format='luks'><secret type='passphrase' uuid='{secret}'/>"
+        "</encryption></source><target dev='vdb' bus='virtio'/></disk>"
+    )
+    try:
+        await lab.virsh("n1", "attach-device", name, str(file), "--live")
+        yield
+    finally:
+        with contextlib.suppress(LabError):
+            await lab.virsh("n1", "destroy", name)  # a guest that has not booted yet lets no disk go
+        await lab.virsh("n1", "vol-delete", Path(path).name, POOL)
+        await lab.virsh("n1", "secret-undefine", secret)
+
+
+async def make_luks(file: Path, key: str) -> None:
+    words = ("--object", f"secret,id=key,data={key}", "-o", "key-secret=key,iter-time=10")
+    for _ in range(20):  # it measures its own CPU time, which not every machine tells each time
+        program = ("qemu-img", "create", "-q", "-f", "luks", *words, str(file), "4M")
+        made = await asyncio.create_subprocess_exec(*program, stderr=asyncio.subprocess.PIPE)
+        _, said = await made.communicate()
+        if not made.returncode:
+            return
+        assert b"accurate CPU usage" in said, said
+    raise AssertionError(said)
+
+
+async def test_checkpoints_are_lost_by_no_move(lab: Lab, there: LabThere) -> None:
+    vm = there.vms[0]
+    await lab.virsh("n1", "checkpoint-create-as", GUESTS[0], "first")
+    try:
+        assert (await there.hypervisor.read_vm(N1, vm)).config.checkpoints == 1
+        for call in (there.hypervisor.migrate(there.move(vm)), there.save(vm)):
+            failure = await failure_of(call)
+            assert failure.code is FailureCode.UNSAFE
+            assert failure.text == "it has 1 checkpoint(s), which would be lost"
+        assert await there.status(vm) is VmStatus.RUNNING
+        await there.change(vm, VmChange.TURN_OFF)
+        failure = await failure_of(there.hypervisor.copy_definition(there.defining(vm)))
+        assert failure.code is FailureCode.UNSAFE
+        failure = await failure_of(there.hypervisor.forget_definition(there.forgetting(vm)))
+        assert failure.code is FailureCode.UNSAFE
+    finally:
+        if await state(lab, GUESTS[0], "n1") != "running":
+            await lab.virsh("n1", "start", GUESTS[0])
+        await lab.virsh("n1", "checkpoint-delete", GUESTS[0], "first")
+
+
 async def test_copies_whose_program_went_are_taken_over(lab: Lab, with_data: LabThere) -> None:
     there, vm = with_data, with_data.vms[0]
     before, _ = await sources(lab, GUESTS[0], "n1")
@@ -396,7 +482,7 @@ async def busy(lab: Lab, guests: tuple[str, ...]) -> AsyncIterator[LabThere]:
     add_guests(lab, BUSY_GUEST, dirty_mib=200)
     async with lab_there(lab, BUSY_GUEST) as there:
         await there.rest(there.vms[0])
-        await until_dirty(lab)
+        await until_dirty(lab, BUSY_GUEST, 200)
         yield there
         if await there.status(there.vms[0]) is VmStatus.RUNNING:
             await there.change(there.vms[0], VmChange.TURN_OFF)
@@ -415,16 +501,6 @@ async def test_a_save_shows_its_progress_and_can_be_cancelled(lab: Lab, busy: La
     assert await there.status(vm) is VmStatus.RUNNING
     assert not Path(there.path(vm)).exists()
     assert figures[0].total_bytes > 200 << 20
-
-
-async def until_dirty(lab: Lab) -> None:
-    """Wait until the guest has filled its memory."""
-    async with asyncio.timeout(60):
-        while True:
-            said = await lab.virsh("n1", "dommemstat", BUSY_GUEST)
-            if int(re.search(r"rss (\d+)", said)[1]) > 300 << 10:  # type: ignore[index]
-                return
-            await asyncio.sleep(0.2)
 
 
 # --- jobs of others ---

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from manager.core.events import QueueVerb
-from manager.core.ids import VmId
+from manager.core.ids import NodeId, VmId
 from manager.core.migration.progress import MovePhase
-from manager.core.operations import OperationState
+from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode
 from manager.lab.lab import Lab
 from tests.lab.hosts import add_guests, put
 from tests.lab.test_faults_lab import command, moves, runs_only_on
 from tests.lab.test_product import GUEST_S, ask, do, ended, guest, known, muster, to, until
+from tests.lab.witness import witnessed
 
 pytestmark = pytest.mark.lab
 
 MANY = tuple(f"queue-{i:02}" for i in range(1, 13))
-_EVENT = re.compile(r"^(\S+ \S+): event 'lifecycle' for domain '([^']+)': (.*)$")
 
 
 @pytest.fixture(scope="module")
@@ -44,55 +41,22 @@ def with_settings(lab: Lab, folder: Path, text: str) -> Path:
     return path
 
 
-class Witness:
-    """What libvirt's own events say of moves out of n1 and into n2, however Muster sees it."""
+async def put_all(lab: Lab, names: Sequence[str], home: str) -> None:
+    """Have all of them run on a node, three at a time."""
+    turns = asyncio.Semaphore(3)
 
-    def __init__(self, *logs: Path) -> None:
-        self._logs = logs
+    async def one(name: str) -> None:
+        async with turns:
+            await put(lab, name, home)
 
-    def largest_overlap(self, names: Sequence[str]) -> int:
-        """How many moves were under way at once: from the target's first event to the end on either node."""
-        marks: list[tuple[str, int, str]] = []
-        for log in self._logs:
-            for line in log.read_text().splitlines():
-                found = _EVENT.match(line)
-                if not found or found[2] not in names:
-                    continue
-                if found[3] == "Started Migrated":
-                    marks.append((found[1], 1, found[2]))
-                elif found[3] in ("Stopped Migrated", "Stopped Failed", "Stopped Destroyed"):
-                    marks.append((found[1], -1, found[2]))
-        under_way: set[str] = set()
-        most = 0
-        for _, step, name in sorted(marks):
-            under_way = under_way | {name} if step > 0 else under_way - {name}
-            most = max(most, len(under_way))
-        return most
-
-
-@contextmanager
-def witnessed(lab: Lab, folder: Path) -> Iterator[Witness]:
-    """Libvirt's events of n1 and n2 while this lasts."""
-    logs = [folder / f"{name}.events" for name in ("n1", "n2")]
-    running = []
-    for name, log in zip(("n1", "n2"), logs, strict=True):
-        argv = ["virsh", "-c", lab.node(name).uri, "event", "--loop", "--timestamp", "--event", "lifecycle"]
-        with log.open("w") as out:
-            running.append(subprocess.Popen(["stdbuf", "-oL", *argv], stdout=out, stderr=subprocess.DEVNULL))
-    try:
-        yield Witness(*logs)
-    finally:
-        for process in running:
-            process.send_signal(signal.SIGINT)
-            process.wait(10)
+    await asyncio.gather(*(one(name) for name in names))
 
 
 @pytest.mark.timeout(300)
 async def test_twelve_guests_two_at_a_time_and_one_cancelled(
     lab: Lab, guests: tuple[str, ...], tmp_path: Path
 ) -> None:
-    for name in guests:
-        await put(lab, name, "n1")
+    await put_all(lab, guests, "n1")
     file = with_settings(lab, tmp_path, "[migration]\nbandwidth_mib_s = 16")
     with witnessed(lab, tmp_path) as witness:
         async with muster(file) as runtime:
@@ -110,6 +74,59 @@ async def test_twelve_guests_two_at_a_time_and_one_cancelled(
         for name in guests:
             await runs_only_on(lab, name, "n1" if name == cancelled.vm_name else "n2")
         assert witness.largest_overlap(guests) == 2
+
+
+@pytest.mark.timeout(300)
+async def test_twelve_guests_while_a_targets_daemon_and_then_the_sources_is_killed(
+    lab: Lab, guests: tuple[str, ...], tmp_path: Path
+) -> None:
+    await put_all(lab, guests, "n1")
+    file = with_settings(lab, tmp_path, "[migration]\nbandwidth_mib_s = 24")
+    with witnessed(lab, tmp_path) as witness:
+        async with muster(file) as runtime:
+            nodes = runtime.view.nodes
+            for name in guests:
+                await known(runtime, name)
+            batch = ask(runtime, "vm.live_migrate", *guests)
+
+            def copying(node: str) -> bool:
+                progress, known = runtime.view.progress, runtime.view.operations
+                half_way = {known[key].vm_name for key, figures in progress.items() if figures.percent > 5}
+                return any(node in (m.source, m.target) and m.vm in half_way for m in witness.under_way())
+
+            def waiting() -> list[Operation]:
+                found = [o for o in runtime.view.operations.values() if o.parent == batch]
+                return [o for o in found if o.state is OperationState.WAITING]
+
+            await until(lambda: copying("n2"), 60)
+            await lab.kill_daemon("n2")
+            killed_s = time.time()
+            await until(lambda: not nodes[NodeId("n2")].is_up)
+            # What went there is tried again, and the rest goes elsewhere: with all the places there are.
+            await until(lambda: sum(m.target == "n3" for m in witness.under_way()) == 2, 60)
+            assert {m.target for m in witness.moves() if m.begun_s > killed_s} == {"n3"}
+            assert all(o.reason for o in waiting())
+            await lab.start_daemon("n2")
+            await until(lambda: nodes[NodeId("n2")].is_up)
+
+            await until(lambda: copying("n1"), 60)
+            await lab.kill_daemon("n1")
+            await until(lambda: not nodes[NodeId("n1")].is_up)
+            assert waiting()
+            assert all(o.reason for o in waiting())
+            await lab.start_daemon("n1")
+            ends = await ended(runtime, batch, 200)
+            assert {o.vm_name for o in ends} == set(guests)
+            assert {o.state for o in ends} == {OperationState.DONE}, [str(o.reason) for o in ends]
+            assert not runtime.view.claims
+            assert not any(vm.alarm for vm in runtime.view.vms.values())
+        for end in ends:
+            assert str(end.reason) == f"runs on {end.target}"
+            await runs_only_on(lab, end.vm_name, str(end.target))
+    seen = witness.moves()
+    assert sorted(m.vm for m in seen if m.arrived) == sorted(guests)
+    assert {m.target for m in seen if not m.arrived} == {"n2", "n3"}, "both kills hit something"
+    assert witness.largest_overlap(guests) == 2
 
 
 async def test_a_paused_queue_lets_go_nothing(lab: Lab, guests: tuple[str, ...], tmp_path: Path) -> None:
@@ -132,8 +149,7 @@ async def test_killed_ten_times_and_nothing_is_lost(
     lab: Lab, guests: tuple[str, ...], tmp_path: Path
 ) -> None:
     names = guests[:6]
-    for name in names:
-        await put(lab, name, "n1")
+    await put_all(lab, names, "n1")
     file = with_settings(lab, tmp_path, "[migration]\nbandwidth_mib_s = 8")
     chance = random.Random(7)
     with witnessed(lab, tmp_path) as witness:

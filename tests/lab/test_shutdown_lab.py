@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manager.core import work
+from manager.core import settling
 from manager.core.actions import SHUT_DOWN
 from manager.core.model import AgentState, VmStatus
 from manager.core.operations import OperationState
@@ -24,7 +24,7 @@ PATIENCE_S = 15.0
 async def test_a_guest_that_ignores_its_power_button_runs_on_and_is_asked_about(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "SHUTDOWN_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(settling, "SHUTDOWN_PATIENCE_S", PATIENCE_S)
     deaf, hears = "deaf-01", "hears-01"
     await lab.add_vm(deaf, "n1", ignores_acpi=True)
     await lab.add_vm(hears, "n1")
