@@ -42,7 +42,8 @@ PAUSE_PATIENCE_S = 60.0
 
 LOOK_S = 0.1
 
-_PAUSES = frozenset({ReasonCode.BATCH_PAUSED, ReasonCode.QUEUE_PAUSED})
+_BATCH_PAUSES = frozenset({ReasonCode.BATCH_PAUSED, ReasonCode.BATCH_PAUSED_BY, ReasonCode.BATCH_LEFT})
+_PAUSES = _BATCH_PAUSES | {ReasonCode.QUEUE_PAUSED}
 _NOT_STARTED = frozenset({OperationState.WAITING, OperationState.CHECKING})
 
 
@@ -314,7 +315,7 @@ class Work:
             resume = ["resume", batch]
         if self.session.is_shared:
             lines.append(f"Continue with: {command_line(self.settings, 'queue', *resume)}")
-            if reason.code is ReasonCode.BATCH_PAUSED:
+            if reason.code in _BATCH_PAUSES:
                 drop = command_line(self.settings, "queue", "cancel", "--batch", batch)
                 lines.append(f"Or drop what waits with: {drop}")
         return "\n".join(lines)

@@ -23,7 +23,7 @@ from manager.core.actions import (
     TagsParameters,
 )
 from manager.core.ids import NodeId
-from manager.core.migration.convergence import POLICIES
+from manager.core.migration.convergence import POLICIES, TUNABLE
 from manager.core.model import MoveType, PeerRoute, Priority
 from manager.core.operations import OperationKind
 
@@ -231,6 +231,8 @@ def _move(
     }
     if to and best:
         raise click.UsageError("Only one of --to and --best can be given.")
+    if not pool.isprintable():
+        raise click.UsageError(f"--pool {pool!r}: needs printable text.")
     for option, is_given in given.items():
         if is_given and option not in _TAKES[spec.move]:
             others = [word for word, each in MOVES.items() if option in _TAKES[each.move]]
@@ -335,13 +337,13 @@ def tune(app: App, words: completion.Words) -> Command:
             click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=words.vms),
             click.Option(
                 ["--pause", "pause_ms"],
-                type=click.IntRange(1, 60_000),
+                type=click.IntRange(*TUNABLE["pause_ms"]),
                 metavar="MS",
                 help="Permit the guest a pause of so many milliseconds at the end, from 1 to 60000.",
             ),
             click.Option(
                 ["--cap", "cap_mib_s"],
-                type=click.IntRange(0, 1_000_000),
+                type=click.IntRange(*TUNABLE["bandwidth_mib_s"]),
                 metavar="MIB_S",
                 help="Send at most so many MiB/s; 0: as much as it can.",
             ),

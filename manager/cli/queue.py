@@ -12,7 +12,7 @@ from manager.cli.actions import waiting_options, yes_option
 from manager.cli.app import App
 from manager.cli.options import Command, Group, settings_of
 from manager.core.ids import Kind
-from manager.core.migration.guard import LIMITS
+from manager.core.migration.limits import DEFAULT_CAP_MIB_S, LIMITS
 from manager.core.query.fields import FIELDS
 
 HISTORY = 50
@@ -208,7 +208,10 @@ def _limits(app: App) -> Command:
     return Command(
         "limits",
         help="Show what the queue may do at once; or change it, at once and until it is changed again. The "
-        f"cluster file is not touched.\n\nLimits: {known}. 0 means no limit.",
+        f"cluster file is not touched.\n\nLimits: {known}. 0 means no limit; as bandwidth_mib_s: an equal "
+        "part of node_bandwidth_mib_s; without that, no cap on networks that the cluster file names, and "
+        f"{DEFAULT_CAP_MIB_S} MiB/s where it names none. saves_per_node counts saves, restores and moves of "
+        "storage.",
         short_help="Show or change what may run at once.",
         callback=callback,
         params=[click.Argument(["limits"], nargs=-1, metavar="[NAME=VALUE...]")],

@@ -33,7 +33,7 @@ from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.events import OperationsReported
 from manager.core.ids import Kind, OperationId
-from manager.core.migration.guard import LIMITS
+from manager.core.migration.limits import LIMITS, cap_text, limit_of
 from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import others_jobs, queue_order, summary
 from manager.core.operations import Operation, OperationKind, OperationState
@@ -165,17 +165,11 @@ def state_json(queue: Queue) -> dict[str, Any]:
         "paused_since": iso_text(orders.paused_since_s) if orders.paused_since_s else None,
         "paused_batches": list(orders.paused_batches),
         "resting": [{"node": node, "failures": count} for node, count in orders.resting],
-        "limits": {name: limit_of(view, name) for name in LIMITS},
+        "limits": {name: limit_of(view.config, name) for name in LIMITS},
         "running": states[True],
         "waiting": states[False],
         "owner": {"pid": owner.pid, "engine": owner.stays, "file": owner.file or None} if owner else None,
     }
-
-
-def limit_of(view: ClusterView, name: str) -> int:
-    """What counts now."""
-    part = view.config.migration if hasattr(view.config.migration, name) else view.config.work
-    return int(getattr(part, name))
 
 
 def _counts(queue: Queue) -> Counter[bool]:
@@ -197,22 +191,18 @@ def notable(queue: Queue, settings: Settings) -> list[str]:
             f"Paused by {orders.paused_by} at {time_text(since_s)} ({duration_text(now_s - since_s)} ago): "
             f"nothing new starts. {command_line(settings, 'queue', 'resume')}"
         )
-    for batch in orders.paused_batches:
+    for batch, reason in orders.paused_batches.items():
         operation = view.operations.get(batch)
         title = f" ({operation_title(operation)})" if operation else ""
-        children = queue.children(batch)
-        failed = sum(o.state is OperationState.FAILED for o in children)
-        why = f": {failed} of {len(children)} failed" if failed else ""
-        told.append(
-            f"Batch {batch}{title} is paused{why}. {command_line(settings, 'queue', 'resume', str(batch))}"
-        )
+        why = reason.text.removeprefix("its batch ")
+        told.append(f"Batch {batch}{title}: {why}. {command_line(settings, 'queue', 'resume', str(batch))}")
     for node, count in orders.resting:
         reason = because(ReasonCode.TARGET_RESTS, node=node, count=count)
         told.append(f"{reason.text}. {command_line(settings, 'queue', 'resume', '--node', str(node))}")
     if any(not o.is_over for o in queue.left.values()):
         told.append(
             f"Nobody works on it: this was left by a program that ended. The next one within "
-            f"{duration_text(CONTINUE_AFTER_S)} goes on with what waits; any later one only with what runs. "
+            f"{duration_text(CONTINUE_AFTER_S)} goes on with what waits; any later one asks first. "
             f"{command_line(settings, 'engine')}"
         )
     return told
@@ -226,7 +216,8 @@ def heading(queue: Queue) -> str:
     parts = [
         f"{states[True]} running, {states[False]} waiting",
         f"at once per node {limits.outgoing_per_node} out, {limits.incoming_per_node} in"
-        + (f", {limits.cluster_limit} in the cluster" if limits.cluster_limit else ""),
+        + (f", {limits.cluster_limit} in the cluster" if limits.cluster_limit else "")
+        + (f", {cap}" if (cap := cap_text(limits)) else ""),
     ]
     if view.orders.limits:
         parts.append(

@@ -14,7 +14,7 @@ from manager.cli.following import row_json
 from manager.cli.listing import column_of
 from manager.cli.options import Settings
 from manager.cli.output import Column, print_json, print_table, say
-from manager.cli.queue_views import Queue, limit_of, must_find, print_state, read_queue
+from manager.cli.queue_views import Queue, must_find, print_state, read_queue
 from manager.cli.session import Session, command_line, did_you_mean, opened
 from manager.cli.terminal import is_terminal
 from manager.core.actions import CANCEL, Denied
@@ -24,7 +24,7 @@ from manager.core.errors import UserError
 from manager.core.events import QueueVerb
 from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.migration import convergence
-from manager.core.migration.guard import LIMITS
+from manager.core.migration.limits import LIMITS, limit_of
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MovePhase
 from manager.core.migration.queue import is_heavy, order
@@ -159,7 +159,7 @@ async def limits(app: App, settings: Settings, values: Mapping[str, int]) -> int
             await _steer(
                 session,
                 QueueVerb.LIMITS,
-                lambda: all(limit_of(session.view, name) == value for name, value in values.items()),
+                lambda: all(limit_of(session.view.config, name) == value for name, value in values.items()),
                 limits=tuple(values.items()),
             )
         else:
@@ -167,8 +167,8 @@ async def limits(app: App, settings: Settings, values: Mapping[str, int]) -> int
         rows = [
             {
                 "name": name,
-                "value": limit_of(session.view, name),
-                "file": _of_file(session.config, name),
+                "value": limit_of(session.view.config, name),
+                "file": limit_of(session.config, name),
                 "least": least,
                 "most": most,
             }
@@ -183,11 +183,6 @@ async def limits(app: App, settings: Settings, values: Mapping[str, int]) -> int
             ]
             print_table(columns, [[str(cell) for cell in row.values()] for row in rows])
         return 0
-
-
-def _of_file(config: ClusterConfig, name: str) -> int:
-    part = config.migration if hasattr(config.migration, name) else config.work
-    return int(getattr(part, name))
 
 
 async def move(app: App, settings: Settings, keys: Sequence[str], before: str | None) -> int:
@@ -289,7 +284,8 @@ async def cancel(
             pass
         for operation in under_way:
             if operation.id not in results:
-                results[operation.id] = _cancelled(view.operations[operation.id], wait_s, no_wait=no_wait)
+                now = view.operations.get(operation.id, operation)
+                results[operation.id] = _cancelled(now, wait_s, no_wait=no_wait)
         return show([results[o.id] for o in wanted], settings)
 
 
@@ -430,11 +426,10 @@ def _cannot_be_tuned(view: ClusterView, operation: Operation | None, tuning: Tun
 
 
 async def _tuned(session: Session, moving: Mapping[VmId, Operation], tuning: Tuning) -> dict[VmId, Result]:
-    """Ask, and listen whether a host refuses."""
-    engine = session.runtime.engine
+    """Ask, and watch whether a host refuses."""
+    runtime = session.runtime
     try:
-        known = {vm: len(await engine.story(o.id)) for vm, o in moving.items()}
-        session.runtime.steer(
+        runtime.steer(
             QueueVerb.TUNE,
             operations=tuple(o.id for o in moving.values()),
             pause_ms=tuning.pause_ms,
@@ -442,16 +437,15 @@ async def _tuned(session: Session, moving: Mapping[VmId, Operation], tuning: Tun
             post_copy=tuning.post_copy,
         )
         await asyncio.sleep(REFUSAL_S)
-        news = {vm: (await engine.story(o.id))[known[vm] :] for vm, o in moving.items()}
     except OSError as error:
         raise UserError(f"{error}.", exit_code=1) from error
     results = {}
-    for vm, operation in moving.items():
-        refused = next((line.text for line in news[vm] if line.text.startswith("the host refused")), "")
-        if refused:
-            results[vm] = _result(operation, Outcome.FAILED, refused)
-        elif not news[vm]:
-            results[vm] = _result(operation, Outcome.SKIPPED, "it is not being moved live any more")
+    for vm, before in moving.items():
+        now = session.view.operations.get(before.id, before)
+        if len(now.refusals) > len(before.refusals):
+            results[vm] = _result(now, Outcome.FAILED, f"the host refused: {now.refusals[-1]}")
+        elif now.tuned == before.tuned:
+            results[vm] = _result(now, Outcome.SKIPPED, "it is not being moved live any more")
         else:
-            results[vm] = _result(operation, Outcome.ACCEPTED, tuning.text)
+            results[vm] = _result(now, Outcome.ACCEPTED, tuning.text)
     return results

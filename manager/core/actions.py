@@ -512,7 +512,7 @@ def _decide_storage(view: ClusterView, vm: Vm, parameters: StorageParameters) ->
     for disk in own:
         if (reason := planner.why_not_copied(disk)) is not None:
             return Denied(reason=reason)
-    return Allowed()
+    return Allowed(note=because(ReasonCode.POOL_SEEN_LATER, pool=parameters.pool, node=str(vm.owner)))
 
 
 def _spread(
@@ -586,7 +586,7 @@ def _decide_settings(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
 def _back(operation: Operation, view: ClusterView) -> tuple[str, Any] | None:
     if operation.source is None:
         return None
-    return "vm.live_migrate", MigrateParameters(target=operation.source, route=operation.route)
+    return operation.action, MigrateParameters(target=operation.source, route=operation.route)
 
 
 def _old_priority(operation: Operation, _: ClusterView) -> tuple[str, Any] | None:
@@ -770,6 +770,7 @@ QUICK_MIGRATE: ActionSpec[Any] = ActionSpec(
     consequence="They stand still while their memory is written to shared storage and read on the other node."
     " If they cannot run on there, they run on where they were.",
     icon="quick_migrate",
+    reverse=_back,
     arrange=_spread,
 )
 
@@ -788,6 +789,7 @@ SHUT_DOWN_AND_MOVE: ActionSpec[Any] = ActionSpec(
     consequence="The guests are asked to shut down; one that does not within 3 min stays where it is,"
     " running. A VM that cannot be started on the other node is started on its own again.",
     icon="shut_down_and_move",
+    reverse=_back,
     arrange=_spread,
 )
 
@@ -806,6 +808,7 @@ TURN_OFF_AND_MOVE: ActionSpec[Any] = ActionSpec(
     consequence="This is a power cut: unsaved data in the guests is lost."
     " A VM that cannot be started on the other node is started on its own again.",
     icon="turn_off_and_move",
+    reverse=_back,
     arrange=_spread,
 )
 

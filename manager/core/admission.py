@@ -222,7 +222,7 @@ class Admission:
     ) -> Verdict:
         if vm.config is None:
             return because(ReasonCode.DEFINITION_UNREAD)
-        operation = replace(operation, cap_mib_s=slots.cap_mib_s)
+        operation = replace(operation, cap_mib_s=slots.cap_of(operation))
         if operation.move is MoveType.STORAGE:
             return Start(operation)
         nodes = self._inventory.nodes

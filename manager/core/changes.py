@@ -120,6 +120,10 @@ class Story:
         if len(lines) > self.LINES:
             del lines[0]
 
+    def forget(self, key: str) -> None:
+        """An object is no more, or nobody will ask for it."""
+        self._lines.pop(key, None)
+
     def of(self, *keys: str) -> tuple[LogEntry, ...]:
         """The lines of these objects together, oldest first."""
         found = [line for key in keys for line in self._lines.get(key, ())]

@@ -20,12 +20,14 @@ from manager.core.model import (
     VmLoad,
 )
 from manager.core.operations import Operation, StandingOrders
-from manager.core.reasons import Reason
 from manager.core.tree import Tree
 from manager.core.work import Work
 
 _ROOM = frozenset({"status", "holds", "vms_unread", "moves"})
 """Attributes of a node on which it depends whether work that waits can go there."""
+
+_LOAD = frozenset({"load"})
+"""What changes all the time, and on which nothing depends."""
 
 
 class ClusterView(Protocol):
@@ -172,7 +174,8 @@ class ClusterState:
             raise TypeError(f"nobody handles {type(event).__name__}")
         handler(event, turn)
         # Rows that changed may be what an operation waited for; ending one may let the next start.
-        for key in tuple(turn.changes[Kind.VM].updated) + tuple(turn.changes[Kind.VM].removed):
+        rows = turn.changes[Kind.VM]
+        for key in [*(k for k, names in rows.updated.items() if names != _LOAD), *rows.removed]:
             self._work.vm_changed(VmId(key), turn)
         if any(names & _ROOM for names in turn.changes[Kind.NODE].updated.values()):
             self._work.look()
@@ -324,10 +327,6 @@ class ClusterState:
     def story(self, key: str) -> tuple[LogEntry, ...]:
         """An object's story; a VM's has its operations' lines in it."""
         return self._story.of(key, *self._tree.about(key))
-
-    def last_failure(self, vm: VmId) -> Reason | None:
-        """Why the last operation on a VM failed, until the next one is asked for."""
-        return self._inventory.last_failures.get(vm)
 
 
 __all__ = ["ChangeSet", "ClusterState", "ClusterView"]

@@ -70,7 +70,8 @@ class Instructions:
                 return self._live_move(operation, config, about)
             case MoveStep.COPY_DISKS:
                 disks = tuple(d.target for d in config.disks if planner.is_movable(d)) if config else ()
-                return CopyDisks(**about, pool=operation.pool, disks=disks)
+                cap = operation.cap_mib_s
+                return CopyDisks(**about, pool=operation.pool, disks=disks, bandwidth_mib_s=cap)
             case MoveStep.SAVE:
                 return SaveToFile(**about, path=planner.saved_path(self._inventory.config, operation.vm))
             case MoveStep.RESTORE | MoveStep.RESTORE_BACK:

@@ -12,7 +12,7 @@ from manager.core.changes import Story, Turn
 from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, VmId
-from manager.core.migration.guard import limited
+from manager.core.migration.limits import changed, limited
 from manager.core.migration.moves import MoveStep
 from manager.core.model import (
     Activity,
@@ -109,6 +109,10 @@ class Inventory:
     def limit(self, orders: StandingOrders) -> None:
         """Let the limits that were changed while running count from now on."""
         self.config = limited(self._file, orders)
+
+    def changed_limits(self, limits: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+        """Of limits that were set while running, those that differ from the cluster file's."""
+        return changed(self._file, limits)
 
     def sightings(self, vm: VmId) -> dict[NodeId, Sighting]:
         """What every node says of a VM. Not to be changed."""

@@ -70,6 +70,7 @@ class StandingOrders:
     paused_since_s: float | None = None
     batches: tuple[tuple[OperationId, Reason], ...] = ()  # paused ones, and why the rest of each waits
     forgiven: tuple[tuple[OperationId, int], ...] = ()  # failures of a batch after which it was continued
+    failing: tuple[tuple[NodeId, tuple[OperationId, ...]], ...] = ()  # moves to a target, none done since
     resting: tuple[tuple[NodeId, int], ...] = ()  # targets that are fed no more, and failures in a row
     limits: tuple[tuple[str, int], ...] = ()  # changed while running, by their names in the cluster file
 
@@ -117,6 +118,8 @@ class Operation:
     was_off: bool = False  # a move of a VM that was off when it was asked for: it stays off
     failed: str = ""  # it will end as failed because of this, when all is cleared up
     cap_mib_s: int = 0  # of a move: what it may send, or write of disks; 0: no cap
+    tuned: int = 0  # how often a live move was changed by hand
+    refusals: tuple[str, ...] = ()  # what its host said to changes, by hand or by the policy, that it refused
     change: VmChange | None = None
     restores: bool = False  # a start of a VM that was saved: its memory is read from a disk
     settings: VmSettings | None = None

@@ -96,6 +96,7 @@ class ReasonCode(StrEnum):
     # why a node was chosen
     CHOSEN_MOST_FREE = "chosen-most-free"
     CHOSEN_BY_USER = "chosen-by-user"
+    POOL_SEEN_LATER = "pool-seen-later"
     # how operations end
     DONE = "done"
     MOVED = "moved"
@@ -288,6 +289,7 @@ TEXTS: dict[ReasonCode, str] = {
     " ({dirty:rate} changed, {rate:rate} sent); {place}",
     ReasonCode.CHOSEN_MOST_FREE: "most free memory ({free_mib:mib})",
     ReasonCode.CHOSEN_BY_USER: "chosen",
+    ReasonCode.POOL_SEEN_LATER: "to pool {pool}; whether {node} has it, with room, is seen when it begins",
     ReasonCode.DONE: "done",
     ReasonCode.MOVED: "runs on {node}",
     ReasonCode.CANCELLED_BY: "cancelled by {who}; {place}",
@@ -347,8 +349,7 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.NO_SHARED_PATH: "Name a folder that all nodes share under [storage] shared_paths"
     " in the cluster file.",
     ReasonCode.STATE_STAYS_BEHIND: "Migrate it live: only that carries it.",
-    ReasonCode.POST_COPY_ALONE: "Choose another policy, or set parallel_connections = 1"
-    " in the cluster file.",
+    ReasonCode.POST_COPY_ALONE: "Choose another policy, or set parallel_connections = 1 in the cluster file.",
     ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
     ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"

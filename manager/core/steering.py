@@ -7,10 +7,10 @@ from dataclasses import replace
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
 from manager.core.errors import Failure
-from manager.core.ids import Kind, NodeId, OperationId
+from manager.core.ids import OperationId
 from manager.core.instructions import Instructions
 from manager.core.inventory import Inventory
-from manager.core.migration import guard
+from manager.core.migration import guard, limits
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MoveProgress
 from manager.core.migration.queue import is_heavy
@@ -29,7 +29,6 @@ class Steering:
         self._tree = tree
         self._instructions = instructions
         self._story = story
-        self._streaks: dict[NodeId, set[OperationId]] = {}  # moves to a target that failed, none done since
 
     # --- by administrators -----------------------------------------------------------------
 
@@ -44,7 +43,6 @@ class Steering:
             case ev.QueueVerb.PAUSE if not orders.paused_by:
                 give(replace(orders, paused_by=event.author, paused_since_s=turn.at_s), turn)
             case ev.QueueVerb.RESUME if event.node is not None:
-                self._streaks.pop(event.node, None)
                 give(guard.released(orders, event.node), turn)
             case ev.QueueVerb.RESUME if event.operations:
                 for each in event.operations:
@@ -54,9 +52,9 @@ class Steering:
                 give(orders, turn)
             case ev.QueueVerb.RESUME:
                 give(replace(orders, paused_by="", paused_since_s=None), turn)
-            case ev.QueueVerb.LIMITS if not guard.checked(dict(event.limits)):
-                limits = dict(orders.limits) | dict(event.limits)
-                give(replace(orders, limits=tuple(limits.items())), turn)
+            case ev.QueueVerb.LIMITS if not limits.checked(dict(event.limits)):
+                kept = self._inventory.changed_limits((*orders.limits, *event.limits))
+                give(replace(orders, limits=kept), turn)
             case ev.QueueVerb.REORDER:
                 self._reorder(event, turn)
             case ev.QueueVerb.TUNE:
@@ -93,14 +91,14 @@ class Steering:
         if event.pause_ms:
             turn.effects.append(tune(operation, pause_ms=event.pause_ms, instead_of=watch.pause_ms))
             watch = replace(watch, pause_ms=event.pause_ms)
-        self._tree.progress[key] = replace(figures, watch=watch, tuned=figures.tuned + 1)
-        turn.changes[Kind.OPERATION].update(key, ("progress",))
+        self._tree.progress[key] = replace(figures, watch=watch)
+        cap_mib_s = operation.cap_mib_s
         if event.bandwidth_mib_s is not None:
-            cap = event.bandwidth_mib_s
-            turn.effects.append(tune(operation, bandwidth_mib_s=cap, instead_of=operation.cap_mib_s))
-            self._tree.change(replace(operation, cap_mib_s=cap), turn)
+            cap_mib_s = event.bandwidth_mib_s
+            turn.effects.append(tune(operation, bandwidth_mib_s=cap_mib_s, instead_of=operation.cap_mib_s))
         if event.post_copy:
             turn.effects.append(tune(operation, post_copy=True))
+        self._tree.change(replace(operation, cap_mib_s=cap_mib_s, tuned=operation.tuned + 1), turn)
 
     # --- by what keeps failing -------------------------------------------------------------
 
@@ -109,17 +107,13 @@ class Steering:
         target = operation.target
         if target is None or not guard.blames_target(operation, failure):
             return
-        streak = self._streaks.setdefault(target, set())
-        streak.add(operation.id)  # one that is tried again counts once
-        orders = self._tree.orders
-        most = self._inventory.config.migration.retry.target_failures
-        if len(streak) >= most and target not in dict(orders.resting):
-            self._tree.order(guard.rested(orders, target, len(streak)), turn)
+        policy = self._inventory.config.migration.retry
+        self._tree.order(guard.blamed(policy, self._tree.orders, target, operation.id), turn)
 
-    def acquit(self, operation: Operation) -> None:
+    def acquit(self, operation: Operation, turn: Turn) -> None:
         """A move came to its end: its target's failures count from the beginning again."""
         if operation.target is not None:
-            self._streaks.pop(operation.target, None)
+            self._tree.order(guard.acquitted(self._tree.orders, operation.target), turn)
 
     def ask_about(self, parent: OperationId, turn: Turn) -> None:
         """One more of a batch failed: after too many the rest of it waits for a word."""

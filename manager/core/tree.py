@@ -27,6 +27,9 @@ from manager.core.placement import planner
 from manager.core.reasons import Reason
 
 _S = OperationState
+KEPT_ENDED = 2_000
+"""Of what ended the newest so many operations are kept, by whole batches; the journal has more."""
+
 _TIMERS = ("patience", "settle", "look", "abort", "retry")
 
 
@@ -58,6 +61,8 @@ class Tree:
         self._children: dict[OperationId, list[OperationId]] = {}
         self._tallies: dict[OperationId, Counter[OperationState]] = {}  # of the children, by their state
         self._of_vm: dict[VmId, list[OperationId]] = {}
+        self._ended: dict[OperationId, int] = {}  # batches in the order of their ends, and their sizes
+        self._ended_count = 0
         self._reserved_mib: dict[NodeId, int] = {}
         self._reserved_vcpus: dict[NodeId, int] = {}
 
@@ -292,6 +297,25 @@ class Tree:
                 self._children.setdefault(operation.parent, []).append(operation.id)
             else:
                 tally[before.state] -= 1
+        elif operation.kind is OperationKind.BATCH and operation.is_over and operation.id not in self._ended:
+            self._ended[operation.id] = 1 + operation.children
+            self._ended_count += self._ended[operation.id]
+            self._forget_old(turn)
+
+    def _forget_old(self, turn: Turn) -> None:
+        """Forget the batches that ended long ago; the newest one stays, however large it is."""
+        while self._ended_count > KEPT_ENDED and len(self._ended) > 1:
+            batch = next(iter(self._ended))
+            if self.unended(batch):
+                return
+            self._ended_count -= self._ended.pop(batch)
+            self._tallies.pop(batch, None)
+            for key in (batch, *self._children.pop(batch, ())):
+                operation = self.operations.pop(key)
+                if operation.vm is not None:
+                    self._of_vm[operation.vm].remove(key)
+                self._story.forget(key)
+                turn.changes[Kind.OPERATION].remove(key)
 
     def _put(self, operation: Operation, turn: Turn) -> None:
         """As `_know`, and the journal is told."""

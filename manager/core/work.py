@@ -295,14 +295,15 @@ class Work:
         figures, tune = self._tree.progress.get(operation.id, MoveProgress()), event.tune
         self._tree.progress[operation.id] = replace(
             figures,
-            refused=figures.refused + 1,
-            refusal=event.failure.text,
             watch=convergence.refused(
                 figures.watch, pause_ms=tune.pause_ms, instead_of=tune.instead_of, post_copy=tune.post_copy
             ),
         )
-        if tune.bandwidth_mib_s is not None and tune.bandwidth_mib_s == operation.cap_mib_s:
-            self._tree.change(replace(operation, cap_mib_s=tune.instead_of or 0), turn)
+        cap_mib_s = operation.cap_mib_s
+        if tune.bandwidth_mib_s == cap_mib_s:
+            cap_mib_s = tune.instead_of or 0
+        refusals = (*operation.refusals, event.failure.text)
+        self._tree.change(replace(operation, cap_mib_s=cap_mib_s, refusals=refusals), turn)
         turn.changes[Kind.OPERATION].update(operation.id, ("progress",))
 
     # --- what is seen ----------------------------------------------------------------------

@@ -113,6 +113,10 @@ class Hypervisor(Protocol):
         """Whether the node itself says that a job runs on the VM."""
         ...
 
+    async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
+        """Those of these VMs of which the node itself says that a job runs on them, asked together."""
+        ...
+
     async def change_vm(self, effect: ChangeVm) -> None:
         """Make the call; returns when libvirt's call does (a guest may still be shutting down)."""
         ...

@@ -27,7 +27,7 @@ from manager.core.events import (
 )
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
 from manager.core.migration import convergence
-from manager.core.migration.guard import checked
+from manager.core.migration.limits import checked
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
@@ -314,10 +314,16 @@ class Runtime:
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """Wait until all of these are over. No deadline of its own: use `asyncio.timeout`."""
         done = asyncio.Event()
+        left, over = set(operations), dict[OperationId, Operation]()  # kept: one may be forgotten meanwhile
 
-        def look(_: ChangeSet | None = None) -> None:
-            known = self._state.operations
-            if all(o in known and known[o].is_over for o in operations):
+        def look(changes: ChangeSet | None = None) -> None:
+            mine = changes[Kind.OPERATION] if changes is not None else None
+            for key in left if mine is None else left & (mine.added | mine.updated.keys()):
+                found = self._state.operations.get(key)
+                if found is not None and found.is_over:
+                    over[key] = found
+            left.difference_update(over)
+            if not left:
                 done.set()
 
         unsubscribe = self.subscribe(look)
@@ -326,7 +332,7 @@ class Runtime:
             await done.wait()
         finally:
             unsubscribe()
-        return tuple(self._state.operations[o] for o in operations)
+        return tuple(over[o] for o in operations)
 
     def read_again(self, node: NodeId | None = None) -> None:
         """F5: read one node or all again; nodes that wait for their next try are tried now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from manager.core.cluster import ClusterState
@@ -18,6 +18,9 @@ from manager.services.tasks import Tasks
 log = logging.getLogger(__name__)
 
 JOB_INTERVAL_S = 0.5
+OTHERS_INTERVAL_S = 5.0
+"""How often a node is asked for jobs of others that it has told: their ends are told too, mostly."""
+
 LOAD_INTERVAL_S = 3.0
 FIRST_INTERVAL_S = 0.9
 
@@ -47,6 +50,7 @@ class Sampler:
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._next_load_s = 0.0
+        self._next_others_s = 0.0
         self._rounds = 0  # of loads, since somebody looks
 
     def want_loads(self, who: str, wanted: bool) -> None:
@@ -75,8 +79,13 @@ class Sampler:
                 continue
             for move in moves:
                 self._once(f"job {move.id}", partial(self._job, move))
-            for vm, (node, _, _) in foreign.items():
-                self._once(f"foreign {vm}", partial(self._foreign, vm, node))
+            if foreign and self._clock.monotonic_s() >= self._next_others_s:
+                self._next_others_s = self._clock.monotonic_s() + OTHERS_INTERVAL_S
+                of_node: dict[NodeId, list[VmId]] = {}
+                for vm, (node, _, _) in foreign.items():
+                    of_node.setdefault(node, []).append(vm)
+                for node, vms in of_node.items():
+                    self._once(f"others {node}", partial(self._others, node, vms))
             if self._wanted and self._clock.monotonic_s() >= self._next_load_s:
                 # CPU figures are differences: the second round comes soon.
                 interval_s = LOAD_INTERVAL_S if self._rounds else FIRST_INTERVAL_S
@@ -86,7 +95,7 @@ class Sampler:
                     can = row.facts is not None and Feature.LOAD_FIGURES in row.facts.features
                     if row.is_up and can:
                         self._once(f"load {row.id}", partial(self._load, row.id))
-            await self._clock.sleep(JOB_INTERVAL_S if moves or foreign else LOAD_INTERVAL_S / 3)
+            await self._clock.sleep(JOB_INTERVAL_S if moves else LOAD_INTERVAL_S / 3)
 
     def _once(self, name: str, poll: Poll) -> None:
         """Start a poll unless the last one of that name has not come back."""
@@ -109,10 +118,13 @@ class Sampler:
         if seen is not None:
             self._dispatch(seen)
 
-    async def _foreign(self, vm: VmId, node: NodeId) -> None:
-        active = self._state.nodes[node].is_up and await self._hypervisor.has_job(node, vm)
-        if not active:
-            self._dispatch(ForeignJobSeen(at_s=self._clock.now_s(), node=node, vm=vm, active=False))
+    async def _others(self, node: NodeId, vms: Sequence[VmId]) -> None:
+        up = self._state.nodes[node].is_up
+        busy = await self._hypervisor.have_jobs(node, vms) if up else frozenset()
+        known = self._state.foreign_jobs()
+        for vm in vms:
+            if vm not in busy and vm in known and known[vm][0] == node:
+                self._dispatch(ForeignJobSeen(at_s=self._clock.now_s(), node=node, vm=vm, active=False))
 
     async def _load(self, node: NodeId) -> None:
         await self._dispatch_in_turn(await self._hypervisor.sample(node))

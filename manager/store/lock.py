@@ -12,7 +12,7 @@ class OwnershipLock:
     """Held by at most one process per cluster and user. The kernel drops it when that process dies.
 
     The file stays when the lock is given up: removing it would let two processes lock two files of one name.
-    Its time of modification is the last sign of life of a holder that worked; taking the lock to look is none.
+    Its time of modification is the last sign of life of a holder that worked; to look is no sign of life.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class OwnershipLock:
             raise
         self._handle = handle
         self._alive_s = 0.0 if is_new else os.fstat(handle).st_mtime
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, only the pid is not told
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, only the pid is not told
             os.ftruncate(handle, 0)
             os.pwrite(handle, b"%d\n" % os.getpid(), 0)
         self._stamp(handle)

@@ -896,7 +896,8 @@ class MainWindow(QMainWindow):
         names = ", ".join(view.operations[key].vm_name for key in past[:3])
         if not ids:
             if past:
-                self.note(f"Cannot cancel {names}: in its second half, it runs on its target already.", (), "")
+                text = f"Cannot cancel {names}: in its second half, it runs on its target already."
+                self.note(text, (), "")
             return
         count = sum(1 for key in ids if (o := view.operations.get(key)) and o.vm)
         dialog = Asking(self, f"Cancel {units.count_text(count, 'operation')} in {runtime.id}?", view.config)

@@ -24,6 +24,7 @@ from manager.core.actions import (
     StorageParameters,
     TagsParameters,
 )
+from manager.core.errors import UserError
 from manager.core.ids import OperationId, VmId
 from manager.core.model import MoveType, PeerRoute
 from manager.core.operations import Operation, OperationKind, OperationState
@@ -93,7 +94,8 @@ class Runner:
                 plans.setdefault((plan.action, plan.parameters), []).extend(s.vm for s in plan.steps)
         for (action, parameters), ids in plans.items():
             if ids:
-                self.run(runtime, ACTIONS[action], ids, parameters, unasked=True)
+                spec = ACTIONS[action]
+                self.run(runtime, spec, ids, parameters, unasked=not spec.destructive)
         if not any(plans.values()):
             self._note("Nothing here can be taken back.", (), "")
 
@@ -147,7 +149,11 @@ class Runner:
                 plan = await self._confirm(runtime, plan)
         if plan is None or not plan.steps:
             return
-        asked = runtime.request(plan)
+        try:
+            asked = runtime.request(plan)
+        except (OSError, UserError) as error:
+            self._note(f"{spec.verb}: {error}", (), "error")
+            return
         if not asked:
             return
         if spec is LIVE_MIGRATE and len(plan.steps) == 1 and not asks_target:

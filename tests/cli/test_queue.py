@@ -54,7 +54,8 @@ async def test_the_list_says_why_each_waits_and_how_the_queue_stands(beside: Tog
     heading, told = ran.err.splitlines()
     pid = owner.engine.owner.pid
     assert heading == (
-        "muster: queue of small: 0 running, 4 waiting; at once per node 2 out, 2 in; "
+        "muster: queue of small: 0 running, 4 waiting; at once per node 2 out, 2 in, "
+        "100 MiB/s each, as no migration network is named; "
         f"process {pid} (muster engine) works on it."
     )
     assert told.startswith("  Paused by eng@test at ")
@@ -77,7 +78,10 @@ async def test_an_empty_queue(beside: Together) -> None:
     ran = await beside("queue", "list", "--json")
     assert (ran.code, ran.rows, ran.err) == (0, [], "")
     ran = await beside("queue", "list")
-    assert ran.err == "muster: queue of small: 0 running, 0 waiting; at once per node 2 out, 2 in.\n"
+    assert ran.err == (
+        "muster: queue of small: 0 running, 0 waiting; at once per node 2 out, 2 in, "
+        "100 MiB/s each, as no migration network is named.\n"
+    )
 
 
 async def test_what_others_do_is_in_the_list(beside: Together) -> None:
@@ -277,7 +281,7 @@ async def test_pause_and_resume_of_one_batch(beside: Together) -> None:
     await beside.until(lambda: of(owner, "off-1").is_over)
     assert of(owner, "web-1").state is OperationState.WAITING
     ran = await beside("queue", "list", "--json")
-    assert f"Batch {batch} (Live migrate 3 VMs) is paused." in ran.err
+    assert f"Batch {batch} (Live migrate 3 VMs): was paused by adm@test " in ran.err
     assert f"queue resume {batch}" in ran.err
     ran = await beside("queue", "resume", str(batch), "--json")
     assert ran.rows[0]["paused_batches"] == []

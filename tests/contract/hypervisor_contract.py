@@ -451,6 +451,7 @@ class HypervisorContract:
     async def test_nothing_is_under_way_at_first(self, there: There) -> None:
         vm = there.vms[0]
         assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        assert await there.run(there.hypervisor.have_jobs(there.home, there.vms)) == frozenset()
         assert await there.run(there.hypervisor.job_progress(there.home, vm, OPERATION, 1)) is None
 
     async def test_a_host_without_live_migration_refuses_it(self, there: There) -> None:

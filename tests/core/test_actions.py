@@ -9,7 +9,7 @@ from manager.core import events as ev
 from manager.core.actions import ACTIONS, Allowed, Denied, NoParameters, ShutDownHow
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId, OperationId
-from manager.core.model import MigrationLimits, Pacemaker, PeerRoute, Priority, StatusCause, VmStatus
+from manager.core.model import Disk, MigrationLimits, Pacemaker, PeerRoute, Priority, StatusCause, VmStatus
 from manager.core.operations import OperationKind, OperationState
 from manager.core.reasons import Reason, ReasonCode
 from tests.core.support import (
@@ -215,6 +215,14 @@ def test_a_given_node_must_exist_be_another_and_take_work(cluster: Cluster) -> N
     assert refused("n2") == ("node n2 cannot be reached", False, True)
 
 
+def test_a_plan_of_a_storage_move_says_what_it_has_not_seen(cluster: Cluster) -> None:
+    disk = Disk(target="vda", source="/srv/a.img")
+    cluster.add("n1", "a", config=definition(disks=(disk,)))
+    (step,) = cluster.plan("vm.move_storage", "a", pool="fast").steps
+    assert step.note is not None
+    assert step.note.text == "to pool fast; whether n1 has it, with room, is seen when it begins"
+
+
 def test_post_copy_and_several_connections_do_not_go_together() -> None:
     cluster = Cluster(cluster_config(migration=MigrationLimits(parallel_connections=2)))
     cluster.add("n1", "a")
@@ -343,6 +351,9 @@ def test_priority_and_tags_leave_the_other_alone(cluster: Cluster) -> None:
     ("action", "before", "parameters", "undone"),
     [
         ("vm.live_migrate", R, {"target": N2}, lambda vm: vm.owner == "n1"),
+        ("vm.quick_migrate", OFF, {"target": N2}, lambda vm: (vm.owner, vm.status) == ("n1", OFF)),
+        ("vm.shut_down_and_move", R, {"target": N2}, lambda vm: (vm.owner, vm.status) == ("n1", R)),
+        ("vm.turn_off_and_move", R, {"target": N2}, lambda vm: (vm.owner, vm.status) == ("n1", R)),
         ("vm.pause", R, {}, lambda vm: vm.status is R),
         ("vm.resume", PAUSED, {}, lambda vm: vm.status is PAUSED),
         (

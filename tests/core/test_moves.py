@@ -373,6 +373,20 @@ def test_a_target_that_keeps_failing_is_fed_no_more_until_told() -> None:
     assert not cluster.state.orders.resting
 
 
+def test_failures_in_a_row_are_still_so_after_a_restart() -> None:
+    retry = RetryPolicy(target_failures=3, batch_failures=100)
+    cluster = Cluster(cluster_config(migration=MigrationLimits(outgoing_per_node=1, retry=retry)))
+    for name in "abc":
+        cluster.add("n1", name, R)
+    cluster.ask("vm.live_migrate", *"abc", target=N2)
+    fail(cluster, "a")
+    fail(cluster, "b")
+    cluster = cluster.restart()
+    assert not cluster.state.orders.resting
+    fail(cluster, "c")
+    assert dict(cluster.state.orders.resting) == {N2: 3}
+
+
 def test_a_batch_that_keeps_failing_pauses_and_asks() -> None:
     cluster = keen(target_failures=100, batch_failures=2, batch_percent=20)
     names = [f"v{i}" for i in range(8)]
@@ -499,27 +513,26 @@ def test_of_what_is_asked_by_hand_only_the_refused_is_undone(cluster: Cluster) -
     cluster.begin_move(cluster.take(fx.StartMigration))
     key = cluster.operation("a").id
 
-    def told() -> tuple[int | None, int, int, int, str]:
-        figures = cluster.state.progress[key]
-        cap = cluster.operation("a").cap_mib_s
-        return figures.watch.pause_ms, cap, figures.tuned, figures.refused, figures.refusal
+    def told() -> tuple[int | None, int, int, tuple[str, ...]]:
+        move = cluster.operation("a")
+        assert cluster.journal[key] == move
+        return cluster.state.progress[key].watch.pause_ms, move.cap_mib_s, move.tuned, move.refusals
 
     def answer(failure: Failure | None = None) -> None:
         cluster.answer(cluster.wanted(fx.TuneMigration)[0], failure)
 
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=2000, bandwidth_mib_s=500)
     answer()
-    assert told() == (2000, 500, 1, 0, "")
+    assert told() == (2000, 500, 1, ())
     answer(REFUSED)
-    assert told() == (2000, 100, 1, 1, REFUSED.text)
-    assert cluster.journal[key].cap_mib_s == 100
+    assert told() == (2000, 100, 1, (REFUSED.text,) * 1)
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=700)
     answer(REFUSED)
-    assert told() == (2000, 100, 2, 2, REFUSED.text)
+    assert told() == (2000, 100, 2, (REFUSED.text,) * 2)
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=900)
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=1000)
     answer(REFUSED)  # the first of them
-    assert told() == (1000, 100, 4, 3, REFUSED.text)
+    assert told() == (1000, 100, 4, (REFUSED.text,) * 3)
 
 
 def test_where_no_network_is_named_a_move_is_capped(cluster: Cluster) -> None:

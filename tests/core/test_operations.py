@@ -9,6 +9,7 @@ import pytest
 
 from manager.core import effects as fx
 from manager.core import events as ev
+from manager.core import tree
 from manager.core.actions import ACTIONS
 from manager.core.cluster import ClusterState
 from manager.core.errors import Failure, FailureCode, ImpossibleTransition
@@ -179,7 +180,7 @@ def test_a_failure_says_why_and_where_the_vm_is(cluster: Cluster) -> None:
     assert ended(cluster, "a") == (S.FAILED, "internal error: no; it is off on n1")
     assert cluster.information("a") == "internal error: no; it is off on n1"
     assert cluster.state.operations[batch].state is S.FAILED
-    assert cluster.state.last_failure(uuid("a")) is not None
+    assert cluster.state._inventory.last_failures.get(uuid("a")) is not None
     assert "Failed: internal error: no; it is off on n1" in cluster.story("a")
 
 
@@ -189,14 +190,14 @@ def test_a_failure_is_forgotten_when_it_is_tried_again_or_the_vm_goes_on(cluster
         cluster.ask("vm.start", "a")
         cluster.answer(cluster.take(fx.ChangeVm), REFUSED)
         cluster.reads()
-        assert cluster.state.last_failure(uuid("a"))
+        assert cluster.state._inventory.last_failures.get(uuid("a"))
         if again:
             continue
         cluster.lose("n1")
         cluster.connect("n1")
-        assert cluster.state.last_failure(uuid("a"))  # nothing happened to it
+        assert cluster.state._inventory.last_failures.get(uuid("a"))  # nothing happened to it
         cluster.become("n1", "a", R, C.BOOTED)
-        assert cluster.state.last_failure(uuid("a")) is None
+        assert cluster.state._inventory.last_failures.get(uuid("a")) is None
         assert cluster.information("a") == ""
 
 
@@ -1190,6 +1191,48 @@ def test_a_vms_story_has_its_operations_in_it_and_a_batchs_that_of_its_children(
     assert "Done: runs on n3" in told
     times = [line.at_s for line in cluster.state.story(uuid("a"))]
     assert times == sorted(times)
+
+
+def test_of_what_ended_long_ago_nothing_is_kept(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "KEPT_ENDED", 6)
+    window = Cluster(up=False)
+    for name in "bc":
+        cluster.add("n1", name)
+    live = moving(cluster)
+    batches = []
+    for _ in range(6):
+        batches.append(cluster.ask("vm.pause", "b", "c"))
+        cluster.settle()
+        batches.append(cluster.ask("vm.resume", "b", "c"))
+        cluster.settle()
+        told = tuple(cluster.state.operations.values())
+        changes = window.feed(ev.OperationsReported(at_s=cluster.later(), operations=told)).changes
+    for state in (cluster.state, window.state):
+        kept = {o.id for o in cluster.journal.values() if o.id in batches[-2:] or o.parent in batches[-2:]}
+        assert set(state.operations) == {live, cluster.operation("a").parent} | kept
+    for batch in batches[:-2]:
+        child = next(o for o in cluster.journal.values() if o.parent == batch)
+        assert not cluster.state.story(batch)
+        assert not cluster.state._story.of(child.id)
+    assert cluster.state.story(batches[-1])
+    assert set(changes[Kind.OPERATION].removed) == {
+        o.id for o in cluster.journal.values() if o.id in batches[-4:-2] or o.parent in batches[-4:-2]
+    }
+    assert "Done" in cluster.story("b")
+    cluster.finish_move(live)
+    cluster.settle()
+    assert cluster.operation("a").state is S.DONE
+
+
+def test_the_newest_batch_is_kept_however_large_it_is(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "KEPT_ENDED", 2)
+    for name in "abcd":
+        cluster.add("n1", name)
+    batch = cluster.ask("vm.pause", *"abcd")
+    cluster.settle()
+    assert len([o for o in cluster.state.operations.values() if o.parent == batch]) == 4
 
 
 def test_every_action_has_a_machine_behind_it(cluster: Cluster) -> None:

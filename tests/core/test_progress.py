@@ -171,18 +171,6 @@ def test_a_point_has_what_is_drawn() -> None:
     )
 
 
-def test_a_client_goes_on_from_what_it_was_given() -> None:
-    owner = moved(5000)
-    sent = msgspec.msgpack.encode(owner.points)
-    assert len(sent) < 30_000
-    client = MoveHistory(msgspec.msgpack.decode(sent, type=tuple[MovePoint, ...]))
-    assert client.points == owner.points
-    for at_s in range(5000, 9000):
-        client.add(sample_figures(at_s))
-    assert len(client.points) <= MoveHistory.MOST
-    assert (client.points[0].elapsed_s, client.points[-1].elapsed_s) == (0, 8999)
-
-
 def test_a_new_attempt_begins_anew() -> None:
     history = moved(1000)
     history.add(sample_figures(1))

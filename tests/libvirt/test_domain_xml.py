@@ -167,3 +167,18 @@ def test_equal_texts_have_equal_digests() -> None:
     assert parse(text).digest == parse(str(text)).digest
     assert parse(text) == replace(parse(text + "\n"), digest=parse(text).digest)
     assert parse(text).digest != parse(text + "\n").digest
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "<encryption format='luks'><secret type='passphrase' uuid='u'/></encryption>",
+        "<source file='/a'><encryption format='luks'/></source>",
+        "<backingStore type='file'><source file='/b'><encryption format='luks'/></source></backingStore>",
+    ],
+    ids=["disk", "source", "base"],
+)
+def test_an_encrypted_disk(inner: str) -> None:
+    disks = f"<disk type='file'><target dev='vda'/>{inner}</disk><disk type='file'><target dev='vdb'/></disk>"
+    config = parse(f"<domain><memory>1024</memory><devices>{disks}</devices></domain>")
+    assert [disk.encrypted for disk in config.disks] == [True, False]

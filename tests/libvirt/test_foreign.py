@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import libvirt
@@ -85,6 +85,28 @@ def effect(vm: VmId) -> ChangeVm:
     return ChangeVm(
         trace=TraceId(""), operation=OperationId("o"), attempt=1, vm=vm, node=N1, change=VmChange.SAVE
     )
+
+
+async def test_many_are_asked_for_together_and_those_without_are_news_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vms = [VmId(str(number)) for number in range(foreign.JOBS_PER_CALL + 1)]
+    asked: list[tuple[VmId, ...]] = []
+
+    async def call(_lane: Any, work: Any, _deadline_s: float, _what: str) -> dict[VmId, str]:
+        assert work.keywords["thorough"]
+        asked.append(work.keywords["vms"])
+        return {VmId("3"): "backup"} if len(asked) == 1 else {}
+
+    monkeypatch.setattr(Link, "call", lambda _, *args: call(*args))
+    world.link.foreign.update({VmId("3"): "backup", VmId("4"): "backup"})
+    assert await world.jobs.have_jobs(N1, vms) == {VmId("3")}
+    assert asked == [tuple(vms[:-1]), tuple(vms[-1:])]
+    assert world.link.foreign == {VmId("3"): "backup"}
+    assert world.link.facts is not None
+    world.link.facts = replace(world.link.facts, features=frozenset())
+    assert await world.jobs.have_jobs(N1, vms) == frozenset()
+    assert len(asked) == 2  # not asked at all
 
 
 async def test_an_inventory_asks_all_that_run_some_at_a_time(world: World) -> None:

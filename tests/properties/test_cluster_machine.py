@@ -346,8 +346,8 @@ class ClusterMachine(RuleBasedStateMachine):
     def limits_hold(self) -> None:
         active = [o for o in self.cluster.live() if o.state is not OperationState.WAITING]
         moves = [o for o in active if o.kind is OperationKind.MIGRATE]
-        starts = [o for o in active if o.change is VmChange.START]
-        saves = [o for o in active if o.change is VmChange.SAVE]
+        starts = [o for o in active if o.change is VmChange.START and not o.restores]
+        saves = [o for o in active if o.change is VmChange.SAVE or o.restores]
         assert _most(o.source for o in moves) <= LIMITS.outgoing_per_node
         assert _most(o.target for o in moves) <= LIMITS.incoming_per_node
         assert len(moves) <= LIMITS.cluster_limit

@@ -249,9 +249,7 @@ def test_refusals_do_not_make_it_restless(
         halves += step.post_copy
         ends += step.give_up
         if not step.give_up and data.draw(st.booleans()):
-            watch = refused(
-                watch, pause_ms=step.pause_ms, instead_of=before_ms, post_copy=step.post_copy
-            )
+            watch = refused(watch, pause_ms=step.pause_ms, instead_of=before_ms, post_copy=step.post_copy)
             assert not watch.post_copy
     assert halves <= 1
     assert ends <= 1

@@ -12,6 +12,7 @@ from manager.backends.sim.faults import Faults
 from manager.backends.sim.hypervisor import SimHypervisor
 from manager.backends.sim.virtual_clock import VirtualClock
 from manager.backends.sim.world import SimWorld
+from manager.core import tree
 from manager.core.actions import (
     ACTIONS,
     MigrateParameters,
@@ -21,7 +22,7 @@ from manager.core.actions import (
 )
 from manager.core.errors import Failure, FailureCode, OperationError, UserError
 from manager.core.events import QueueVerb, VmAuthoritySeen
-from manager.core.ids import NodeId, OperationId
+from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.model import (
     Activity,
     Authority,
@@ -273,6 +274,31 @@ async def test_an_author_that_cannot_be_stored_is_shown_with_question_marks() ->
     assert runtime.author == "adm??@here"
 
 
+async def test_what_is_waited_for_may_be_forgotten_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "KEPT_ENDED", 2)
+    clock = VirtualClock()
+    world = make_world(clock, vms={"n1": ("a", "b")}, vm_memory_mib=32 * 1024)
+    async with muster(world, clock) as runtime:
+
+        def ask(action: str) -> OperationId:
+            return runtime.request(ACTIONS[action].plan(runtime.view, [make_id("b")]))[0]
+
+        await clock.advance(1)
+        slow, quick = migrate(runtime, "a", "n2"), ask("vm.pause")
+        waits = asyncio.ensure_future(runtime.ended((slow, quick)))
+        for action in ("vm.resume", "vm.pause"):
+            await until(clock, lambda: not runtime.view.vms[make_id("b")].operation, 60)
+            await clock.advance(1)
+            ask(action)
+        await until(clock, lambda: quick not in runtime.view.operations, 60)
+        assert not waits.done()
+        await until(clock, waits.done)
+        assert [(o.id, o.state) for o in waits.result()] == [
+            (slow, OperationState.DONE),
+            (quick, OperationState.DONE),
+        ]
+
+
 async def test_a_refused_login_between_nodes_moves_nothing_and_says_what_repairs_it() -> None:
     clock = VirtualClock()
     world = make_world(clock)
@@ -337,6 +363,43 @@ async def test_a_shutdown_whose_event_is_lost_is_found_before_it_counts_as_ignor
         await until(clock, lambda: is_over(runtime, batch))
         assert children(runtime, batch)[0].state is OperationState.DONE
         assert runtime.view.vms[make_id("a")].status is VmStatus.OFF
+
+
+class CountedJobs(SimHypervisor):
+    """Hosts that count how often they are asked for jobs of others."""
+
+    def __init__(self, world: SimWorld) -> None:
+        super().__init__(world)
+        self.asked: list[tuple[NodeId, tuple[VmId, ...]]] = []
+
+    async def has_job(self, node: NodeId, vm: VmId) -> bool:
+        raise AssertionError("one at a time")
+
+    async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
+        self.asked.append((node, tuple(vms)))
+        return await super().have_jobs(node, vms)
+
+
+async def test_jobs_of_others_are_asked_for_together_and_not_often() -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vms={"n1": ("a", "b", "c"), "n2": ("d",)})
+    faults, hosts = Faults(world), CountedJobs(world)
+    async with muster(world, clock, hypervisor=hosts) as runtime:
+        for name in "abcd":
+            faults.backup_by_someone_else(name, 60.0 if name == "b" else None)
+        await until(clock, lambda: len(runtime.view.foreign_jobs()) == 4, 60)
+        hosts.asked.clear()
+        await clock.advance(30)
+        assert 5 <= sum(node == "n1" for node, _ in hosts.asked) <= 7
+        assert all(set(vms) == {make_id(n) for n in "abc"} for node, vms in hosts.asked if node == "n1")
+        faults.lose_events("n1", 100)
+        await clock.advance(40)
+        assert make_id("b") not in runtime.view.foreign_jobs()
+        assert len(runtime.view.foreign_jobs()) == 3
+        faults.kill_daemon("n1")
+        await until(clock, lambda: not runtime.view.nodes[NodeId("n1")].is_up, 60)
+        await clock.advance(6)
+        assert set(runtime.view.foreign_jobs()) == {make_id("d")}
 
 
 class WithPacemaker(SimHypervisor):

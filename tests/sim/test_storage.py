@@ -417,6 +417,54 @@ async def test_disks_go_to_another_pool_while_the_guest_runs() -> None:
         assert not [event for event in sim.seen if isinstance(event, ForeignJobSeen)]
 
 
+async def test_a_copy_of_disks_keeps_to_its_cap_and_one_that_is_taken_over_to_the_new_one() -> None:
+    async with small_cluster() as sim:
+        _give_disks(sim)
+        total = 6 * GIB * 0.4
+        call = sim.begin(
+            sim.hypervisor.copy_disks(sim.copy_disks("a", "fast", "vda", "vdb", bandwidth_mib_s=100))
+        )
+        await sim.clock.advance(2)
+        call.cancel()
+        await sim.clock.advance(0)
+        again = sim.hypervisor.copy_disks(sim.copy_disks("a", "fast", "vda", "vdb", bandwidth_mib_s=200))
+        assert await _outcome(sim, sim.begin(again)) is None
+        assert sim.clock.monotonic_s() == pytest.approx(2 + (total - 2 * 100 * MIB) / (200 * MIB))
+
+
+async def test_an_encrypted_disk_is_not_copied() -> None:
+    async with small_cluster() as sim:
+        _give_disks(sim)
+        vm = sim.vm("a")
+        vm.config = replace(vm.config, disks=tuple(replace(d, encrypted=True) for d in vm.config.disks))
+        for call in (
+            sim.hypervisor.copy_disks(sim.copy_disks("a", "fast")),
+            sim.hypervisor.migrate(sim.move("a", to="n2", copy_disks=("vda",), pool="vms")),
+        ):
+            failure = await sim.failure(call)
+            assert failure.code is FailureCode.NOT_SUPPORTED
+            assert failure.text == "its disk vda is encrypted, and its copy would not be"
+
+
+async def test_checkpoints_are_lost_by_no_move() -> None:
+    async with small_cluster() as sim:
+        sim.vm("a").config = replace(sim.vm("a").config, checkpoints=2)
+        for call in (
+            sim.hypervisor.migrate(sim.move("a", to="n2")),
+            sim.hypervisor.save_to_file(sim.save("a", PATH)),
+        ):
+            failure = await sim.failure(call)
+            assert (failure.code, failure.text) == (
+                FailureCode.UNSAFE,
+                "it has 2 checkpoint(s), which would be lost",
+            )
+        await sim.run(sim.hypervisor.change_vm(sim.change("a", VmChange.TURN_OFF)))
+        failure = await sim.failure(sim.hypervisor.copy_definition(sim.define("a", "n2")))
+        assert failure.code is FailureCode.UNSAFE
+        failure = await sim.failure(sim.hypervisor.forget_definition(sim.forget("a")))
+        assert failure.code is FailureCode.UNSAFE
+
+
 async def test_a_cancelled_copy_of_disks_changes_nothing() -> None:
     async with small_cluster() as sim:
         _give_disks(sim)

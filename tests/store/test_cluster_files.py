@@ -253,8 +253,7 @@ REFUSED = [
     (
         "[migration.convergence]",
         "parallel_connections = 2\n[migration.convergence]\npost_copy = true",
-        "line 26: migration.convergence.post_copy = true: does not go together with"
-        " parallel_connections = 2",
+        "line 26: migration.convergence.post_copy = true: does not go together with parallel_connections = 2",
     ),
     (
         "[migration.convergence]\npause_steps_ms = [100, 400]",

@@ -192,10 +192,15 @@ class SmallCluster:
         """The effect that undefines a VM on a node."""
         return ForgetDefinition(**WHO, vm=make_id(name), node=NodeId(node))
 
-    def copy_disks(self, name: str, pool: str, *disks: str) -> CopyDisks:
+    def copy_disks(self, name: str, pool: str, *disks: str, bandwidth_mib_s: int = 0) -> CopyDisks:
         """The effect that moves a VM's disks to another pool."""
         return CopyDisks(
-            **WHO, vm=make_id(name), node=NodeId(self.node_of(name)), pool=pool, disks=disks or ("vda",)
+            **WHO,
+            vm=make_id(name),
+            node=NodeId(self.node_of(name)),
+            pool=pool,
+            disks=disks or ("vda",),
+            bandwidth_mib_s=bandwidth_mib_s,
         )
 
     def check(self, source: str, target: str) -> CheckPeerLogin:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from PySide6.QtWidgets import QPushButton
 
 from manager.core.actions import ACTIONS
-from manager.core.ids import NodeId
+from manager.core.ids import NodeId, OperationId, TraceId
 from manager.core.model import Disk, MoveType
+from manager.core.operations import Operation, OperationKind, OperationState
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.dialogs.storage import StorageDialog
 from tests.ui.cluster_of import FakeRuntime, runtime_of, vm_config, vm_id
@@ -149,3 +150,26 @@ async def test_new_actions_have_icons(open_desk: OpenDesk) -> None:
     for action in ("vm.quick_migrate", "vm.shut_down_and_move", "vm.turn_off_and_move", "vm.move_storage"):
         assert not desk.window.center.actions[action].icon().isNull()
     assert desk.window.findChildren(QPushButton)
+
+
+async def test_a_way_back_that_stops_the_guest_asks_as_the_way_there_did(open_desk: OpenDesk) -> None:
+    desk = await open_desk(able(runtime_of(3, 9)))
+    done = Operation(
+        id=OperationId("1"),
+        kind=OperationKind.MIGRATE,
+        action="vm.turn_off_and_move",
+        author="adm",
+        trace=TraceId("1"),
+        created_s=1.0,
+        state=OperationState.DONE,
+        vm=vm_id(0),
+        source=NodeId("n2"),
+        target=NodeId("n1"),
+    )
+    desk.window.runner.undo(desk.runtime, [done])
+    dialog = await migrating(desk)
+    assert dialog.plan.parameters.target == "n2"
+    assert "power cut" in dialog.consequence.text()
+    assert not desk.runtime.view.operations
+    dialog.reject()
+    await desk.settle()

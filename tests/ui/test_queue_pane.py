@@ -259,7 +259,7 @@ async def test_a_batch_says_how_far_it_is_and_its_bar_never_falls(open_desk: Ope
     running = [n for n in (0, 3, 6, 9) if move(desk.runtime, n).state is OperationState.RUNNING]
     figures(desk.runtime, running[0], 0.5)
     await settle(desk)
-    (line,) = pane.batches
+    (line,) = pane.above.batches
     assert line.title.text().startswith("Live migrate 4 VMs (adm@here, ")
     assert line.told.text() == "0 of 4 moved · 2 running · 2 waiting"
     assert line.percent.text() == "12 %"
@@ -277,7 +277,7 @@ async def test_a_batch_says_how_far_it_is_and_its_bar_never_falls(open_desk: Ope
     arrive(desk.runtime, last)  # too late
     await until(lambda: not desk.runtime.view.claims, "the end")
     await settle(desk)
-    assert pane.batches == []
+    assert pane.above.batches == []
 
 
 async def test_of_many_batches_the_newest_have_a_line(open_desk: OpenDesk) -> None:
@@ -286,9 +286,9 @@ async def test_of_many_batches_the_newest_have_a_line(open_desk: OpenDesk) -> No
     for number in range(0, 30, 6):
         ask(desk.runtime, number, number + 3, target=NodeId("n2"))
     await settle(desk)
-    assert len(pane.batches) == 3
-    assert pane._more.text() == "2 more batches under way: see Operations"
-    assert pane._more.isVisible()
+    assert len(pane.above.batches) == 3
+    assert pane.above.more.text() == "2 more batches under way: see Operations"
+    assert pane.above.more.isVisible()
 
 
 async def test_one_vm_alone_has_no_line_of_a_batch(open_desk: OpenDesk) -> None:
@@ -296,7 +296,7 @@ async def test_one_vm_alone_has_no_line_of_a_batch(open_desk: OpenDesk) -> None:
     pane = queue_of(desk)
     ask(desk.runtime, 0)
     await settle(desk)
-    assert pane.batches == []
+    assert pane.above.batches == []
 
 
 async def test_a_batch_with_too_many_failures_asks_and_goes_on(open_desk: OpenDesk) -> None:
@@ -308,7 +308,7 @@ async def test_a_batch_with_too_many_failures_asks_and_goes_on(open_desk: OpenDe
     running = [n for n in (0, 3, 6, 9) if move(desk.runtime, n).state is OperationState.RUNNING]
     fail(desk.runtime, running[0])
     await settle(desk)
-    (line,) = pane.batches
+    (line,) = pane.above.batches
     assert line.told.text().endswith(" · is paused: 1 of 4 failed")
     assert not line.go_on.isHidden()
     asked = keep_steering(pane)
@@ -323,23 +323,39 @@ async def test_a_batch_with_too_many_failures_asks_and_goes_on(open_desk: OpenDe
     assert line.told.text().endswith(f" · was paused by adm@here {at}")
 
 
+async def test_one_vm_alone_that_waits_for_a_word_has_a_line_too(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, 3, target=NodeId("n2"))
+    one = ask(desk.runtime, 6, target=NodeId("n2"))
+    await settle(desk)
+    assert len(pane.above.batches) == 1
+    desk.runtime.steer(QueueVerb.PAUSE, operations=(one,))
+    await settle(desk)
+    line = pane.above.batches[0]
+    assert line.key == one
+    line.go_on.click()
+    await settle(desk)
+    assert not desk.runtime.view.orders.paused_batches
+
+
 async def test_a_paused_queue_says_so_and_continues(open_desk: OpenDesk) -> None:
     desk = await open_desk()
     pane = queue_of(desk)
     ask(desk.runtime, 0, 3, 6, target=NodeId("n2"))
     check(desk.runtime)
     await settle(desk)
-    assert pane.notices == []
+    assert pane.above.notices == []
     pane.pause_button.click()
     await settle(desk)
-    (notice,) = pane.notices
+    (notice,) = pane.above.notices
     since = units.time_text(desk.runtime.clock.at_s)
     assert notice.label.text() == f"Paused by adm@here since {since}: nothing new starts; 2 run on."
     assert pane.pause_button.text() == "Continue"
     notice.button.click()
     await settle(desk)
     assert not desk.runtime.view.orders.paused_by
-    assert pane.notices == []
+    assert pane.above.notices == []
     assert pane.pause_button.text() == "Pause queue"
 
 
@@ -352,13 +368,13 @@ async def test_a_target_that_rests_is_fed_again_by_a_button(open_desk: OpenDesk)
     running = [n for n in (0, 3, 6) if move(desk.runtime, n).state is OperationState.RUNNING]
     fail(desk.runtime, running[0])
     await settle(desk)
-    (notice,) = pane.notices
+    (notice,) = pane.above.notices
     assert notice.label.text().startswith("n2 is fed no more: the last 1 moves to it failed.")
     assert notice.button.text() == "Feed n2 again"
     notice.button.click()
     await settle(desk)
     assert desk.runtime.view.orders.resting == ()
-    assert pane.notices == []
+    assert pane.above.notices == []
 
 
 async def test_all_work_of_all_clusters_is_paused_and_continued_from_every_page(

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -315,6 +315,10 @@ class LibvirtHypervisor:
     async def has_job(self, node: NodeId, vm: VmId) -> bool:
         """See `Hypervisor.has_job`."""
         return await self._jobs.has_job(node, vm)
+
+    async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
+        """See `Hypervisor.have_jobs`."""
+        return await self._jobs.have_jobs(node, vms)
 
     # --- changing ----------------------------------------------------------------------------
 

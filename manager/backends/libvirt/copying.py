@@ -42,10 +42,14 @@ def begin(
     vm: VmId,
     pool: str,
     disks: Sequence[str],
+    bandwidth_mib_s: int,
     node: NodeId,
     is_cancelled: Callable[[], bool],
 ) -> tuple[Copy, ...]:
     """Start the copies of those disks that are not in the pool yet; ones that run already are taken over.
+
+    Together they write at most `bandwidth_mib_s`, 0: no cap. Source: libvirt virDomainBlockCopy,
+    virDomainBlockJobSetSpeed.
 
     A program that ended while its copies ran leaves them running: the same request finds them again.
 
@@ -73,12 +77,17 @@ def begin(
         end(connection, vm, running)
         raise OperationError(Failure(code=FailureCode.CANCELLED, text="cancelled before it began"))
     made = make_images(connection, pool, [place.image for place in places if place not in running], node)
+    share = (bandwidth_mib_s << 20) // len(places)  # bytes per second
+    parameters = {libvirt.VIR_DOMAIN_BLOCK_COPY_BANDWIDTH: share} if share else {}
     try:
         for copy in made:
-            domain.blockCopy(copy.disk, mirror_xml(copy), {}, _COPY_FLAGS)
+            domain.blockCopy(copy.disk, mirror_xml(copy), parameters, _COPY_FLAGS)
     except libvirt.libvirtError:
         end(connection, vm, made)
         raise
+    for copy in running:
+        with contextlib.suppress(libvirt.libvirtError):  # it has ended meanwhile, which is seen next
+            domain.blockJobSetSpeed(copy.disk, share, libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES)
     return (*running, *made)
 
 

@@ -187,7 +187,16 @@ def _disk(element: etree._Element) -> Disk:
         cache=_value(driver, "cache"),
         read_only=element.find("readonly") is not None,
         shareable=element.find("shareable") is not None,
+        encrypted=is_encrypted(element),
     )
+
+
+def is_encrypted(disk: etree._Element) -> bool:
+    """Whether a disk's image, or one that it builds on, is encrypted. Source: formatdomain.html <encryption>.
+
+    The element stands in the disk or in a source.
+    """
+    return disk.find(".//encryption") is not None
 
 
 def _source(kind: str, source: etree._Element | None) -> str:

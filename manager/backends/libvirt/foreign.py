@@ -54,6 +54,21 @@ class Jobs:
             link.foreign.pop(vm, None)
         return found
 
+    async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
+        """As `has_job` of several VMs, but some of them in one call each."""
+        link = self._links.of(node)
+        if not link.can(Feature.JOB_FIGURES):
+            return frozenset()
+        found: set[VmId] = set()
+        for start in range(0, len(vms), JOBS_PER_CALL):
+            some = tuple(vms[start : start + JOBS_PER_CALL])
+            question = functools.partial(jobs.job_names, vms=some, thorough=True)
+            found |= (await link.call(link.jobs, question, JOB_S, "looking for jobs")).keys()
+        for vm in vms:
+            if vm not in found:
+                link.foreign.pop(vm, None)
+        return frozenset(found)
+
     async def refuse_busy(self, link: Link, vm: VmId) -> None:
         """Say at once whose work is in the way: libvirt would wait half a minute, and then say less."""
         what = await self.ask(link.node.name, vm, jobs.job_name, None)

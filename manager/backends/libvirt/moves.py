@@ -285,6 +285,7 @@ class Moves:
                 vm=effect.vm,
                 pool=effect.pool,
                 disks=effect.disks,
+                bandwidth_mib_s=effect.bandwidth_mib_s,
                 node=effect.node,
                 is_cancelled=lambda: job.is_aborted,
             )

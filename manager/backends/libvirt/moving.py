@@ -21,6 +21,7 @@ from manager.backends.libvirt.errors import (
 )
 from manager.backends.libvirt.jobs import figures_of, job_figures
 from manager.backends.libvirt.lane import Opener, drop
+from manager.backends.libvirt.offline import refuse_checkpoints
 from manager.backends.libvirt.reading import lookup
 from manager.backends.libvirt.storage import Copy, relocated_xml
 from manager.backends.libvirt.xml_text import root_of
@@ -167,6 +168,7 @@ def _move(
     peer_uri: str | None,
 ) -> MoveEnd:
     domain = lookup(connection, move.vm)
+    refuse_checkpoints(domain)
     flags, parameters = move.flags, dict(move.parameters)
     if is_persistent := bool(domain.isPersistent()):
         flags |= libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE

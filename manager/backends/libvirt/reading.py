@@ -142,11 +142,17 @@ def vm_config(connection: libvirt.virConnect, vm: VmId, cache: ConfigCache) -> V
             autostart=bool(_number(domain.autostart)),
             persistent=bool(domain.isPersistent()),
             snapshots=_number(domain.snapshotNum),
+            checkpoints=checkpoints(domain),
         )
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             cache.by_vm.pop(vm, None)
         raise
+
+
+def checkpoints(domain: libvirt.virDomain) -> int:
+    """How many points in time incremental backups build on. Source: libvirt virDomainListAllCheckpoints."""
+    return _number(lambda: len(domain.listAllCheckpoints(0)))
 
 
 def _number(ask: Any) -> int:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import libvirt
 from lxml import etree
 
+from manager.backends.libvirt.domain_xml import is_encrypted
 from manager.backends.libvirt.errors import failure_of
 from manager.backends.libvirt.jobs import disks_of
 from manager.backends.libvirt.reading import lookup
@@ -116,7 +117,8 @@ def images_of(connection: libvirt.virConnect, vm: VmId, disks: Sequence[str]) ->
     """The images of a running VM's disks. Source: libvirt virDomainGetBlockInfo.
 
     Raises:
-        OperationError: NOT_FOUND for a disk that the VM does not have, NOT_SUPPORTED for one that is no file.
+        OperationError: NOT_FOUND for a disk that the VM does not have, NOT_SUPPORTED for one that is no file
+            or is encrypted: the hypervisor would write its copy in plain text.
     """
     domain = lookup(connection, vm)
     known = {_target(disk): disk for disk in disks_of(domain.XMLDesc(0))}
@@ -130,6 +132,9 @@ def _image(domain: libvirt.virDomain, name: str, disk: etree._Element | None) ->
     path = "" if source is None else source.get("file", "")
     if PurePosixPath(path).name in ("", ".", ".."):
         text = f"its disk {name} is no file, and only files are copied"
+        raise OperationError(Failure(code=FailureCode.NOT_SUPPORTED, text=text))
+    if is_encrypted(disk):
+        text = f"its disk {name} is encrypted, and its copy would not be"
         raise OperationError(Failure(code=FailureCode.NOT_SUPPORTED, text=text))
     capacity, allocated, _ = domain.blockInfo(name)
     return Image(

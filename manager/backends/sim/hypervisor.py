@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -36,6 +37,7 @@ from manager.core.events import (
 )
 from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.model import PeerRoute
+from manager.core.units import MIB
 
 T = TypeVar("T")
 
@@ -153,6 +155,17 @@ class SimHypervisor(SimConnections):
             return False
 
         return await self._ask(node, "has_job", look, vm=vm)
+
+    async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
+        """As `has_job` of several VMs."""
+
+        def look(sim: SimNode, connection: Connection) -> frozenset[VmId]:
+            busy = (vm for vm in vms if vm in sim.vms)
+            found = frozenset(vm for vm in busy if any(job.may_be_aborted for job in sim.vms[vm].jobs))
+            connection.foreign.difference_update(set(vms) - found)
+            return found
+
+        return await self._ask(node, "have_jobs", look)
 
     # --- changing -------------------------------------------------------------------------
 
@@ -392,7 +405,8 @@ class SimHypervisor(SimConnections):
         def begin(sim: SimNode, done: Done) -> None:
             self._refuse_cancelled(effect)
             vm = self._world.find(sim, effect.vm)
-            begun.append(self._world.storage.copy_disks(vm, effect.pool, effect.disks, done))
+            storage, cap_bytes_per_s = self._world.storage, effect.bandwidth_mib_s * MIB or math.inf
+            begun.append(storage.copy_disks(vm, effect.pool, effect.disks, done, cap_bytes_per_s))
 
         with self._job_of(effect):
             try:

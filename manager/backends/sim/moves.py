@@ -330,6 +330,7 @@ class Moves:
         if source.config.snapshots:
             text = f"{_INVALID}cannot migrate domain with {source.config.snapshots} snapshots"
             raise self._refusal(source, FailureCode.WRONG_STATE, text)
+        self._world.need_no_checkpoints(source)
         if source.config.host_devices:
             text = f"{_INVALID}cannot migrate domain: VFIO migration is not supported in kernel"
             raise self._refusal(source, FailureCode.WRONG_STATE, text)
@@ -368,6 +369,7 @@ class Moves:
         for name in wishes.copy_disks:
             if name not in known:
                 raise self._refusal(source, FailureCode.NOT_FOUND, f"it has no disk {name}")
+            storage.need_plain(known[name], source.node, source)
             here = storage.place(source.node, known[name].source)
             storage.need_name(storage.place(target, located(known[name], pool).source), here, target, source)
         storage.need_space(pool, source, target, wishes.copy_disks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from manager.backends.sim.moves import located, relocated
 from manager.backends.sim.streams import Way
 from manager.core.errors import FailureCode
 from manager.core.ids import NodeId, VmId
-from manager.core.model import StatusCause, VmStatus
+from manager.core.model import Disk, StatusCause, VmStatus
 
 if TYPE_CHECKING:
     from manager.backends.sim.world import SimWorld
@@ -54,6 +55,13 @@ class Storage:
             text = f"storage volume '{place[1].rpartition('/')[2]}' exists already"
             raise refused(FailureCode.CONFLICT, text, node=node.id, vm=vm.id)
 
+    @staticmethod
+    def need_plain(disk: Disk, node: SimNode, vm: SimVm) -> None:
+        """Raises `OperationError(NOT_SUPPORTED)` for an encrypted disk: its copy would not be."""
+        if disk.encrypted:
+            text = f"its disk {disk.target} is encrypted, and its copy would not be"
+            raise refused(FailureCode.NOT_SUPPORTED, text, node=node.id, vm=vm.id)
+
     # --- memory ---------------------------------------------------------------------------
 
     def save(self, vm: SimVm, done: Done, path: str = "") -> None:
@@ -95,6 +103,7 @@ class Storage:
 
     def _check_file(self, vm: SimVm, path: str) -> None:
         node = vm.node
+        self._world.need_no_checkpoints(vm)
         if not vm.config.persistent:
             text = "it has no stored definition: once it is off it is gone"
             raise refused(FailureCode.WRONG_STATE, text, node=node.id, vm=vm.id)
@@ -140,7 +149,14 @@ class Storage:
 
     # --- disks ----------------------------------------------------------------------------
 
-    def copy_disks(self, vm: SimVm, pool_name: str, targets: tuple[str, ...], done: Done) -> Job:
+    def copy_disks(
+        self,
+        vm: SimVm,
+        pool_name: str,
+        targets: tuple[str, ...],
+        done: Done,
+        cap_bytes_per_s: float = math.inf,
+    ) -> Job:
         """Copy a running VM's disks to a pool of its node and switch over when all are there.
 
         Whoever asks for it also does the switching: see `Job.unattended`. Raises `OperationError` if it is
@@ -156,11 +172,12 @@ class Storage:
         for target in targets:
             if target not in known:
                 raise refused(FailureCode.NOT_FOUND, f"it has no disk {target}", node=node.id, vm=vm.id)
+            self.need_plain(known[target], node, vm)
         targets = tuple(t for t in targets if located(known[t], pool) != known[t])
         if not targets:
             raise refused(FailureCode.ALREADY, f"its disks are in {pool.path}", node=node.id, vm=vm.id)
         if vm.disk_job is not None:
-            return self._taken_over(vm, vm.disk_job, (pool_name, targets), done)
+            return self._taken_over(vm, vm.disk_job, (pool_name, targets), done, cap_bytes_per_s)
         for target in targets:
             source = known[target].source
             there = self.place(node, located(known[target], pool).source)
@@ -187,15 +204,21 @@ class Storage:
         )
         job.copies = (pool_name, targets)
         world.tell_job(vm, job, active=True)
-        job.transfer = world.transfer(needed, ((Way.DISK, node), (Way.DISK, node)), finish)
+        job.transfer = world.transfer(
+            needed, ((Way.DISK, node), (Way.DISK, node)), finish, cap_bytes_per_s=cap_bytes_per_s
+        )
         return job
 
-    def _taken_over(self, vm: SimVm, job: Job, copies: tuple[str, tuple[str, ...]], done: Done) -> Job:
+    def _taken_over(
+        self, vm: SimVm, job: Job, copies: tuple[str, tuple[str, ...]], done: Done, cap_bytes_per_s: float
+    ) -> Job:
         """Copies that a program left when it ended are attended to again."""
         if not job.unattended or job.copies != copies or job.transfer is None:
             text = "its disks are being copied to another place"
             raise refused(FailureCode.BUSY, text, node=vm.node.id, vm=vm.id)
         job.done, job.unattended = done, False
+        job.transfer.stream.cap_bytes_per_s = cap_bytes_per_s
+        self._world.streams.changed()
         if not job.transfer.left:
             job.timer = self._world.after(0.0, job.transfer.done)
         return job

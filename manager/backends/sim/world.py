@@ -726,6 +726,7 @@ class SimWorld:
         if vm.config.snapshots:
             text = f"{invalid}cannot migrate domain with {vm.config.snapshots} snapshots"
             raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        self.need_no_checkpoints(vm)
         if target is vm.node:
             text = f"internal error: Attempt to migrate guest to the same host {target.host_uuid}"
             raise self._refusal(vm, FailureCode.OTHER, text)
@@ -755,7 +756,14 @@ class SimWorld:
         if vm.config.snapshots:
             text = f"{invalid}cannot delete inactive domain with {vm.config.snapshots} snapshots"
             raise self._refusal(vm, FailureCode.WRONG_STATE, text)
+        self.need_no_checkpoints(vm)
         self.undefine(vm)
+
+    def need_no_checkpoints(self, vm: SimVm) -> None:
+        """Raises `OperationError(UNSAFE)` if a VM has checkpoints: no kind of move carries them."""
+        if vm.config.checkpoints:
+            text = f"it has {vm.config.checkpoints} checkpoint(s), which would be lost"
+            raise self._refusal(vm, FailureCode.UNSAFE, text)
 
     def check_place(self, vm: SimVm, target: SimNode) -> None:
         """Raises `OperationError(CONFLICT)` if a node has something else under a VM's name or UUID."""

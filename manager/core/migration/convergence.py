@@ -209,7 +209,7 @@ def refused(
 ) -> Watch:
     """After a pause or the second half was refused or not delivered; nothing else is undone.
 
-    A pause of the policy is tried again when its time comes. `instead_of`: the pause that was permitted before.
+    A pause of the policy is tried again when its time comes. `instead_of`: the pause permitted before.
     """
     if post_copy:
         return replace(before, post_copy=False, post_copy_refused=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -38,9 +37,6 @@ class MoveProgress:
     watch: Watch = field(default_factory=Watch)
     address: str = ""  # over which it goes; empty: as the target says itself
     encrypted: bool | None = None  # None: not known yet
-    tuned: int = 0  # how often it was changed by hand
-    refused: int = 0  # how many changes, by hand or by the policy, its host refused
-    refusal: str = ""  # what that said the last time
 
     @property
     def left_percent(self) -> int:
@@ -105,7 +101,7 @@ def _eta_s(before: MoveProgress, seen: MigrationProgress, phase: MovePhase) -> f
 
 
 class MovePoint(NamedTuple):
-    """A move's figures at one moment, for plots. A tuple: many of them go to clients as plain lists."""
+    """A move's figures at one moment, for plots."""
 
     elapsed_s: float
     remaining_bytes: int
@@ -117,20 +113,17 @@ class MovePoint(NamedTuple):
 
 
 class MoveHistory:
-    """The course of one attempt of a move: at most `MOST` points, evenly thinned as it grows longer.
-
-    Its owner makes one with a move's first figures. A client starts from the points that the owner has and
-    goes on by itself: both add the figures that they are told.
+    """The course of one attempt of a move, since somebody looks: at most `MOST` points, evenly thinned as it
+    grows longer.
     """
 
     __slots__ = ("_points", "_spacing_s")
 
     MOST = 600
 
-    def __init__(self, points: Iterable[MovePoint] = ()) -> None:
-        self._points = list(points)
+    def __init__(self) -> None:
+        self._points: list[MovePoint] = []
         self._spacing_s = 0.0
-        self._thin()
 
     @property
     def points(self) -> tuple[MovePoint, ...]:

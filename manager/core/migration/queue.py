@@ -10,7 +10,7 @@ from enum import Enum
 from manager.core import units
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId
-from manager.core.migration.guard import cap_mib_s
+from manager.core.migration.limits import cap_mib_s
 from manager.core.model import ClusterConfig, MoveType
 from manager.core.operations import Operation, OperationKind
 from manager.core.reasons import FieldValue, Reason, ReasonCode

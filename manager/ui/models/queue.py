@@ -36,6 +36,8 @@ class QueueWatch:
     def take(self, changes: ChangeSet) -> list[OperationId]:
         """Take in what changed; returns the batches that ended just now."""
         mine, ended = changes[Kind.OPERATION], []
+        for key in mine.removed:
+            self._forget(OperationId(key))
         for key in mine.added:
             operation = self.view.operations.get(OperationId(key))
             if operation is not None:
@@ -58,9 +60,16 @@ class QueueWatch:
 
     @property
     def batches(self) -> list[Operation]:
-        """Open requests for more than one VM, the newest first."""
+        """Open requests for more than one VM, and those that wait for a word; the newest first."""
+        paused = self.view.orders.paused_batches
         found = (self.view.operations.get(key) for key in reversed(self.open))
-        return [b for b in found if b is not None and b.children > 1 and b.id in self._children]
+        return [b for b in found if b and (b.children > 1 or b.id in paused) and b.id in self._children]
+
+    def _forget(self, key: OperationId) -> None:
+        self.open.pop(key, None)
+        self._children.pop(key, None)
+        for kept in (self.failed, self.live, self._known):
+            kept.discard(key)
 
     def _see(self, operation: Operation) -> None:
         if operation.kind is OperationKind.BATCH:
@@ -123,7 +132,7 @@ class OthersRows(dict[str, Operation]):
 
 
 class Courses:
-    """The course of every move since the window looks: its own, if the core keeps none."""
+    """The course of every move since the window looks."""
 
     def __init__(self, view: ClusterView) -> None:
         self._view = view

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,6 @@ from PySide6.QtCore import QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
-    QFrame,
     QHBoxLayout,
     QMenu,
     QSplitter,
@@ -24,12 +23,11 @@ from manager.core import units
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.events import QueueVerb
-from manager.core.ids import Kind, NodeId, OperationId
+from manager.core.ids import Kind, OperationId
 from manager.core.migration.progress import MovePhase
 from manager.core.migration.queue import is_heavy
-from manager.core.migration.summary import OTHERS, queue_order, summary
+from manager.core.migration.summary import OTHERS, queue_order
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import operation_title
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.models.queue import Courses, OthersRows, QueueWatch, placed, stepped
@@ -41,13 +39,11 @@ from manager.ui.views.move_detail import MoveDetail, policy_text
 from manager.ui.views.parts import (
     ElidedLabel,
     EmptyState,
-    FlatBar,
     flat_button,
     hairline,
-    link_button,
     text_label,
-    tip,
 )
+from manager.ui.views.queue_above import AboveQueue
 from manager.ui.views.queue_table import QueueTable, waits
 from manager.ui.views.queue_timeline import QueueTimeline
 from manager.ui.views.search import SearchBox
@@ -93,7 +89,6 @@ QUEUE_WIDTHS = {
 PAST_COLUMNS = ("ended", "vm", "way", "type", "state", "elapsed", "attempt", "author", "reason")
 PAST_WIDTHS = {"ended": 84, "vm": 130, "way": 150, "type": 80, "state": 100, "author": 130, "elapsed": 70}
 
-_SHOWN_BATCHES = 3
 _WIDE_PX = 1200
 """From this width on there is room for everything beside the tabs, and for details beside the list."""
 
@@ -114,82 +109,6 @@ def ended_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
 
 def _queue_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
     return queue_order(operation)
-
-
-class BatchLine(QWidget):
-    """How far one batch is: counts, a bar that never falls; buttons when it waits for a word."""
-
-    timeline_wanted = Signal(str)
-    continue_wanted = Signal(str)
-    cancel_wanted = Signal(str)
-
-    def __init__(self, look: Look, batch: Operation) -> None:
-        super().__init__()
-        self.setObjectName("strip")
-        self.key = str(batch.id)
-        self._share = 0.0
-        self._style = ""
-        self.title = link_button(
-            f"{operation_title(batch)} ({batch.author}, {units.time_text(batch.created_s)[:5]})",
-            lambda: self.timeline_wanted.emit(self.key),
-        )
-        self.title.setToolTip("Show this batch in the timeline")
-        self.title.setObjectName("link_title")
-        self.told = ElidedLabel()
-        self.bar = FlatBar(look)
-        self.bar.setFixedWidth(150)
-        self.percent = text_label(style="dim")
-        self.percent.setMinimumWidth(36)
-        self.percent.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        self.go_on = flat_button("Continue", on_click=lambda: self.continue_wanted.emit(self.key))
-        self.give_up = flat_button("Cancel the rest…", on_click=lambda: self.cancel_wanted.emit(self.key))
-        row = QHBoxLayout(self)
-        row.setContentsMargins(12, 6, 10, 4)
-        row.setSpacing(10)
-        row.addWidget(self.title)
-        row.addWidget(self.told, 1)
-        row.addWidget(self.go_on)
-        row.addWidget(self.give_up)
-        row.addWidget(self.bar)
-        row.addWidget(self.percent)
-
-    def show_state(self, view: ClusterView, children: Iterable[Operation]) -> None:
-        """How it stands now."""
-        found = summary(view, children)
-        paused = view.orders.paused_batches.get(OperationId(self.key))
-        self._share = max(self._share, found.share)
-        text = found.text
-        if paused is not None:
-            text += f" · {paused.text.removeprefix('its batch ')}"
-        self.told.set_text(text)
-        self.setAccessibleName(f"{self.title.text()}: {text}")
-        style = "warning" if paused else ""
-        if style != self._style:
-            self._style = style
-            self.told.setObjectName(style)
-            self.told.style().unpolish(self.told)
-            self.told.style().polish(self.told)
-        self.bar.show_share(self._share, "paused" if paused else "accent")
-        self.percent.setText(f"{int(self._share * 100)} %")
-        self.go_on.setVisible(paused is not None)
-        self.give_up.setVisible(paused is not None)
-
-
-class NoticeLine(QFrame):
-    """A standing order that keeps work from starting, with the button that ends it."""
-
-    def __init__(self, text: str, button: str, act: Callable[[], object]) -> None:
-        super().__init__()
-        self.setObjectName("note_warning")
-        self.setAccessibleName(text)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(12, 2, 8, 2)
-        row.setSpacing(10)
-        self.label = ElidedLabel(text)
-        self.label.setToolTip(tip(text))
-        row.addWidget(self.label, 1)
-        self.button = flat_button(button, on_click=act)
-        row.addWidget(self.button)
 
 
 class QueuePane(QWidget):
@@ -218,9 +137,6 @@ class QueuePane(QWidget):
         self.courses = Courses(view)
         self._past: dict[str, Operation] = {}
         self._past_asked = False
-        self._lines: dict[str, BatchLine] = {}
-        self._notices: list[NoticeLine] = []
-        self._told_orders: object = None
         self._wants_detail = True
         clock = runtime.clock
 
@@ -287,13 +203,7 @@ class QueuePane(QWidget):
         for widget in (self.pause_button, self.cancel_all_button, self.limits_button):
             row.addWidget(widget)
         row.addWidget(self.policy)
-        self._above = QWidget()
-        above = QVBoxLayout(self._above)
-        above.setContentsMargins(0, 0, 0, 0)
-        above.setSpacing(0)
-        self._above_layout = above
-        self._more = ElidedLabel(style="dim")
-        self._more.setContentsMargins(12, 2, 12, 2)
+        self.above = AboveQueue(self.runtime.view, self._look, self.watch)
         self.tabs = QTabBar()
         self.tabs.setObjectName("inner")
         self.tabs.setDrawBase(False)
@@ -342,8 +252,7 @@ class QueuePane(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(self._above)
-        layout.addWidget(self._more)
+        layout.addWidget(self.above)
         layout.addWidget(bar)
         layout.addWidget(hairline())
         layout.addWidget(self.split, 1)
@@ -362,6 +271,9 @@ class QueuePane(QWidget):
             table.menu_wanted.connect(self._menu)
             table.rows_model.counts_changed.connect(self._counts)
         table = self._queue_table
+        self.above.steer_wanted.connect(self.steer_wanted)
+        self.above.timeline_wanted.connect(self.show_batch)
+        self.above.cancel_wanted.connect(self._cancel_batch)
         table.dropped.connect(self._place)
         table.refused.connect(self.said)
         table.step_wanted.connect(self._step)
@@ -603,8 +515,7 @@ class QueuePane(QWidget):
             if self.tabs.tabText(place) != text:
                 self.tabs.setTabText(place, text)
         self._tell_used(live)
-        self._tell_orders(moving)
-        self._tell_batches()
+        self.above.tell(moving)
         if self.tab == "failed":
             self.past_model.set_scope(self._is_failed)
         self._buttons()
@@ -624,71 +535,6 @@ class QueuePane(QWidget):
         if moves and caps and all(caps):
             text = f"{units.rate_text(sent)} of {units.rate_text(sum(caps) * units.MIB)} used"
         self.used.set_text(text)
-
-    def _tell_orders(self, moving: int) -> None:
-        orders = self.runtime.view.orders
-        running = f"; {units.count_text(moving, 'runs', 'run')} on" if moving else ""
-        wanted: list[tuple[str, str, Callable[[], object]]] = []
-        if orders.paused_by:
-            since = units.time_text(orders.paused_since_s) if orders.paused_since_s else "before"
-            text = f"Paused by {orders.paused_by} since {since}: nothing new starts{running}."
-            wanted.append((text, "Continue", self._pause))
-        for node, count in orders.resting:
-            text = f"{node} is fed no more: the last {count} moves to it failed. See why under Failed."
-            wanted.append((text, f"Feed {node} again", partial(self._feed, node)))
-        told = tuple(text for text, _, _ in wanted)
-        if told == self._told_orders:
-            return
-        self._told_orders = told
-        for line in self._notices:
-            self._above_layout.removeWidget(line)
-            line.hide()
-            line.deleteLater()
-        self._notices = [NoticeLine(*each) for each in wanted]
-        for place, line in enumerate(self._notices):
-            line.button.setEnabled(not self.runtime.view.config.read_only)
-            self._above_layout.insertWidget(place, line)
-
-    @property
-    def notices(self) -> list[NoticeLine]:
-        """The standing orders that are told."""
-        return list(self._notices)
-
-    @property
-    def batches(self) -> list[BatchLine]:
-        """The lines of batches under way."""
-        return list(self._lines.values())
-
-    def _tell_batches(self) -> None:
-        view = self.runtime.view
-        paused = view.orders.paused_batches
-        shown = sorted(self.watch.batches, key=lambda b: b.id not in paused)[:_SHOWN_BATCHES]
-        wanted = [str(b.id) for b in shown]
-        if list(self._lines) != wanted:
-            kept, self._lines = self._lines, {}
-            for batch in shown:
-                line = kept.pop(str(batch.id), None) or self._new_line(batch)
-                self._above_layout.removeWidget(line)
-                self._above_layout.addWidget(line)
-                self._lines[line.key] = line
-            for line in kept.values():
-                self._above_layout.removeWidget(line)
-                line.hide()
-                line.deleteLater()
-        more = len(self.watch.batches) - len(shown)
-        self._more.set_text(
-            f"{units.count_text(more, 'more batch', 'more batches')} under way: see Operations"
-        )
-        self._more.setVisible(more > 0)
-        for line in self._lines.values():
-            line.show_state(view, self.watch.children(OperationId(line.key)))
-
-    def _new_line(self, batch: Operation) -> BatchLine:
-        line = BatchLine(self._look, batch)
-        line.timeline_wanted.connect(self.show_batch)
-        line.continue_wanted.connect(self._continue_batch)
-        line.cancel_wanted.connect(self._cancel_batch)
-        return line
 
     def show_batch(self, key: str) -> None:
         """Show one batch in the timeline."""
@@ -800,12 +646,6 @@ class QueuePane(QWidget):
     def _pause(self) -> None:
         paused = bool(self.runtime.view.orders.paused_by)
         self.steer_wanted.emit(QueueVerb.RESUME if paused else QueueVerb.PAUSE, {})
-
-    def _feed(self, node: NodeId) -> None:
-        self.steer_wanted.emit(QueueVerb.RESUME, {"node": node})
-
-    def _continue_batch(self, key: str) -> None:
-        self.steer_wanted.emit(QueueVerb.RESUME, {"operations": (OperationId(key),)})
 
     def _cancel_batch(self, key: str) -> None:
         ids = tuple(o.id for o in self.watch.children(OperationId(key)) if not o.is_over)
