@@ -267,6 +267,10 @@ class Admission:
         One on which it failed before comes last, one that rests is not taken.
         """
         planned, resting = operation.target, dict(self._tree.orders.resting)
+        if planned is not None and planned not in resting and planned not in operation.avoid:
+            found = planner.verdict(self._room, vm, self._inventory.nodes[planned])
+            if found.fits:
+                return found
         ranked = planner.rank(self._room, vm)
         fitting = [v for v in ranked if v.fits and v.node not in resting]
         fitting.sort(key=lambda v: v.node in operation.avoid)  # stable: the best first
@@ -278,11 +282,6 @@ class Admission:
             return planner.NodeVerdict(
                 node=planned or NodeId(""), fits=False, reason=planner.none_fits(tired)
             )
-        if planned in operation.avoid:
-            planned = None
-        for verdict in fitting:
-            if verdict.node == planned:
-                return verdict
         return next((v for v in fitting if not slots.incoming_is_full(v.node)), fitting[0])
 
     def _firm_target(self, operation: Operation) -> NodeId | None:
