@@ -168,7 +168,12 @@ async def test_a_full_disk_ends_nothing_that_runs_and_refuses_what_is_new(
         subprocess.run(["umount", str(home)], check=True)
 
 
-async def test_a_vm_undefined_while_its_move_waits(lab: Lab, guests: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "code"), [("destroy", ReasonCode.NOT_RUNNING), ("undefine", ReasonCode.UNDEFINED)]
+)
+async def test_a_vm_stopped_or_undefined_while_its_move_waits(
+    lab: Lab, guests: tuple[str, ...], tmp_path: Path, what: str, code: ReasonCode
+) -> None:
     for name in guests:
         await put(lab, name, "n1")
     async with muster(slowed(lab, tmp_path)) as runtime:
@@ -183,12 +188,12 @@ async def test_a_vm_undefined_while_its_move_waits(lab: Lab, guests: tuple[str, 
         )
         waiting = next(o for o in moves(runtime).values() if o.state is OperationState.WAITING)
         name = next(each for each in guests if lab.vm_uuid(each) == waiting.vm)
-        await lab.virsh("n1", "destroy", name)
-        await lab.virsh("n1", "undefine", name)
+        await lab.virsh("n1", what, name)
         states = {o.vm: o for o in await ended(runtime, batch)}
         gone = states.pop(waiting.vm)
         assert gone.state is OperationState.FAILED
         assert gone.reason is not None
-        assert gone.reason.code is ReasonCode.VM_VANISHED, gone.reason
+        assert gone.reason.code is code, gone.reason
         assert {o.state for o in states.values()} == {OperationState.DONE}
-        assert waiting.vm not in runtime.view.vms
+        await lab.virsh("n1", "undefine" if what == "destroy" else "destroy", name)
+        await until(lambda: waiting.vm not in runtime.view.vms)
