@@ -15,7 +15,7 @@ from manager.ui.models.rows_model import RowsModel
 from tests.ui.cluster_of import runtime_of
 
 CALLS = 500
-SLACK = 60
+SLACK = 200
 """What the interpreter itself may take or give in between; the fault costs one per call."""
 
 
