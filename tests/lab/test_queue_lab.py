@@ -114,7 +114,7 @@ async def test_twelve_guests_while_a_targets_daemon_and_then_the_sources_is_kill
                 killed_s = time.time()
                 await until(lambda: not nodes[NodeId("n2")].is_up)
                 # What went there is tried again, and the rest goes elsewhere: with all the places there are.
-                await until(lambda: sum(m.target == "n3" for m in witness.under_way()) == 2, 120)
+                await until(lambda: sum(m.target == "n3" for m in witness.under_way()) == 2, 60)
                 assert {m.target for m in witness.moves() if m.begun_s > killed_s} == {"n3"}
                 assert all(o.reason for o in waiting())
             await until(lambda: nodes[NodeId("n2")].is_up)
