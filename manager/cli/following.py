@@ -17,7 +17,8 @@ from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, OperationId, VmId
 from manager.core.migration.summary import is_others, others_id, others_job, queue_order
 from manager.core.operations import Operation, OperationState
-from manager.core.query.fields import FIELDS, operation_title
+from manager.core.query.fields import FIELDS
+from manager.core.query.operation_fields import operation_title
 from manager.core.units import time_text
 from manager.services.runtime import Runtime
 

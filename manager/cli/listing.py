@@ -16,7 +16,8 @@ from manager.cli.session import NOT_REACHED, Session, did_you_mean, opened
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
 from manager.core.placement import planner
-from manager.core.query.fields import FIELDS, FieldKind, FieldSpec, Unavailable
+from manager.core.query.fields import FIELDS
+from manager.core.query.spec import FieldKind, FieldSpec, Unavailable
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
 
 SHRINKS = frozenset({"information", "tags"})

@@ -37,7 +37,9 @@ from manager.core.migration.limits import LIMITS, cap_text, limit_of
 from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import others_jobs, queue_order, summary
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import FIELDS, FieldSpec, operation_title
+from manager.core.query.fields import FIELDS
+from manager.core.query.operation_fields import operation_title
+from manager.core.query.spec import FieldSpec
 from manager.core.reasons import ReasonCode, because
 from manager.core.units import count_text, duration_text, iso_text, time_text
 from manager.core.work import CONTINUE_AFTER_S

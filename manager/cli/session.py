@@ -26,7 +26,7 @@ from manager.core.cluster import ClusterView
 from manager.core.errors import OperationError, UserError
 from manager.core.ids import NodeId, VmId
 from manager.core.model import ClusterConfig, Node, NodeStatus, Tier, Vm, VmStatus
-from manager.core.query.fields import natural
+from manager.core.query.spec import natural
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.workspace import Adapters, Workspace

@@ -41,7 +41,7 @@ from manager.core.ids import ClusterId, Kind, OperationId, VmId
 from manager.core.migration.progress import MovePhase
 from manager.core.model import ClusterConfig, PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import operation_title
+from manager.core.query.operation_fields import operation_title
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks

@@ -22,7 +22,8 @@ from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.model import PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import operation_title, status_text
+from manager.core.query.operation_fields import operation_title
+from manager.core.query.vm_fields import status_text
 from manager.core.reasons import Reason, ReasonCode
 from manager.services.ports import ClusterFiles
 

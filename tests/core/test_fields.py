@@ -19,7 +19,9 @@ from manager.core.model import (
     StatusCause,
     VmLoad,
 )
-from manager.core.query.fields import FIELDS, FieldSpec, Unavailable, operation_title
+from manager.core.query.fields import FIELDS
+from manager.core.query.operation_fields import operation_title
+from manager.core.query.spec import FieldSpec, Unavailable
 from tests.core.support import OFF, PAUSED, Cluster, R, definition, uuid
 
 N1 = NodeId("n1")

@@ -21,7 +21,7 @@ from manager.core.model import (
     StatusCause,
     VmLoad,
 )
-from manager.core.query.fields import status_text
+from manager.core.query.vm_fields import status_text
 from manager.core.reasons import ReasonCode
 from tests.core.support import (
     CRASHED,

@@ -33,7 +33,7 @@ from manager.core.model import (
     VmStatus,
 )
 from manager.core.operations import Operation, OperationState
-from manager.core.query.fields import VM_FIELDS
+from manager.core.query.vm_fields import VM_FIELDS
 from manager.core.reasons import ReasonCode
 from manager.services.memory_journal import MemoryJournal
 from manager.services.node_session import ASK_OFTEN_S, ASK_SELDOM_S

@@ -23,7 +23,8 @@ from PySide6.QtCore import (
 from manager.core.changes import ChangeSet, KindChanges
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
-from manager.core.query.fields import FIELDS, FieldKind, FieldSpec
+from manager.core.query.fields import FIELDS
+from manager.core.query.spec import FieldKind, FieldSpec
 from manager.ui.models.tones import WORDS
 
 # Kept as plain ints: looking a role up in its enum costs more than the rest of data().

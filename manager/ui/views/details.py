@@ -27,7 +27,8 @@ from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.model import Node, Vm
-from manager.core.query.fields import FIELDS, status_text
+from manager.core.query.fields import FIELDS
+from manager.core.query.vm_fields import status_text
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
 from manager.ui.icons import state_pixmap

@@ -31,7 +31,8 @@ from manager.core.migration.progress import MovePhase, MoveProgress
 from manager.core.migration.summary import OTHERS, is_others, others_job, others_text
 from manager.core.model import Convergence
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import FIELDS, operation_title
+from manager.core.query.fields import FIELDS
+from manager.core.query.operation_fields import operation_title
 from manager.core.reasons import ReasonCode, because
 from manager.services.ports import Feature
 from manager.services.runtime import Runtime

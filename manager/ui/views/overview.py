@@ -12,7 +12,7 @@ from manager.core import units
 from manager.core.changes import ChangeSet
 from manager.core.model import Node, VmStatus
 from manager.core.operations import OperationKind
-from manager.core.query.fields import operation_title
+from manager.core.query.operation_fields import operation_title
 from manager.services.runtime import Runtime
 from manager.ui.icons import VM_TOKENS, state_pixmap
 from manager.ui.models import tones

@@ -15,7 +15,7 @@ from manager.core.events import QueueVerb
 from manager.core.ids import OperationId
 from manager.core.migration.summary import summary
 from manager.core.operations import Operation
-from manager.core.query.fields import operation_title
+from manager.core.query.operation_fields import operation_title
 from manager.ui.models.queue import QueueWatch
 from manager.ui.theme import Look
 from manager.ui.views.parts import ElidedLabel, FlatBar, flat_button, link_button, text_label, tip

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QApplication
 
 from manager.core.migration.queue import is_heavy
 from manager.core.operations import Operation, OperationState
-from manager.core.query.fields import FieldSpec
+from manager.core.query.spec import FieldSpec
 from manager.ui.models.rows_model import Row
 from manager.ui.views.table import PAD, Ink, RowsTable
 

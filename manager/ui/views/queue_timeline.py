@@ -16,7 +16,7 @@ from manager.core.migration.progress import MovePhase
 from manager.core.migration.summary import OTHERS, others_text
 from manager.core.model import MoveType
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import operation_title
+from manager.core.query.operation_fields import operation_title
 from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look

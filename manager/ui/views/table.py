@@ -42,7 +42,7 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
-from manager.core.query.fields import FieldKind
+from manager.core.query.spec import FieldKind
 from manager.services.ports import ViewStore
 from manager.ui.icons import state_pixmap
 from manager.ui.models import tones

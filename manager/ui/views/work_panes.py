@@ -21,7 +21,7 @@ from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, OperationId
 from manager.core.migration.summary import queue_order
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.query.fields import operation_title
+from manager.core.query.operation_fields import operation_title
 from manager.core.reasons import ReasonCode
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime

@@ -1,0 +1,276 @@
+"""The fields of VMs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from manager.core import units
+from manager.core.cluster import ClusterView
+from manager.core.model import Vm, VmLoad, VmStatus
+from manager.core.placement import planner
+from manager.core.query.spec import (
+    BEING_READ,
+    NOT_KNOWN,
+    NOT_SAMPLED,
+    FieldKind,
+    FieldSpec,
+    attribute,
+    gib,
+    join,
+    on,
+    percent,
+    plain,
+    yes_no,
+)
+
+
+def _config(pick: Callable[[Any], Any]) -> Callable[[ClusterView, Vm], Any]:
+    return lambda view, vm: pick(vm.config) if vm.config else BEING_READ
+
+
+def _vm_load(name: str) -> Callable[[ClusterView, Vm], Any]:
+    def get(view: ClusterView, vm: Vm) -> Any:
+        if vm.status is not VmStatus.RUNNING:
+            return None
+        load: VmLoad | None = view.vm_loads.get(vm.id)
+        value = getattr(load, name) if load else None
+        return NOT_SAMPLED if value is None else value
+
+    return get
+
+
+def status_text(vm: Vm) -> str:
+    """A VM's status as people read it: ``Paused: disk error``, ``Unknown (was Running)``."""
+    if vm.status is VmStatus.UNKNOWN:
+        return f"Unknown (was {vm.was.value})" if vm.was else "Unknown"
+    if vm.status is VmStatus.PAUSED and vm.cause.value and vm.cause.name != "USER":
+        return f"Paused: {vm.cause.value}"
+    return vm.status.value
+
+
+def _vm_uptime(view: ClusterView, vm: Vm) -> Any:
+    if vm.status is not VmStatus.RUNNING:
+        return None
+    return NOT_KNOWN if vm.started_at_s is None else max(0.0, view.now_s - vm.started_at_s)
+
+
+def _vm_owner_text(view: ClusterView, vm: Vm) -> Any:
+    return f"{vm.owner} → {vm.moving_to}" if vm.moving_to else vm.owner
+
+
+def _movable(view: ClusterView, vm: Vm) -> Any:
+    if vm.config is None:
+        return BEING_READ
+    return not planner.obstacles(view.config, vm)
+
+
+VM_FIELDS: tuple[FieldSpec, ...] = (
+    FieldSpec(
+        name="name",
+        title="Name",
+        kind=FieldKind.TEXT,
+        doc="The VM's name on its owner node.",
+        get=attribute("name"),
+        text=plain,
+        depends=on("name"),
+        width=150,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="status",
+        title="Status",
+        kind=FieldKind.ENUM,
+        doc="The VM's stable state, with its cause where there is one.",
+        get=lambda view, vm: vm,
+        text=status_text,
+        json=lambda vm: vm.status.value,
+        depends=on("status", "cause", "was"),
+        width=150,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="activity",
+        title="Activity",
+        kind=FieldKind.ENUM,
+        doc="What is being done to the VM right now.",
+        get=lambda view, vm: vm.activity.value,
+        text=plain,
+        depends=on("activity"),
+        width=110,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="owner",
+        title="Owner node",
+        kind=FieldKind.TEXT,
+        doc="The node that has the VM; while it moves also the target.",
+        get=_vm_owner_text,
+        text=plain,
+        json=lambda value: value.partition(" → ")[0],
+        depends=on("owner", "moving_to"),
+        width=110,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="priority",
+        title="Priority",
+        kind=FieldKind.ENUM,
+        doc="Start order and right of way: High, Medium, Low, No Auto Start.",
+        get=_config(lambda config: config.settings.priority),
+        text=lambda value: value.title,
+        json=lambda value: value.title,
+        depends=on("config"),
+        width=100,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="cpu",
+        title="CPU",
+        unit="%",
+        kind=FieldKind.PERCENT,
+        doc="Use of the VM's vCPUs.",
+        get=_vm_load("cpu_percent"),
+        text=percent,
+        depends=on("load", "status"),
+        width=62,
+        sample=True,
+    ),
+    FieldSpec(
+        name="memory_mib",
+        title="Memory",
+        unit="GiB",
+        kind=FieldKind.SIZE_MIB,
+        doc="Memory assigned to the VM.",
+        get=_config(lambda config: config.memory_mib),
+        text=gib,
+        depends=on("config"),
+        width=90,
+    ),
+    FieldSpec(
+        name="vcpus",
+        title="vCPUs",
+        kind=FieldKind.COUNT,
+        doc="Virtual CPUs assigned to the VM.",
+        get=_config(lambda config: config.vcpus),
+        text=plain,
+        depends=on("config"),
+        width=62,
+        shown=False,
+    ),
+    FieldSpec(
+        name="uptime_s",
+        title="Uptime",
+        kind=FieldKind.SECONDS,
+        doc="Time since the VM started, where a host or an event told it.",
+        get=_vm_uptime,
+        text=units.duration_text,
+        depends=on("started_at_s", "status"),
+        width=90,
+    ),
+    FieldSpec(
+        name="tags",
+        title="Tags",
+        kind=FieldKind.LIST,
+        doc="Words given to the VM.",
+        get=_config(lambda config: config.settings.tags),
+        text=join,
+        json=list,
+        depends=on("config"),
+        width=110,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="information",
+        title="Information",
+        kind=FieldKind.TEXT,
+        doc="What there is to know: progress, what it waits for, why it is as it is.",
+        get=lambda view, vm: vm.information.text if vm.information else None,
+        text=plain,
+        json=plain,
+        depends=on("information"),
+        width=340,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="uuid",
+        title="UUID",
+        kind=FieldKind.TEXT,
+        doc="The VM's UUID, the same on every node.",
+        get=attribute("id"),
+        text=plain,
+        depends=frozenset(),
+        width=260,
+        shown=False,
+    ),
+    FieldSpec(
+        name="type",
+        title="Type",
+        kind=FieldKind.ENUM,
+        doc="The type of the role.",
+        get=lambda view, vm: "Virtual machine",
+        text=plain,
+        depends=frozenset(),
+        width=110,
+        shown=False,
+    ),
+    FieldSpec(
+        name="agent",
+        title="Guest agent",
+        kind=FieldKind.ENUM,
+        doc="Whether the guest agent answers.",
+        get=_config(lambda config: config.agent.value),
+        text=plain,
+        depends=on("config"),
+        width=100,
+        shown=False,
+    ),
+    FieldSpec(
+        name="movable",
+        title="Movable",
+        kind=FieldKind.BOOL,
+        doc="Whether nothing of the VM's own, and no other authority, keeps it from being moved live.",
+        get=_movable,
+        text=yes_no,
+        depends=on("config", "authority"),
+        width=80,
+        shown=False,
+    ),
+    FieldSpec(
+        name="disks",
+        title="Disks",
+        kind=FieldKind.LIST,
+        doc="The VM's disks and CDs with their sources.",
+        get=_config(lambda c: tuple(f"{d.target}: {d.source or 'empty'}" for d in c.disks)),
+        text=join,
+        json=list,
+        depends=on("config"),
+        width=220,
+        shown=False,
+    ),
+    FieldSpec(
+        name="networks",
+        title="Networks",
+        kind=FieldKind.LIST,
+        doc="The bridges and networks that the VM is connected to.",
+        get=_config(lambda c: tuple(dict.fromkeys(i.source or i.kind for i in c.interfaces))),
+        text=join,
+        json=list,
+        depends=on("config"),
+        width=120,
+        shown=False,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="other_nodes",
+        title="Also defined on",
+        kind=FieldKind.LIST,
+        doc="Other nodes that have a definition of the same UUID.",
+        get=attribute("other_nodes"),
+        text=join,
+        json=list,
+        depends=on("other_nodes"),
+        width=110,
+        shown=False,
+    ),
+)
