@@ -88,7 +88,8 @@ class Admission:
         if not backlog:
             return
         inventory = self._inventory
-        slots = Slots.in_use(inventory.config, self._tree.active.values(), inventory.foreign_moves())
+        active = (o for o in self._tree.active.values() if not self._goals.has_left(o))
+        slots = Slots.in_use(inventory.config, active, inventory.foreign_moves())
         unfit: _Unfit = {}
         if look.whole:
             self._may_fit_later = False

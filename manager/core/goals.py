@@ -104,6 +104,19 @@ class Goals:
         )
         return outgoing or (incoming is not None and is_incoming(incoming))
 
+    def has_left(self, operation: Operation) -> bool:
+        """A live move whose call is over and whose source has the VM no more: nothing is sent any longer.
+
+        It is not settled before its target was read; but the places it took are free.
+        """
+        ended = self._tree.ended_calls.get(operation.id)
+        if ended is None or operation.step is not MoveStep.MOVE or not (operation.vm and operation.source):
+            return False
+        source = self._inventory.nodes[operation.source]
+        here = self._inventory.sighting(operation.vm, operation.source)
+        read = source.is_up and (source.last_read_s or 0.0) >= ended.at_s
+        return read and (here is None or here.status in _STOPPED)
+
     def goes_on(self, operation: Operation) -> bool:
         """Its call is gone but a host carries it on: it moves, saves, restores or starts the VM."""
         assert operation.vm is not None

@@ -115,6 +115,8 @@ class Settling:
                 self._tree.move(operation, _S.SETTLING, turn, waits)
             else:
                 self._say(operation, waits, turn)
+            if self._goals.has_left(operation):
+                self._tree.backlog.look()
             return
         final = stays and failure is not None and failure.node == operation.target
         late_s = self._late_s(operation, turn)

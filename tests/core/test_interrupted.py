@@ -14,6 +14,7 @@ from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MovePhase
 from manager.core.model import MigrationLimits, MoveType, RetryPolicy, StatusCause, VmStatus
 from manager.core.operations import OperationState
+from manager.core.reasons import ReasonCode
 from manager.core.settling import LATE_S, SHUTDOWN_PATIENCE_S
 from manager.core.work import CONTINUE_AFTER_S
 from tests.core.support import OFF, PAUSED, SAVED, UNREACHABLE, Cluster, R, cluster_config, uuid
@@ -407,3 +408,35 @@ def test_a_batch_paused_by_hand_says_who_did_it(cluster: Cluster) -> None:
     (batch,) = [o.id for o in cluster.state.operations.values() if o.vm is None]
     cluster.steer(ev.QueueVerb.PAUSE, operations=(batch,))
     assert end(cluster, "b")[1].startswith("its batch was paused by adm")
+
+
+@pytest.mark.parametrize("failure", [None, Failure(code=FailureCode.UNREACHABLE, text="n2 hung up", node=N2)])
+def test_one_that_left_for_a_node_nobody_can_ask_leaves_its_place_free(
+    cluster: Cluster, failure: Failure | None
+) -> None:
+    effect = moving(cluster, "a")
+    cluster.add("n1", "b", R)
+    cluster.ask("vm.live_migrate", "b", target=NodeId("n3"))
+    assert cluster.operation("b").reason.code is ReasonCode.WAITS_OUTGOING
+    cluster.lose("n2")
+    cluster.finish_move(effect.operation, failure, arrives=True)
+    cluster.reads()
+    assert cluster.operation("a").state is S.SETTLING
+    assert cluster.operation("a").reason.code is ReasonCode.WAITS_INVENTORY
+    cluster.answer(cluster.take(fx.CheckPeerLogin))
+    assert cluster.take(fx.StartMigration).vm == uuid("b")
+    cluster.connect("n2")
+    cluster.settle()
+    assert {cluster.operation(name).state for name in "ab"} == {S.DONE}
+    assert (cluster.vm("a").owner, cluster.vm("b").owner) == (N2, NodeId("n3"))
+
+
+def test_one_whose_source_cannot_be_asked_keeps_its_place(cluster: Cluster) -> None:
+    effect = moving(cluster, "a")
+    cluster.add("n3", "b", R)
+    cluster.ask("vm.live_migrate", "b", target=N2)
+    cluster.lose("n1")
+    cluster.finish_move(effect.operation, UNREACHABLE, arrives=False)
+    cluster.reads()
+    assert cluster.operation("a").state is S.SETTLING
+    assert cluster.operation("b").state is S.WAITING, "the host may send on"
