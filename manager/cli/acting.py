@@ -17,7 +17,7 @@ from manager.cli.app import App
 from manager.cli.following import Follower, Lines, lines
 from manager.cli.options import Settings
 from manager.cli.output import Column, json_line, print_json, print_table, say
-from manager.cli.session import NOT_REACHED, Session, command_line, did_you_mean, opened
+from manager.cli.session import NOT_REACHED, Session, command_line, opened
 from manager.cli.terminal import is_terminal
 from manager.core.actions import CANCEL, ActionSpec, MigrateParameters, Plan, PlanStep, Skipped
 from manager.core.cluster import ClusterView
@@ -27,6 +27,7 @@ from manager.core.migration import moves
 from manager.core.model import ClusterConfig, PeerRoute
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
+from manager.core.query.suggest import did_you_mean
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.core.units import count_text, duration_text
 from manager.core.work import CONTINUE_AFTER_S

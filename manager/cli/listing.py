@@ -12,12 +12,13 @@ import click
 from manager.cli.app import App
 from manager.cli.options import Settings
 from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table
-from manager.cli.session import NOT_REACHED, Session, did_you_mean, opened
+from manager.cli.session import NOT_REACHED, Session, opened
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
 from manager.core.placement import planner
 from manager.core.query.fields import FIELDS
 from manager.core.query.spec import FieldKind, FieldSpec, Unavailable
+from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
 
 SHRINKS = frozenset({"information", "tags"})

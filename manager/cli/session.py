@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import os
 import re
 import shlex
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from manager.core.errors import OperationError, UserError
 from manager.core.ids import NodeId, VmId
 from manager.core.model import ClusterConfig, Node, NodeStatus, Tier, Vm, VmStatus
 from manager.core.query.spec import natural
+from manager.core.query.suggest import did_you_mean
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.workspace import Adapters, Workspace
@@ -320,12 +320,6 @@ class Session:
 
 def _by_owner(vm: Vm) -> Any:
     return natural(str(vm.owner))
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest known words, or nothing; begins with a space."""
-    near = difflib.get_close_matches(wrong, list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 @asynccontextmanager

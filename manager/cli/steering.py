@@ -15,7 +15,7 @@ from manager.cli.listing import column_of
 from manager.cli.options import Settings
 from manager.cli.output import Column, print_json, print_table, say
 from manager.cli.queue_views import Queue, must_find, print_state, read_queue
-from manager.cli.session import Session, command_line, did_you_mean, opened
+from manager.cli.session import Session, command_line, opened
 from manager.cli.terminal import is_terminal
 from manager.core.actions import CANCEL, Denied
 from manager.core.changes import ChangeSet
@@ -31,6 +31,7 @@ from manager.core.migration.queue import is_heavy, order
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import FIELDS
+from manager.core.query.suggest import did_you_mean
 from manager.core.reasons import ReasonCode, because
 from manager.core.units import count_text, duration_text, pause_text
 from manager.core.work import CONTINUE_AFTER_S

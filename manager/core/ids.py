@@ -30,6 +30,11 @@ class Kind(StrEnum):
     OPERATION = "operation"
     PROBLEM = "problem"
 
+    @property
+    def plural(self) -> str:
+        """In the middle of a sentence: ``nodes``."""
+        return "VMs" if self is Kind.VM else f"{self.value}s"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRef:

@@ -16,3 +16,16 @@ FIELDS: dict[Kind, dict[str, FieldSpec]] = {
     Kind.PROBLEM: {f.name: f for f in PROBLEM_FIELDS},
 }
 """All fields by kind and name."""
+
+
+def _terms(fields: dict[str, FieldSpec]) -> dict[str, FieldSpec]:
+    """Every word for a field; its own name wins over another's alias."""
+    found: dict[str, FieldSpec] = {}
+    for spec in fields.values():
+        for word in (spec.name, spec.term, *spec.aliases):
+            found.setdefault(word, spec)
+    return found | fields
+
+
+TERMS: dict[Kind, dict[str, FieldSpec]] = {kind: _terms(fields) for kind, fields in FIELDS.items()}
+"""Fields by every word a query may use for them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from manager.core import units
 from manager.core.cluster import ClusterView
-from manager.core.model import Node, NodeLoad
+from manager.core.model import Node, NodeLoad, NodeStatus
 from manager.core.query.spec import (
     NOT_KNOWN,
     NOT_SAMPLED,
@@ -79,6 +79,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="Whether the node is connected: Up, Connecting, Unknown, Login failed, Incompatible.",
         get=lambda view, node: "Paused" if node.is_up and node.holds else node.status.value,
         text=plain,
+        words=("Paused", *(status.value for status in NodeStatus)),
         depends=on("status", "holds"),
         width=120,
         searchable=True,
@@ -155,6 +156,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="Memory that is free: as the host says, or what its running VMs leave.",
         get=_free_mib,
         text=gib,
+        aliases=("free",),
         depends=on("load", "facts", "status", "committed"),
         width=80,
     ),
@@ -166,6 +168,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         get=_node_information,
         text=plain,
         json=plain,
+        prose=True,
         depends=on("information", "holds"),
         width=340,
         searchable=True,
@@ -177,6 +180,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="The libvirt URI by which this computer reaches the node.",
         get=attribute("uri"),
         text=plain,
+        prose=True,
         depends=frozenset(),
         width=260,
         shown=False,
@@ -212,6 +216,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="The host's CPU model as libvirt names it.",
         get=_facts(lambda f: f.cpu_model),
         text=plain,
+        prose=True,
         depends=on("facts"),
         width=140,
         shown=False,
@@ -223,6 +228,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="Hypervisor and libvirt versions.",
         get=_facts(lambda f: f"{f.hypervisor} {f.hypervisor_version}, libvirt {f.libvirt_version}"),
         text=plain,
+        prose=True,
         depends=on("facts"),
         width=200,
         shown=False,

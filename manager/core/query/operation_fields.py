@@ -14,6 +14,7 @@ from manager.core.migration.summary import OTHERS, others_text
 from manager.core.model import MoveType, Priority
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.spec import FieldKind, FieldSpec, attribute, on, percent, plain, yes_no
+from manager.core.query.vm_fields import PRIORITIES
 
 
 def _move_figure(name: str) -> Callable[[ClusterView, Operation], Any]:
@@ -149,6 +150,7 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="What was asked for.",
         get=lambda view, operation: operation_title(operation),
         text=plain,
+        prose=True,
         depends=on("*"),
         width=200,
         searchable=True,
@@ -194,6 +196,7 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="From which node to which it moves; “best” until one is chosen.",
         get=_way,
         text=plain,
+        prose=True,
         depends=on("*"),
         width=120,
         shown=False,
@@ -205,6 +208,7 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="How it moves: live, quick, shutdown, turn-off, storage.",
         get=_move_type,
         text=plain,
+        words=tuple(move.value for move in MoveType),
         depends=frozenset(),
         width=76,
         shown=False,
@@ -217,6 +221,8 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="The VM's priority: the higher goes first.",
         get=attribute("priority"),
         text=lambda value: Priority(value).title,
+        words=tuple(p.title for p in Priority),
+        ranks=PRIORITIES,
         depends=on("*"),
         width=76,
     ),
@@ -330,6 +336,7 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="Waiting, Checking, Running, Settling, Cancelling, Done, Failed, Cancelled.",
         get=lambda view, operation: operation.state.value,
         text=plain,
+        words=tuple(state.value for state in OperationState),
         depends=on("*", "state"),
         width=90,
         searchable=True,
@@ -341,6 +348,8 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="What it waits for, what will be done about it and when, or how it ended.",
         get=_told,
         text=plain,
+        prose=True,
+        aliases=("information",),
         depends=on("*", "reason", "progress"),
         width=420,
         searchable=True,
@@ -499,6 +508,7 @@ OPERATION_FIELDS: tuple[FieldSpec, ...] = (
         doc="While it does not converge: what will be done about it, and when.",
         get=_advice,
         text=plain,
+        prose=True,
         depends=on("progress"),
         width=420,
         shown=False,

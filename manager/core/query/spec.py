@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,9 +15,13 @@ from manager.core.reasons import Reason, ReasonCode, because
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """In place of a value: it is not known, and why. Neither more nor less than any value."""
+    """In place of a value: it is not known, and why. Neither more nor less than any value.
+
+    `last` is what it was when it was last known: shown, and compared with nothing.
+    """
 
     reason: Reason
+    last: Any = None
 
 
 class FieldKind(StrEnum):
@@ -49,6 +53,9 @@ natural = natsort_keygen()
 """Key that sorts ``web-2`` before ``web-10``."""
 
 
+_UNITS = ("_mib_s", "_mib", "_ms", "_s")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSpec:
     """A field of one kind of object. `get` returns a plain value, None (nothing to say) or `Unavailable`."""
@@ -67,6 +74,18 @@ class FieldSpec:
     searchable: bool = False  # part of what the search box looks at
     sample: bool = False  # needs load samples: shown columns ask for them
     volatile: bool = False  # follows from other rows too: its text is never kept
+    prose: bool = False  # sentences or paths: a query's value occurs in them, it is not all of them
+    words: tuple[str, ...] = ()  # all there can be, where they are few; as people read them
+    ranks: Mapping[str, int] | None = None  # words in lower case that stand for values with an order
+    aliases: tuple[str, ...] = ()  # further query terms for it
+
+    @property
+    def term(self) -> str:
+        """Its word in a query: the name without its unit."""
+        for unit in _UNITS:
+            if self.name.endswith(unit):
+                return self.name.removesuffix(unit)
+        return self.name
 
     def value(self, view: ClusterView, row: Any) -> Any:
         """The value for one row (a `Vm`, `Node`, `Operation` or `Problem`)."""
@@ -78,6 +97,8 @@ class FieldSpec:
         if value is None:
             return ""
         if isinstance(value, Unavailable):
+            if value.last is not None:
+                return self.text(value.last)
             return "…" if value is BEING_READ else "–"
         return self.text(value)
 

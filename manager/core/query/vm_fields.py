@@ -7,7 +7,7 @@ from typing import Any
 
 from manager.core import units
 from manager.core.cluster import ClusterView
-from manager.core.model import Vm, VmLoad, VmStatus
+from manager.core.model import Activity, AgentState, Priority, StatusCause, Vm, VmLoad, VmStatus
 from manager.core.placement import planner
 from manager.core.query.spec import (
     BEING_READ,
@@ -15,6 +15,7 @@ from manager.core.query.spec import (
     NOT_SAMPLED,
     FieldKind,
     FieldSpec,
+    Unavailable,
     attribute,
     gib,
     join,
@@ -27,6 +28,27 @@ from manager.core.query.spec import (
 
 def _config(pick: Callable[[Any], Any]) -> Callable[[ClusterView, Vm], Any]:
     return lambda view, vm: pick(vm.config) if vm.config else BEING_READ
+
+
+PRIORITIES = {word: p.value for p in Priority for word in (p.title.lower(), p.name.lower().replace("_", "-"))}
+"""Every way to write a priority, with its number."""
+
+
+def _figure(pick: Callable[[Any], Any]) -> Callable[[ClusterView, Vm], Any]:
+    """A figure of the definition: while the VM's node is silent it is what it was, and nobody knows."""
+
+    def get(view: ClusterView, vm: Vm) -> Any:
+        if vm.config is None:
+            return BEING_READ
+        value = pick(vm.config)
+        return Unavailable(NOT_KNOWN.reason, last=value) if vm.status is VmStatus.UNKNOWN else value
+
+    return get
+
+
+def _attention(view: ClusterView, vm: Vm) -> bool:
+    paused = vm.status is VmStatus.PAUSED and vm.cause not in (StatusCause.NONE, StatusCause.USER)
+    return vm.alarm or vm.status in (VmStatus.CRASHED, VmStatus.UNKNOWN) or (paused and not vm.activity)
 
 
 def _vm_load(name: str) -> Callable[[ClusterView, Vm], Any]:
@@ -85,6 +107,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=lambda view, vm: vm,
         text=status_text,
         json=lambda vm: vm.status.value,
+        words=tuple(status.value for status in VmStatus),
         depends=on("status", "cause", "was"),
         width=150,
         searchable=True,
@@ -96,6 +119,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         doc="What is being done to the VM right now.",
         get=lambda view, vm: vm.activity.value,
         text=plain,
+        words=tuple(activity.value for activity in Activity if activity.value),
         depends=on("activity"),
         width=110,
         searchable=True,
@@ -108,6 +132,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=_vm_owner_text,
         text=plain,
         json=lambda value: value.partition(" → ")[0],
+        aliases=("node",),
         depends=on("owner", "moving_to"),
         width=110,
         searchable=True,
@@ -120,6 +145,8 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=_config(lambda config: config.settings.priority),
         text=lambda value: value.title,
         json=lambda value: value.title,
+        words=tuple(p.title for p in Priority),
+        ranks=PRIORITIES,
         depends=on("config"),
         width=100,
         searchable=True,
@@ -142,9 +169,9 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         unit="GiB",
         kind=FieldKind.SIZE_MIB,
         doc="Memory assigned to the VM.",
-        get=_config(lambda config: config.memory_mib),
+        get=_figure(lambda config: config.memory_mib),
         text=gib,
-        depends=on("config"),
+        depends=on("config", "status"),
         width=90,
     ),
     FieldSpec(
@@ -152,9 +179,9 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         title="vCPUs",
         kind=FieldKind.COUNT,
         doc="Virtual CPUs assigned to the VM.",
-        get=_config(lambda config: config.vcpus),
+        get=_figure(lambda config: config.vcpus),
         text=plain,
-        depends=on("config"),
+        depends=on("config", "status"),
         width=62,
         shown=False,
     ),
@@ -176,6 +203,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=_config(lambda config: config.settings.tags),
         text=join,
         json=list,
+        aliases=("tag",),
         depends=on("config"),
         width=110,
         searchable=True,
@@ -188,6 +216,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=lambda view, vm: vm.information.text if vm.information else None,
         text=plain,
         json=plain,
+        prose=True,
         depends=on("information"),
         width=340,
         searchable=True,
@@ -221,6 +250,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         doc="Whether the guest agent answers.",
         get=_config(lambda config: config.agent.value),
         text=plain,
+        words=tuple(state.value for state in AgentState),
         depends=on("config"),
         width=100,
         shown=False,
@@ -237,6 +267,62 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         shown=False,
     ),
     FieldSpec(
+        name="attention",
+        title="Needs attention",
+        kind=FieldKind.BOOL,
+        doc="Crashed, paused by itself, running twice, or its node is silent.",
+        get=_attention,
+        text=yes_no,
+        depends=on("status", "cause", "alarm", "activity"),
+        width=110,
+        shown=False,
+    ),
+    FieldSpec(
+        name="changed",
+        title="Changed",
+        kind=FieldKind.TIME,
+        doc="When its state was last seen to change.",
+        get=attribute("changed_at_s"),
+        text=units.time_text,
+        json=units.iso_text,
+        depends=on("changed_at_s"),
+        width=90,
+        shown=False,
+    ),
+    FieldSpec(
+        name="autostart",
+        title="Autostart",
+        kind=FieldKind.BOOL,
+        doc="Whether its node starts it when the node starts.",
+        get=_config(lambda config: config.autostart),
+        text=yes_no,
+        depends=on("config"),
+        width=80,
+        shown=False,
+    ),
+    FieldSpec(
+        name="snapshots",
+        title="Snapshots",
+        kind=FieldKind.COUNT,
+        doc="How many snapshots it has.",
+        get=_figure(lambda config: config.snapshots),
+        text=plain,
+        depends=on("config", "status"),
+        width=80,
+        shown=False,
+    ),
+    FieldSpec(
+        name="machine",
+        title="Machine",
+        kind=FieldKind.TEXT,
+        doc="The machine type of its definition.",
+        get=_config(lambda config: config.machine or None),
+        text=plain,
+        depends=on("config"),
+        width=120,
+        shown=False,
+    ),
+    FieldSpec(
         name="disks",
         title="Disks",
         kind=FieldKind.LIST,
@@ -244,6 +330,8 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=_config(lambda c: tuple(f"{d.target}: {d.source or 'empty'}" for d in c.disks)),
         text=join,
         json=list,
+        prose=True,
+        aliases=("disk",),
         depends=on("config"),
         width=220,
         shown=False,
@@ -256,6 +344,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         get=_config(lambda c: tuple(dict.fromkeys(i.source or i.kind for i in c.interfaces))),
         text=join,
         json=list,
+        aliases=("network",),
         depends=on("config"),
         width=120,
         shown=False,

@@ -1,0 +1,57 @@
+"""The shorthands ``is:word``, each a query itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manager.core.ids import Kind
+from manager.core.query.parser import parse
+from manager.core.query.query import Query
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSpec:
+    """A shorthand, what it stands for, and what that means."""
+
+    word: str
+    text: str
+    doc: str
+
+    @property
+    def query(self) -> Query:
+        """What it stands for."""
+        return parse(self.text)
+
+
+_VM = (
+    FlagSpec("running", "status:running", "It runs."),
+    FlagSpec("off", "status:off", "It is off."),
+    FlagSpec("saved", "status:saved", "Its memory is saved; a start restores it."),
+    FlagSpec("paused", "status:paused", "It is paused, by whom or by what ever."),
+    FlagSpec("stale", "status:unknown", "Its node is silent: what is shown was true when it was last heard."),
+    FlagSpec("migrating", "activity:Migrating*", "It is being moved, by Muster or by someone else."),
+    FlagSpec("waiting", "activity:queued", "Work on it waits in the queue."),
+    FlagSpec("busy", "not activity:none", "Something is being done to it, or waits."),
+    FlagSpec("movable", "movable:yes", "Nothing of its own keeps it from being moved live."),
+    FlagSpec("unmovable", "movable:no", "Something of its own keeps it from being moved live."),
+    FlagSpec("attention", "attention:yes", "Someone should look at it."),
+)
+
+_NODE = (
+    FlagSpec("up", "status:up,paused", "Work can be asked of it, or could if it were not paused."),
+    FlagSpec("paused", "status:paused", "It takes no VMs."),
+    FlagSpec("stale", "status:unknown", "It is silent: what is shown was true when it was last heard."),
+)
+
+_OPERATION = (
+    FlagSpec("waiting", "state:waiting", "It waits for its turn."),
+    FlagSpec("running", "state:running", "It is being done."),
+    FlagSpec("failed", "state:failed", "It did not come to what was asked."),
+    FlagSpec("done", "state:done", "It came to what was asked."),
+)
+
+FLAGS: dict[Kind, dict[str, FlagSpec]] = {
+    kind: {flag.word: flag for flag in flags}
+    for kind, flags in ((Kind.VM, _VM), (Kind.NODE, _NODE), (Kind.OPERATION, _OPERATION))
+}
+"""The shorthands by kind of object; some kinds have none."""
