@@ -88,7 +88,7 @@ class Admission:
         if not backlog:
             return
         inventory = self._inventory
-        active = (o for o in self._tree.active.values() if not self._goals.has_left(o))
+        active = (o for o in self._tree.active.values() if self._goals.is_sent(o))
         slots = Slots.in_use(inventory.config, active, inventory.foreign_moves())
         unfit: _Unfit = {}
         if look.whole:

@@ -72,12 +72,10 @@ class Goals:
         The source's own word is final, though the target cannot be asked.
         """
         vm = self._inventory.vms.get(operation.vm) if operation.vm else None
-        told = failure is not None and (
-            failure.code not in UNCERTAIN or (operation.target and failure.node == operation.target)
-        )
         return bool(
             operation.step is MoveStep.MOVE
-            and told
+            and failure is not None
+            and _is_told(operation, failure)
             and vm is not None
             and vm.owner == operation.source
             and vm.status is VmStatus.RUNNING
@@ -104,18 +102,21 @@ class Goals:
         )
         return outgoing or (incoming is not None and is_incoming(incoming))
 
-    def has_left(self, operation: Operation) -> bool:
-        """A live move whose call is over and whose source has the VM no more: nothing is sent any longer.
+    def is_sent(self, operation: Operation) -> bool:
+        """Whether a live move may still send from its source.
 
-        It is not settled before its target was read; but the places it took are free.
+        It does not once the source said how its call ended, or has the VM no more, though it is not settled
+        before its target was read: the places it took are free.
         """
         ended = self._tree.ended_calls.get(operation.id)
         if ended is None or operation.step is not MoveStep.MOVE or not (operation.vm and operation.source):
+            return True
+        if ended.failure is None or _is_told(operation, ended.failure):
             return False
         source = self._inventory.nodes[operation.source]
         here = self._inventory.sighting(operation.vm, operation.source)
         read = source.is_up and (source.last_read_s or 0.0) >= ended.at_s
-        return read and (here is None or here.status in _STOPPED)
+        return not read or (here is not None and here.status not in _STOPPED)
 
     def goes_on(self, operation: Operation) -> bool:
         """Its call is gone but a host carries it on: it moves, saves, restores or starts the VM."""
@@ -214,3 +215,10 @@ class Goals:
 
 def _is_up(seen: Sighting) -> bool:
     return seen.status in _UP and seen.cause is not StatusCause.STARTING_UP
+
+
+def _is_told(operation: Operation, failure: Failure) -> bool:
+    """Whether the source itself said how a move ended, also that it lost its target."""
+    return failure.code not in UNCERTAIN or (
+        operation.target is not None and failure.node == operation.target
+    )

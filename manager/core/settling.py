@@ -115,7 +115,7 @@ class Settling:
                 self._tree.move(operation, _S.SETTLING, turn, waits)
             else:
                 self._say(operation, waits, turn)
-            if self._goals.has_left(operation):
+            if not self._goals.is_sent(operation):
                 self._tree.backlog.look()
             return
         final = stays and failure is not None and failure.node == operation.target

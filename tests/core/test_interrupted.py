@@ -410,21 +410,30 @@ def test_a_batch_paused_by_hand_says_who_did_it(cluster: Cluster) -> None:
     assert end(cluster, "b")[1].startswith("its batch was paused by adm")
 
 
-@pytest.mark.parametrize("failure", [None, Failure(code=FailureCode.UNREACHABLE, text="n2 hung up", node=N2)])
+HUNG_UP = Failure(code=FailureCode.UNREACHABLE, text="client socket is closed", node=N2)
+
+
+@pytest.mark.parametrize(("failure", "source_stands"), [(None, False), (HUNG_UP, False), (HUNG_UP, True)])
 def test_one_that_left_for_a_node_nobody_can_ask_leaves_its_place_free(
-    cluster: Cluster, failure: Failure | None
+    cluster: Cluster, failure: Failure | None, source_stands: bool
 ) -> None:
     effect = moving(cluster, "a")
     cluster.add("n1", "b", R)
     cluster.ask("vm.live_migrate", "b", target=NodeId("n3"))
     assert cluster.operation("b").reason.code is ReasonCode.WAITS_OUTGOING
     cluster.lose("n2")
-    cluster.finish_move(effect.operation, failure, arrives=True)
+    if source_stands:  # the target ran already when its daemon died, and the source waits for its word
+        cluster.become("n1", "a", PAUSED, StatusCause.MIGRATION)
+        cluster.end(effect, failure)
+    else:
+        cluster.finish_move(effect.operation, failure, arrives=True)
     cluster.reads()
     assert cluster.operation("a").state is S.SETTLING
     assert cluster.operation("a").reason.code is ReasonCode.WAITS_INVENTORY
     cluster.answer(cluster.take(fx.CheckPeerLogin))
     assert cluster.take(fx.StartMigration).vm == uuid("b")
+    if source_stands:
+        cluster.finish_move(effect.operation, arrives=True, says=False)
     cluster.connect("n2")
     cluster.settle()
     assert {cluster.operation(name).state for name in "ab"} == {S.DONE}
