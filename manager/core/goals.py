@@ -103,17 +103,20 @@ class Goals:
         return outgoing or (incoming is not None and is_incoming(incoming))
 
     def is_sent(self, operation: Operation) -> bool:
-        """Whether a live move may still send from its source.
+        """Whether a live move takes its places: it may still send, or is about to be judged.
 
-        It does not once the source said how its call ended, or has the VM no more, though it is not settled
-        before its target was read: the places it took are free.
+        One that cannot be judged, since its target is silent, takes none once its source said how its call
+        ended, or has the VM no more.
         """
         ended = self._tree.ended_calls.get(operation.id)
         if ended is None or operation.step is not MoveStep.MOVE or not (operation.vm and operation.source):
             return True
+        nodes = self._inventory.nodes
+        if all(nodes[node].is_up for node in nodes_of(operation) if node in nodes):
+            return True
         if ended.failure is None or _is_told(operation, ended.failure):
             return False
-        source = self._inventory.nodes[operation.source]
+        source = nodes[operation.source]
         here = self._inventory.sighting(operation.vm, operation.source)
         read = source.is_up and (source.last_read_s or 0.0) >= ended.at_s
         return not read or (here is not None and here.status not in _STOPPED)
