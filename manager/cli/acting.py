@@ -18,6 +18,7 @@ from manager.cli.following import Follower, Lines, lines
 from manager.cli.options import Settings
 from manager.cli.output import Column, json_line, print_json, print_table, say
 from manager.cli.session import NOT_REACHED, Session, command_line, opened
+from manager.cli.targets import Targets
 from manager.cli.terminal import is_terminal
 from manager.core.actions import CANCEL, ActionSpec, MigrateParameters, Plan, PlanStep, Skipped
 from manager.core.cluster import ClusterView
@@ -85,7 +86,7 @@ class Request:
     """What the user asked for."""
 
     spec: ActionSpec[Any]
-    names: tuple[str, ...]
+    targets: Targets
     parameters: Any
     wait_s: float | None = None  # None: to the end
     no_wait: bool = False
@@ -109,11 +110,15 @@ async def carry_out(app: App, settings: Settings, request: Request) -> int:
             raise UserError(f"There is no node {target} in {config.name}.{near} Nothing was done.")
 
     def enough(session: Session) -> bool:
-        return session.is_certain_of(request.names, getattr(request.parameters, "target", None))
+        return request.targets.is_certain(session, getattr(request.parameters, "target", None))
 
     async with opened(app, settings, reading=request.what_if, enough=enough, check=check) as session:
         session.need_any()
-        found = session.find(request.names)
+        found = await request.targets.find(session)
+        if not found:
+            if settings.as_json:
+                print_json([])
+            return 0
         plan = request.spec.plan(session.view, found, request.parameters)
         if request.what_if:
             return _show_plan(session.view, plan, found, settings)

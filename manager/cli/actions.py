@@ -11,6 +11,7 @@ import click
 from manager.cli import completion
 from manager.cli.app import App
 from manager.cli.options import Command, Seconds, settings_of
+from manager.cli.targets import Targets
 from manager.core.actions import (
     ACTIONS,
     ActionSpec,
@@ -118,6 +119,7 @@ def _acting(
         ctx: click.Context,
         /,
         names: tuple[str, ...],
+        where: str | None,
         wait_s: float | None,
         no_wait: bool,
         what_if: bool,
@@ -144,7 +146,7 @@ def _acting(
             )
         request = acting.Request(
             spec=spec,
-            names=names,
+            targets=Targets.given(ctx, names, where),
             parameters=parameters,
             wait_s=wait_s,
             no_wait=no_wait,
@@ -160,7 +162,7 @@ def _acting(
         short_help=short,
         callback=callback,
         params=[
-            click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=words.vms),
+            *Targets.params(words),
             *options,
             *waiting_options(),
             click.Option(["--what-if"], is_flag=True, help="Show what would be done, and do nothing."),
@@ -313,6 +315,7 @@ def tune(app: App, words: completion.Words) -> Command:
         ctx: click.Context,
         /,
         names: tuple[str, ...],
+        where: str | None,
         pause_ms: int | None,
         cap_mib_s: int | None,
         post_copy: bool,
@@ -324,7 +327,9 @@ def tune(app: App, words: completion.Words) -> Command:
         if pause_ms is None and cap_mib_s is None and not post_copy:
             raise click.UsageError("Say what to change: --pause, --cap or --post-copy.", ctx)
         tuning = steering.Tuning(pause_ms=pause_ms, cap_mib_s=cap_mib_s, post_copy=post_copy)
-        return run_async(steering.tune(app, settings_of(ctx), names, tuning, yes=yes))
+        return run_async(
+            steering.tune(app, settings_of(ctx), Targets.given(ctx, names, where), tuning, yes=yes)
+        )
 
     return Command(
         "tune",
@@ -334,7 +339,7 @@ def tune(app: App, words: completion.Words) -> Command:
         short_help="Change live moves that are under way.",
         callback=callback,
         params=[
-            click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=words.vms),
+            *Targets.params(words),
             click.Option(
                 ["--pause", "pause_ms"],
                 type=click.IntRange(*TUNABLE["pause_ms"]),

@@ -21,6 +21,7 @@ from manager.cli.options import settings_of
 from manager.cli.session import Known, choose_quietly, completion_key
 from manager.core.errors import UserError
 from manager.core.ids import Kind
+from manager.core.query import complete as in_query
 from manager.core.query.fields import FIELDS
 
 SHELLS = ("bash", "zsh", "fish")
@@ -180,6 +181,17 @@ def columns(kind: Kind) -> Complete:
             for spec in FIELDS[kind].values()
             if spec.name.startswith(last) and spec.name not in chosen
         ]
+
+    return complete
+
+
+def query(kind: Kind) -> Complete:
+    """Completes a query's fields, and the values that a field can have at all."""
+
+    def complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+        found = in_query.complete(begun, len(begun), kind)
+        before = begun[: found.start]
+        return [CompletionItem(before + each.text, help=each.doc) for each in found.candidates]
 
     return complete
 

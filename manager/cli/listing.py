@@ -17,6 +17,7 @@ from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
 from manager.core.placement import planner
 from manager.core.query.fields import FIELDS
+from manager.core.query.filter import Matcher
 from manager.core.query.spec import FieldKind, FieldSpec, Unavailable
 from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
@@ -66,6 +67,7 @@ async def show_list(
     columns: Sequence[FieldSpec],
     sort: tuple[FieldSpec, bool],
     *,
+    where: Matcher | None,
     measure: bool,
 ) -> int:
     """``node list`` and ``vm list``.
@@ -76,17 +78,20 @@ async def show_list(
         kind: Nodes or VMs.
         columns: What is shown.
         sort: By which field, and whether downwards.
+        where: What is left out; None: nothing.
         measure: Take load samples first; costs a second.
     """
-    definitions = kind is Kind.NODE or any("config" in field.depends for field in (*columns, sort[0]))
+    followed = [*(field.depends for field in (*columns, sort[0])), where.depends if where else frozenset()]
+    definitions = kind is Kind.NODE or any("config" in names for names in followed)
     async with opened(app, settings, reading=True, definitions=definitions, enough=_always) as session:
         if kind is Kind.VM:
             session.need_any()
         missing = session.warn_of_unreachable()
-        if measure:
+        if measure or (where is not None and where.samples):
             await session.sample()
         view = session.view
-        rows = _sorted(session, view.nodes.values() if kind is Kind.NODE else view.vms.values(), kind, *sort)
+        found: Iterable[Any] = view.nodes.values() if kind is Kind.NODE else view.vms.values()
+        rows = _sorted(session, where.select(view, found) if where else found, kind, *sort)
         if settings.as_json:
             print_json([{f.name: f.as_json(view, row) for f in columns} for row in rows])
         else:

@@ -25,6 +25,7 @@ from manager.cli.options import (
 )
 from manager.cli.output import StderrHandler, say
 from manager.cli.queue import queue_group
+from manager.cli.targets import read_query, where_option
 from manager.core.actions import ACTIONS
 from manager.core.errors import UserError
 from manager.core.ids import Kind
@@ -227,7 +228,7 @@ def _simple(app: App, name: str, doc: str, function: str) -> Command:
 
 def _list(app: App, kind: Kind, noun: str) -> Command:
     @click.pass_context
-    def callback(ctx: click.Context, columns: str | None, sort: str) -> int:
+    def callback(ctx: click.Context, columns: str | None, sort: str, where: str | None) -> int:
         from manager.cli import listing
         from manager.cli.session import run_async
 
@@ -236,7 +237,10 @@ def _list(app: App, kind: Kind, noun: str) -> Command:
         order = listing.field_of(kind, sort.removeprefix("-"))
         measure = order.sample or (columns is not None and any(field.sample for field in fields))
         down = sort.startswith("-")
-        return run_async(listing.show_list(app, settings, kind, fields, (order, down), measure=measure))
+        query = read_query(where, kind)
+        return run_async(
+            listing.show_list(app, settings, kind, fields, (order, down), where=query, measure=measure)
+        )
 
     return Command(
         "list",
@@ -258,6 +262,7 @@ def _list(app: App, kind: Kind, noun: str) -> Command:
                 shell_complete=completion.columns(kind),
                 help="Sort by this field; with a minus, downwards.",
             ),
+            where_option(kind),
         ],
     )
 

@@ -15,6 +15,8 @@ from manager.cli.options import DEFAULT_TIMEOUT_S, GRACE_S, Everywhere
 from manager.core.actions import ACTIONS
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
+from manager.core.query.flags import FLAGS
+from manager.core.query.spec import FieldKind
 
 GENERATED = "<!-- Made by “muster manual”; do not edit. -->"
 
@@ -36,8 +38,10 @@ _EXIT_CODES = (
 )
 
 _ON_ACTIONS = """\
-Names are looked up first, all of them: if one is unknown or ambiguous, nothing is done. Then the plan is
-made; VMs to which the action does not apply are skipped with a reason. On a terminal, an action that
+Names are looked up first, all of them: if one is unknown or ambiguous, nothing is done. `--where QUERY`
+takes all VMs that match a [query](queries.md), or those of the names that do; if none does, nothing is
+done and the exit code is 0, so that a script may run twice. Then the plan is made; VMs to which the
+action does not apply are skipped with a reason. On a terminal, an action that
 takes something away from the guests asks once, with counts, unless `--yes` is given; without a terminal
 it does not ask. Then it is done, on many VMs at once within the cluster's limits, High first.
 
@@ -86,7 +90,12 @@ which file it works, and which nodes differ. Commands that only look go on witho
 def pages(root: click.Group) -> dict[str, str]:
     """All pages by file name, below the documentation's folder."""
     ctx = click.Context(root, info_name="muster")
-    made = {"manual/README.md": _front(root, ctx), "manual/fields.md": _fields(), "muster.1": _man(root, ctx)}
+    made = {
+        "manual/README.md": _front(root, ctx),
+        "manual/fields.md": _fields(),
+        "manual/queries.md": _queries(),
+        "muster.1": _man(root, ctx),
+    }
     for name in root.list_commands(ctx):
         command = root.get_command(ctx, name)
         if command is not None and not command.hidden:
@@ -257,6 +266,62 @@ def _fields() -> str:
         ]
         parts += [f"## {title}", _table(("Field", "Column", "Meaning"), rows)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+_LANGUAGE = """
+A query says which rows are meant: in the window's search box, in saved views, and after `--where`.
+
+| Write | Meaning |
+|---|---|
+| `web prod` | both texts occur in what the list shows, in any column that holds text |
+| `"disk error"` | this text, with its space; in quotes nothing has a special meaning |
+| `status:running` | the field has this value; upper and lower case are one |
+| `owner:n1,n2` | it has one of these values |
+| `name:db*`, `name:web-?` | it fits the pattern: `*` is any text, `?` any one character |
+| `information:waits` | sentences and paths: the text occurs in it; `=` asks for the whole of it |
+| `owner!=n1,n2` | it is known, and none of these |
+| `memory>4GiB`, `cpu>=80%`, `uptime<1h30min` | more or less; a bare figure is in the column's unit |
+| `memory:2GiB..8GiB`, `vcpus:4..` | a range, its ends included; an end may be left out |
+| `priority>=high` | words with an order have one |
+| `changed:today`, `changed:2h`, `changed>-2h`, `changed<2026-11-22` | times: of that day; within the last \
+two hours; after the moment two hours ago; before that day |
+| `is:stale` | a shorthand, see below |
+| `tag:none`, `memory:unknown` | there is none; it is not known |
+| `a b or c`, `a and (b or not c)` | `and`, which may be left out, binds closer than `or` |
+
+What is not known is neither more nor less than anything: `memory>4GiB` and `not memory>4GiB` both leave
+out a VM whose node is silent; `memory:unknown` finds it.
+"""
+
+
+def _queries() -> str:
+    parts = [GENERATED, "# Queries", _LANGUAGE, "## Shorthands"]
+    for kind, flags in FLAGS.items():
+        rows = [(_code(f"is:{flag.word}"), flag.doc, _code(flag.text)) for flag in flags.values()]
+        parts += [f"For {kind.plural}:", _table(("Shorthand", "Meaning", "The same as"), rows)]
+    for kind, fields in FIELDS.items():
+        rows = []
+        for spec in fields.values():
+            words = [_code(word) for word in dict.fromkeys((spec.term, *spec.aliases))]
+            takes = ", ".join(spec.words) if spec.words else _TAKES.get(spec.kind, spec.kind.value)
+            rows.append((", ".join(words), spec.doc, "a text that occurs in it" if spec.prose else takes))
+        parts += [f"## Fields of {kind.plural}", _table(("Field", "Meaning", "Value"), rows)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+_TAKES = {
+    FieldKind.TEXT: "text",
+    FieldKind.ENUM: "text",
+    FieldKind.COUNT: "figure",
+    FieldKind.SIZE_MIB: "size",
+    FieldKind.BYTES: "size",
+    FieldKind.RATE: "size per second",
+    FieldKind.PERCENT: "percent",
+    FieldKind.SECONDS: "span",
+    FieldKind.TIME: "time",
+    FieldKind.LIST: "text of one of them",
+    FieldKind.BOOL: "yes, no",
+}
 
 
 # --- roff ------------------------------------------------------------------------------------------

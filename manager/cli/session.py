@@ -280,6 +280,10 @@ class Session:
 
     # --- names -----------------------------------------------------------------------------
 
+    def by_name(self) -> list[VmId]:
+        """All VMs, in the natural order of their names."""
+        return sorted(self.view.vms, key=lambda key: (natural(self.view.vms[key].name.lower()), key))
+
     def find(self, names: Sequence[str]) -> list[VmId]:
         """The VMs of these names or UUIDs, each once, in the order given.
 

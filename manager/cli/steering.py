@@ -16,6 +16,7 @@ from manager.cli.options import Settings
 from manager.cli.output import Column, print_json, print_table, say
 from manager.cli.queue_views import Queue, must_find, print_state, read_queue
 from manager.cli.session import Session, command_line, opened
+from manager.cli.targets import Targets
 from manager.cli.terminal import is_terminal
 from manager.core.actions import CANCEL, Denied
 from manager.core.changes import ChangeSet
@@ -375,13 +376,13 @@ class Tuning:
         return ", ".join(parts)
 
 
-async def tune(app: App, settings: Settings, names: Sequence[str], tuning: Tuning, *, yes: bool) -> int:
+async def tune(app: App, settings: Settings, targets: Targets, tuning: Tuning, *, yes: bool) -> int:
     """``vm tune``: one result per VM."""
     async with opened(
-        app, settings, reading=True, definitions=False, enough=lambda s: s.is_certain_of(names)
+        app, settings, reading=True, definitions=targets.definitions, enough=targets.is_certain
     ) as session:
         session.need_any()
-        found = session.find(names)
+        found = await targets.find(session)
         results: dict[VmId, Result] = {}
         moving: dict[VmId, Operation] = {}
         for vm in found:
