@@ -92,7 +92,7 @@ async def test_twelve_guests_while_a_targets_daemon_and_then_the_sources_is_kill
     lab: Lab, guests: tuple[str, ...], tmp_path: Path
 ) -> None:
     await put_all(lab, guests, "n1")
-    file = with_settings(lab, tmp_path, "[migration]\nbandwidth_mib_s = 24")
+    file = with_settings(lab, tmp_path, "[migration]\nbandwidth_mib_s = 12")
     with witnessed(lab, tmp_path) as witness:
         async with muster(file) as runtime:
             nodes = runtime.view.nodes
