@@ -11,6 +11,7 @@ from manager.cli import completion
 from manager.cli.actions import waiting_options, yes_option
 from manager.cli.app import App
 from manager.cli.options import Command, Group, settings_of
+from manager.cli.targets import read_query, where_option
 from manager.core.ids import Kind
 from manager.core.migration.limits import DEFAULT_CAP_MIB_S, LIMITS
 from manager.core.query.fields import FIELDS
@@ -50,12 +51,16 @@ def _ids(**attributes: Any) -> click.Argument:
 
 def _list(app: App) -> Command:
     @click.pass_context
-    def callback(ctx: click.Context, columns: str | None, history: int | None, follow: bool) -> int:
+    def callback(
+        ctx: click.Context, columns: str | None, history: int | None, where: str | None, follow: bool
+    ) -> int:
         from manager.cli import listing, queue_views
 
         settings = settings_of(ctx)
         if follow and history is not None:
             raise click.UsageError("--follow is for what goes on now: not with --history.", ctx)
+        if follow and where is not None:
+            raise click.UsageError("--follow tells all that goes on: not with --where.", ctx)
         if follow and settings.as_json and columns is not None:
             raise click.UsageError("--follow --json tells all fields: not with --columns.", ctx)
         usual = queue_views.HISTORY_COLUMNS if history is not None else queue_views.COLUMNS
@@ -63,7 +68,8 @@ def _list(app: App) -> Command:
         fields = listing.fields_of(Kind.OPERATION, chosen, as_json=settings.as_json)
         if follow:
             return _run(queue_views.follow(app, settings, fields))
-        return _run(queue_views.show_list(app, settings, fields, history=history))
+        query = read_query(where, Kind.OPERATION)
+        return _run(queue_views.show_list(app, settings, fields, history=history, where=query))
 
     return Command(
         "list",
@@ -87,6 +93,7 @@ def _list(app: App) -> Command:
                 metavar="[N]",
                 help=f"List the newest N that ended instead; without a number, {HISTORY}.",
             ),
+            where_option(Kind.OPERATION),
             click.Option(
                 ["--follow"],
                 is_flag=True,

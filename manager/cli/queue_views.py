@@ -38,6 +38,7 @@ from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import others_jobs, queue_order, summary
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import FIELDS
+from manager.core.query.filter import Matcher
 from manager.core.query.operation_fields import operation_title
 from manager.core.query.spec import FieldSpec
 from manager.core.reasons import ReasonCode, because
@@ -234,7 +235,12 @@ def heading(queue: Queue) -> str:
 
 
 async def show_list(
-    app: App, settings: Settings, columns: Sequence[FieldSpec], *, history: int | None
+    app: App,
+    settings: Settings,
+    columns: Sequence[FieldSpec],
+    *,
+    history: int | None,
+    where: Matcher | None,
 ) -> int:
     """``queue list``.
 
@@ -243,6 +249,7 @@ async def show_list(
         settings: Which cluster, how long, as what.
         columns: What is shown.
         history: None: what waits and runs; else the newest so many that ended.
+        where: What is left out; None: nothing.
     """
     async with opened(app, settings, reading=True, definitions=False) as session:
         missing = session.warn_of_unreachable()
@@ -251,6 +258,8 @@ async def show_list(
             rows = queue.rows()
         else:
             rows = [o for o in queue.ended if o.kind is not OperationKind.BATCH][:history]
+        if where is not None:
+            rows = where.select(session.view, rows)
         told = notable(queue, settings) if history is None else []
         if not settings.as_json and history is None:
             told = [heading(queue), *told]

@@ -74,6 +74,16 @@ async def test_json_has_every_field_and_the_reasons(beside: Together) -> None:
     assert web["id"].startswith(web["batch"] + ".")
 
 
+async def test_the_list_takes_what_matches(beside: Together) -> None:
+    await paused(beside)
+    every = (await beside("queue", "list", "--json")).rows
+    some = (await beside("queue", "list", "--where", f"vm:{every[0]['vm']}", "--json")).rows
+    assert [row["vm"] for row in some] == [every[0]["vm"]]
+    assert (await beside("queue", "list", "--where", "not is:waiting", "--json")).rows == []
+    assert (await beside("queue", "list", "--where", "sate:x")).code == 2
+    assert (await beside("queue", "list", "--where", "is:waiting", "--follow")).code == 2
+
+
 async def test_an_empty_queue(beside: Together) -> None:
     ran = await beside("queue", "list", "--json")
     assert (ran.code, ran.rows, ran.err) == (0, [], "")

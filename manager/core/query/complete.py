@@ -103,12 +103,13 @@ def _values(word: str, kind: Kind, known: Known) -> list[Candidate]:
     spec = TERMS[kind].get(word)
     if spec is None:
         return []
-    texts = dict.fromkeys([*spec.words, *known(spec)])
+    words = {word.lower() for word in spec.words}
+    texts = [word.lower() for word in spec.words]
+    texts += [text for text in known(spec) if text.lower() not in words]
     made = [Candidate(_as_value(text)) for text in texts if text]
     made += [Candidate(text) for text in _EXAMPLES.get(spec.kind, ()) if not texts]
     return [*made, Candidate(NOTHING, "It has none"), Candidate(UNKNOWN, "It is not known")]
 
 
 def _as_value(text: str) -> str:
-    value = Value.of(text.lower() if text.lower() != text and text.isascii() and text.istitle() else text)
-    return text_of(Term("", Operator.IS, (value,)))[1:]
+    return text_of(Term("", Operator.IS, (Value.of(text),)))[1:]
