@@ -205,9 +205,14 @@ class MainWindow(QMainWindow):
         self.search_action = a("Search", self.focus_search, "Ctrl+F", "/", glyph="search")
         self.export_action = a("Export…", self.export, "Ctrl+E", glyph="export")
         self.copy_action = a("Copy", self.copy_cells, "Ctrl+C", glyph="copy")
+        self.copy_as_actions = [
+            a(f"Copy {title}", partial(self.copy_cells, form))
+            for form, title in (("titles", "with titles"), ("csv", "as CSV"), ("json", "as JSON"))
+        ]
         self.copy_command_action = a("Copy as muster command", self.copy_command, "Ctrl+Shift+C")
         self.select_all_action = a("Select all", self.select_all, "Ctrl+A")
         self.invert_action = a("Invert the selection", self.invert_selection, "Ctrl+I")
+        self.columns_action = a("Arrange columns…", self.arrange_columns)
         self.palette_action = a("Go to anything…", self.open_palette, "Ctrl+K")
         self.next_pane_action = a("Next pane", partial(self._next_pane, 1), "F6")
         self.previous_pane_action = a("Previous pane", partial(self._next_pane, -1), "Shift+F6")
@@ -316,6 +321,7 @@ class MainWindow(QMainWindow):
         action_menu.addSeparator()
         for action in (
             self.copy_action,
+            *self.copy_as_actions,
             self.copy_command_action,
             self.select_all_action,
             self.invert_action,
@@ -335,6 +341,10 @@ class MainWindow(QMainWindow):
         view_menu.addSeparator()
         for action in (self.tree_action, self.actions_action, self.panes_action, self.large_action):
             view_menu.addAction(action)
+        self._groups_menu = view_menu.addMenu("Group by")
+        self._groups_menu.aboutToShow.connect(self._fill_groups)
+        view_menu.addAction(self.columns_action)
+        view_menu.addSeparator()
         self._theme_group = self._choices(
             view_menu,
             "Theme",
@@ -551,6 +561,7 @@ class MainWindow(QMainWindow):
             if len(self.saved.details) == 2:
                 page.splitter.setSizes(self.saved.details)
             page.selection_settled.connect(self._aim)
+            page.model.totals_changed.connect(self._tell_selection)
             page.menu_wanted.connect(self._context_menu)
             page.export_wanted.connect(self.export)
             page.empty_text = partial(self._empty_text, page)
@@ -834,12 +845,9 @@ class MainWindow(QMainWindow):
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
             self._selection.set_text("")
             return
-        count = page.table.selected_count
-        hidden = page.table.hidden_selected
-        text = f"{count:,} selected" if count else ""
-        if hidden:
-            text += f"{', ' if text else ''}{hidden} more hidden by the filter"
-        self._selection.set_text(text)
+        count, told = page.table.selected_count, page.table.selected_text
+        hidden = page.table.hidden_text
+        self._selection.set_text("; ".join(s for s in (told, hidden) if s))
         view = pages.runtime.view
         if page.kind is Kind.VM and count == 1:
             vm = view.vms.get(VmId(page.selected_ids[0]))
@@ -874,7 +882,8 @@ class MainWindow(QMainWindow):
                 menu.addAction("Show its VMs", lambda: self.navigation.go(place))
         menu.addSeparator()
         menu.addAction(self.copy_action)
-        menu.addAction(self.copy_command_action)
+        copy_as = menu.addMenu("Copy as")
+        copy_as.addActions([*self.copy_as_actions, self.copy_command_action])
         menu.addSeparator()
         menu.addAction(self.properties_action)
         menu.addAction(self.why_action)
@@ -1070,11 +1079,11 @@ class MainWindow(QMainWindow):
             return focus
         return self.list_page.table if self.list_page is not None else None
 
-    def copy_cells(self) -> None:
-        """The selected rows as shown."""
+    def copy_cells(self, form: str = "text") -> None:
+        """The selected rows as shown: ``text``, with ``titles``, as ``csv`` or ``json``."""
         table = self._table()
         if table is not None and table.selected_count:
-            table.copy_cells()
+            table.copy_cells(form)
 
     def copy_command(self) -> None:
         """The selected VMs as commands."""
@@ -1103,6 +1112,18 @@ class MainWindow(QMainWindow):
         table = self._table()
         if table is not None:
             table.invert_selection()
+
+    def arrange_columns(self) -> None:
+        """Which columns the list shows, and in what order."""
+        table = self._table()
+        if table is not None:
+            table.arrange_columns()
+
+    def _fill_groups(self) -> None:
+        self._groups_menu.clear()
+        table = self._table()
+        if table is not None and table.can_group:
+            table.fill_groups(self._groups_menu)
 
     def show_details(self) -> None:
         """Go to the details of the current row."""
@@ -1138,7 +1159,10 @@ class MainWindow(QMainWindow):
         except OSError as error:
             self.note(f"{path} was not written: {error.strerror or error}.", (), "error")
             return
-        self.note(f"{units.count_text(len(table.rows_model.rows), 'row')} written to {path}", (), "")
+        rows = units.count_text(len(table.rows_model.rows), "row")
+        closed = sum(1 for group in table.rows_model.groups if not group.is_open)
+        also = f" and {units.count_text(closed, 'closed group')}" if closed else ""
+        self.note(f"{rows}{also} written to {path}", (), "")
 
     def open_palette(self) -> None:
         """Everything by name."""

@@ -63,9 +63,9 @@ def test_names_are_sorted_as_people_count(shown: Shown) -> None:
     assert shown.names.index("web-9") < shown.names.index("web-10")
 
 
-def test_an_earlier_sort_decides_between_equals(shown: Shown) -> None:
-    shown.model.sort_by("name", True)
+def test_a_sort_that_is_added_decides_between_equals(shown: Shown) -> None:
     shown.model.sort_by("owner", False)
+    shown.model.sort_by("name", True, add=True)
     owners = [row.item.owner for row in shown.model.rows]
     assert owners == sorted(owners)
     first = [row.item.name for row in shown.model.rows if row.item.owner == "n1"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from PySide6.QtCore import (
     QAbstractTableModel,
@@ -24,7 +24,11 @@ from manager.core.changes import ChangeSet, KindChanges
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
+from manager.core.query.grouping import TOTALS, GroupKey
 from manager.core.query.spec import FieldKind, FieldSpec
+from manager.ui.models.groups import Figures, Group, Grouping, Line, figures_of, told
+from manager.ui.models.groups import Row as Row
+from manager.ui.models.groups import plain as plain
 from manager.ui.models.tones import WORDS
 
 # Kept as plain ints: looking a role up in its enum costs more than the rest of data().
@@ -44,8 +48,14 @@ REORDER_S = 1.0
 EXPECTED_S = 3.0
 """How long an order made by hand may take to be told."""
 
-SORT_KEYS = 3
-"""How many columns a sort remembers."""
+SORT_KEYS = 4
+"""By how many columns a list is sorted at once."""
+
+RETEST_S = 5.0
+"""How often rows are tested again where the filter's answer changes with the clock."""
+
+TOTALS_S = 1.0
+"""At most so often the totals of changed rows are made anew."""
 
 _SLICE_S = 0.004
 """How long one turn of preparing search texts in the background may take."""
@@ -53,20 +63,6 @@ _SLICE_S = 0.004
 Index = QModelIndex | QPersistentModelIndex
 Scope = Callable[[Any], bool]
 OwnOrder = Callable[[ClusterView, Any], Any]
-
-
-class Row:
-    """One object: its id, its place in the list, and what was computed of it."""
-
-    __slots__ = ("cells", "hay", "item", "key", "keys", "pos")
-
-    def __init__(self, key: str, item: Any) -> None:
-        self.key = key
-        self.item = item
-        self.pos = -1  # -1: not shown
-        self.cells: dict[int, str] = {}  # texts by column
-        self.keys: dict[str, Any] = {}  # sort keys by field name
-        self.hay: str | None = None  # lower-case texts of the searchable fields
 
 
 def objects(view: ClusterView, kind: Kind) -> Mapping[Any, Any]:
@@ -78,11 +74,51 @@ def objects(view: ClusterView, kind: Kind) -> Mapping[Any, Any]:
     return view.operations if kind is Kind.OPERATION else view.problems
 
 
-def plain(text: str) -> str:
-    """A host's text made fit for one line: no control characters, no line breaks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " for c in text)
+class Filter(Protocol):
+    """Which rows are shown; `manager.core.query.filter.Matcher` is one."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Lower-case words that all occur in the search text of each row that is shown."""
+        ...
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the words are all there is to it."""
+        ...
+
+    @property
+    def depends(self) -> frozenset[str]:
+        """Attributes of a row whose change may change the answer."""
+        ...
+
+    @property
+    def ages(self) -> bool:
+        """Whether the answer changes with the clock alone."""
+        ...
+
+    @property
+    def samples(self) -> bool:
+        """Whether it needs load samples."""
+        ...
+
+    def test(self, view: ClusterView, item: Any, hay: str) -> bool:
+        """Whether a row is shown; `hay` is its search text in lower case."""
+        ...
+
+
+class Words(NamedTuple):
+    """The plainest filter: words that all occur somewhere in a row."""
+
+    words: tuple[str, ...]
+    is_plain: bool = True
+    depends: frozenset[str] = frozenset()
+    ages: bool = False
+    samples: bool = False
+
+    def test(self, view: ClusterView, item: Any, hay: str) -> bool:
+        """Whether each word occurs."""
+        return all(word in hay for word in self.words)
 
 
 class RowsModel(QAbstractTableModel):
@@ -96,6 +132,8 @@ class RowsModel(QAbstractTableModel):
     after_swap = Signal()
     counts_changed = Signal()
     held_changed = Signal(bool)
+    needs_changed = Signal()  # the filter, the sort or the groups need load samples, or no longer do
+    totals_changed = Signal()  # figures of shown rows changed; at most once in `TOTALS_S`
 
     def __init__(
         self,
@@ -112,7 +150,8 @@ class RowsModel(QAbstractTableModel):
         self.kind = kind
         self.view = view
         self._extra: Mapping[str, Any] = {} if extra is None else extra
-        self.fields: tuple[FieldSpec, ...] = tuple(FIELDS[kind].values())
+        self._by_name = FIELDS[kind]
+        self.fields: tuple[FieldSpec, ...] = tuple(self._by_name.values())
         self.columns = {spec.name: column for column, spec in enumerate(self.fields)}
         self.right_aligned = tuple(
             spec.kind.is_number and (kind, spec.name) not in WORDS for spec in self.fields
@@ -122,10 +161,14 @@ class RowsModel(QAbstractTableModel):
         self._scope = scope
         self._rows: dict[str, Row] = {}
         self._all: list[Row] = []  # sorted
-        self._vis: list[Row] = []  # of those, the shown ones
+        self._found: list[Row] = []  # of those, the ones that belong here and pass the filter
+        self._lines: Sequence[Line] = []  # what is shown: the same, or groups and the rows of open ones
+        self._rows_shown: list[Row] = []  # the rows among the lines
+        self._group_places: list[int] = []
         self._order: list[tuple[str, bool]] = []  # (field, descending), the first counts most
+        self._grouping: Grouping | None = None
         self._text = ""
-        self._words: tuple[str, ...] = ()
+        self._filter: Filter | None = None
         self._active = True
         self._pending: ChangeSet | None = None
         self._held = False
@@ -139,6 +182,15 @@ class RowsModel(QAbstractTableModel):
         self._warm_timer = QTimer(self)
         self._warm_timer.setSingleShot(True)
         self._warm_timer.timeout.connect(self._warm)
+        self._retest_timer = QTimer(self)
+        self._retest_timer.setInterval(int(RETEST_S * 1000))
+        self._retest_timer.timeout.connect(self._retest)
+        self._totals_timer = QTimer(self)
+        self._totals_timer.setSingleShot(True)
+        self._totals_timer.setInterval(int(TOTALS_S * 1000))
+        self._totals_timer.timeout.connect(self._tell_totals)
+        self._dirty: set[Group] = set()  # groups whose totals are not true any more
+        self._totalled = frozenset(total.field for total in TOTALS.get(kind, ()))
         self._touched: dict[frozenset[str], tuple[tuple[int, ...], tuple[str, ...], bool]] = {}
         self.viewport: Callable[[], tuple[int, int]] | None = None  # first and last row on screen
         self.load()
@@ -154,9 +206,39 @@ class RowsModel(QAbstractTableModel):
         return sum(1 for row in self._all if scope(row.item))
 
     @property
+    def lines(self) -> Sequence[Line]:
+        """What is shown, in order, by place: rows, and the groups over them."""
+        return self._lines
+
+    @property
     def rows(self) -> Sequence[Row]:
-        """What is shown, in order."""
-        return self._vis
+        """The shown rows, in order; by place only where there are no groups."""
+        return self._rows_shown
+
+    @property
+    def found(self) -> int:
+        """How many rows belong here and pass the filter, shown or in a closed group."""
+        return len(self._found)
+
+    @property
+    def group_places(self) -> Sequence[int]:
+        """The places of groups, ascending."""
+        return self._group_places
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The groups in order; none where the list is not grouped."""
+        return self._grouping.groups if self._grouping is not None else ()
+
+    @property
+    def group_field(self) -> str:
+        """By which field rows are grouped; empty: by none."""
+        return self._grouping.spec.name if self._grouping is not None else ""
+
+    @property
+    def closed_groups(self) -> frozenset[GroupKey]:
+        """The groups that were closed, there or not."""
+        return frozenset(self._grouping.closed) if self._grouping is not None else frozenset()
 
     @property
     def order(self) -> tuple[tuple[str, bool], ...]:
@@ -169,6 +251,21 @@ class RowsModel(QAbstractTableModel):
         return self._text
 
     @property
+    def is_filtered(self) -> bool:
+        """Whether there is a filter."""
+        return self._filter is not None
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether filter, sort or groups need load samples."""
+        named = [name for name, _ in self._order]
+        if self._grouping is not None:
+            named.append(self._grouping.spec.name)
+        return (self._filter is not None and self._filter.samples) or any(
+            self.fields[self.columns[name]].sample for name in named
+        )
+
+    @property
     def is_held(self) -> bool:
         """Whether re-ordering waits, and something waits for it."""
         return self._held and (self._order_stale or self._membership_stale)
@@ -177,6 +274,45 @@ class RowsModel(QAbstractTableModel):
         """A row's place, -1 if it is not shown."""
         row = self._rows.get(key)
         return row.pos if row is not None else -1
+
+    def row(self, key: str) -> Row | None:
+        """A row by its object's id, shown or not."""
+        return self._rows.get(key)
+
+    def line(self, at: int) -> Line | None:
+        """What is at a place."""
+        return self._lines[at] if 0 <= at < len(self._lines) else None
+
+    def line_place(self, key: str | GroupKey) -> int:
+        """The place of a row by its id, or of a group by its key; -1 if it is not shown."""
+        if isinstance(key, str):
+            return self.position(key)
+        return next((group.pos for group in self.groups if group.key == key), -1)
+
+    def group_of(self, key: str) -> Group | None:
+        """The group in which a row is shown, or would be if it were open."""
+        row = self._rows.get(key)
+        return row.home if row is not None else None
+
+    def figures(self, rows: Iterable[Row]) -> Figures:
+        """Totals of these rows by field name."""
+        return figures_of(self.kind, self._by_name, self.view, rows)
+
+    def group_figures(self, group: Group) -> Figures:
+        """Totals of a group by field name."""
+        if group.figures is None:
+            group.figures = self.figures(group.rows)
+        return group.figures
+
+    def told(self, count: int, figures: Figures, shown: Iterable[str] = (), chosen: str = "") -> str:
+        """``22 VMs, 71 GiB, 34 % CPU``; what must be sampled only if it is among the `shown` fields."""
+        wanted = frozenset(shown)
+        kept = tuple(
+            (name, figure)
+            for name, figure in figures
+            if name in wanted or not self._by_name[name].sample or self.needs_samples
+        )
+        return told(self.kind, count, kept, chosen)
 
     def knows(self, key: str) -> bool:
         """Whether there is such an object, shown or not."""
@@ -195,7 +331,7 @@ class RowsModel(QAbstractTableModel):
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
         """Number of shown rows."""
-        return 0 if parent.isValid() else len(self._vis)
+        return 0 if parent.isValid() else len(self._lines)
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
         """Number of fields; the view hides those that are not chosen."""
@@ -203,24 +339,37 @@ class RowsModel(QAbstractTableModel):
 
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:  # noqa: B008
         """The index of a cell; overridden to save two calls per cell."""
-        if 0 <= row < len(self._vis) and 0 <= column < len(self.fields) and not parent.isValid():
+        if 0 <= row < len(self._lines) and 0 <= column < len(self.fields) and not parent.isValid():
             return self.createIndex(row, column)
         return QModelIndex()
 
     def data(self, index: Index, role: int = DISPLAY) -> Any:
         """Text, tooltip, alignment, accessible text and the object's id."""
         at = index.row()
-        if not 0 <= at < len(self._vis):
+        if not 0 <= at < len(self._lines):
             return None
         column = index.column()
+        line = self._lines[at]
+        if isinstance(line, Group):
+            return self._group_data(line, column, role)
         if role in (DISPLAY, TOOL_TIP):
-            return self.text(self._vis[at], column)
+            return self.text(line, column)
         if role == ALIGNMENT:
             return _RIGHT if self.right_aligned[column] else _LEFT
         if role == ACCESSIBLE:
-            return f"{self.fields[column].title}: {self.text(self._vis[at], column)}"
+            return f"{self.fields[column].title}: {self.text(line, column)}"
         if role == KEY:
-            return self._vis[at].key
+            return line.key
+        return None
+
+    def _group_data(self, group: Group, column: int, role: int) -> Any:
+        if role == DISPLAY:
+            return group.title if column == 0 else ""
+        if role == ALIGNMENT:
+            return _LEFT
+        if role == ACCESSIBLE:
+            state = "open" if group.is_open else "closed"
+            return f"{group.title}: {self.told(len(group.rows), self.group_figures(group))}, {state}"
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = DISPLAY) -> Any:
@@ -254,22 +403,66 @@ class RowsModel(QAbstractTableModel):
     def set_search(self, text: str) -> None:
         """Show the rows in which every word of the text occurs."""
         words = tuple(text.lower().split())
-        narrower = bool(self._words) and text.startswith(self._text) and not self._membership_stale
-        self._text = text
-        if words == self._words:
-            return
-        self._words = words
-        self._swap(self._matching(self._vis if narrower else self._all))
+        self.set_filter(Words(words) if words else None, text)
 
-    def sort_by(self, field: str, descending: bool) -> None:
-        """Sort by a field; what was sorted by before decides between equals."""
-        kept = [pair for pair in self._order if pair[0] != field]
-        self.set_order([(field, descending), *kept][:SORT_KEYS])
+    def set_filter(self, wanted: Filter | None, text: str = "") -> None:
+        """Show the rows that pass; None: all. `text`: how a person wrote it."""
+        before, self._filter, self._text = self._filter, wanted, text
+        if before is None and wanted is None:
+            return
+        narrower = False
+        if before is not None and wanted is not None and before.is_plain and wanted.is_plain:
+            if before.words == wanted.words:
+                return
+            narrower = not self._membership_stale and all(
+                any(old in new for new in wanted.words) for old in before.words
+            )
+        self._time_retest()
+        self.needs_changed.emit()
+        self._swap(self._matching(self._found if narrower else self._all))
+
+    def group_by(self, field: str, closed: Iterable[GroupKey] = ()) -> None:
+        """Put rows under a line per value of a field, some of them closed; an empty name: no groups."""
+        spec = self._by_name.get(field)
+        if spec is None and self._grouping is None:
+            return
+        if self._grouping is not None:
+            for row in self._all:
+                row.band = row.home = None
+        self._dirty.clear()
+        self._grouping = Grouping(spec, closed) if spec is not None else None
+        self.needs_changed.emit()
+        self._swap(self._matching(self._all))
+
+    def set_open(self, groups: Iterable[Group], is_open: bool) -> None:
+        """Open or close groups. No row changes its place among the others: someone may be pointing."""
+        if self._grouping is None:
+            return
+        for group in tuple(groups):
+            self._grouping.set_open(group, is_open)
+        self._show(self._grouping.lines())
+
+    def reveal(self, keys: Iterable[str]) -> None:
+        """Open the groups of these rows."""
+        closed = {group for key in keys if (group := self.group_of(key)) and not group.is_open}
+        if closed:
+            self.set_open(closed, True)
+
+    def sort_by(self, field: str, descending: bool, *, add: bool = False) -> None:
+        """Sort by a field; `add`: what the list was sorted by counts more, this decides between equals."""
+        if not add:
+            self.set_order([(field, descending)])
+            return
+        order = list(self._order)
+        place = next((i for i, (name, _) in enumerate(order) if name == field), len(order))
+        order[place : place + 1] = [(field, descending)]
+        self.set_order(order[:SORT_KEYS])
 
     def set_order(self, order: Iterable[tuple[str, bool]]) -> None:
         """Sort by these fields; nothing: the list's own order."""
-        self._order = [pair for pair in order if pair[0] in self.columns]
+        self._order = [(name, down) for name, down in order if name in self.columns]
         self._arrange(sort=True)
+        self.needs_changed.emit()
 
     def hold(self, held: bool) -> None:
         """Keep the order as it is while someone points at the list; catch up when they stop."""
@@ -289,6 +482,7 @@ class RowsModel(QAbstractTableModel):
         if active == self._active:
             return
         self._active = active
+        self._time_retest()
         if active and self._pending is not None:
             pending, self._pending = self._pending, None
             self.take(pending)
@@ -298,9 +492,10 @@ class RowsModel(QAbstractTableModel):
         ages = [c for c, spec in enumerate(self.fields) if spec.kind is FieldKind.SECONDS]
         first, last = self._on_screen()
         if ages and self._active and first <= last:
-            for row in self._vis[first : last + 1]:
-                for column in ages:
-                    row.cells.pop(column, None)
+            for line in self._lines[first : last + 1]:
+                if isinstance(line, Row):
+                    for column in ages:
+                        line.cells.pop(column, None)
             self._tell(first, last)
 
     def take(self, changes: ChangeSet) -> None:
@@ -319,10 +514,8 @@ class RowsModel(QAbstractTableModel):
             self._all = [row for row in self._all if row.item is not None]
         if gone or new:
             if self._held:
-                # Nothing moves under the pointer: lost rows go, new ones wait at the end.
                 self._order_stale = self._order_stale or bool(new)
-                kept = [row for row in self._vis if row.item is not None]
-                self._swap(kept + self._matching(new))
+                self._swap_held(new)
                 self.held_changed.emit(self.is_held)
             else:
                 self._arrange(sort=bool(new) or self._order_stale)
@@ -356,9 +549,12 @@ class RowsModel(QAbstractTableModel):
 
     def _update(self, mine: KindChanges) -> list[Row]:
         source = objects(self.view, self.kind)
-        filtering = self._scope is not None or bool(self._words)
+        filtering = self._scope is not None or self._filter is not None
+        depends = self._filter.depends if self._filter is not None else frozenset()
+        grouping = self._grouping
         ordering = {name for name, _ in self._order} or {self.fields[0].name}
         hit: list[Row] = []
+        totals = False
         for key, names in mine.updated.items():
             row = self._rows.get(key)
             item = source.get(key) or self._extra.get(key)
@@ -377,10 +573,35 @@ class RowsModel(QAbstractTableModel):
             if searchable:
                 row.hay = None
             if filtering and not self._membership_stale:
-                self._membership_stale = self._matches(row) != (row.pos >= 0)
+                touched = searchable or self._scope is not None or not depends.isdisjoint(names)
+                if touched or "*" in names:
+                    self._membership_stale = self._matches(row) != self._is_found(row)
+            if grouping is not None:
+                if grouping.spec.name in fields:
+                    row.band = None
+                    self._membership_stale = self._membership_stale or grouping.has_moved(self.view, row)
+                if row.home is not None and not self._totalled.isdisjoint(fields):
+                    self._dirty.add(row.home)
             if row.pos >= 0:
                 hit.append(row)
+                totals = totals or not self._totalled.isdisjoint(fields)
+        if (totals or self._dirty) and not self._totals_timer.isActive():
+            self._totals_timer.start()
         return hit
+
+    def _is_found(self, row: Row) -> bool:
+        return row.pos >= 0 or row.home is not None
+
+    def _tell_totals(self) -> None:
+        """Make the totals of changed rows anew, of groups where they are looked at."""
+        first, last = self._on_screen()
+        places = sorted(group.pos for group in self._dirty if first <= group.pos <= last)
+        for group in self._dirty:
+            group.figures = None
+        self._dirty.clear()
+        for place in places:
+            self._tell(place, place)
+        self.totals_changed.emit()
 
     def _affected(self, names: frozenset[str]) -> tuple[tuple[int, ...], tuple[str, ...], bool]:
         """Columns, fields, and whether the search text, that a change of these attributes touches."""
@@ -413,7 +634,7 @@ class RowsModel(QAbstractTableModel):
         self.dataChanged.emit(self.createIndex(first, 0), self.createIndex(last, len(self.fields) - 1))
 
     def _on_screen(self) -> tuple[int, int]:
-        end = len(self._vis) - 1
+        end = len(self._lines) - 1
         if self.viewport is None:
             return 0, end
         first, last = self.viewport()
@@ -439,6 +660,18 @@ class RowsModel(QAbstractTableModel):
         self._membership_stale = False
         self._last_reorder = time.monotonic()
         self._swap(self._matching(self._all))
+
+    def _time_retest(self) -> None:
+        if self._active and self._filter is not None and self._filter.ages:
+            self._retest_timer.start()
+        else:
+            self._retest_timer.stop()
+
+    def _retest(self) -> None:
+        """The clock alone may have changed what the filter says."""
+        if any(self._matches(row) != self._is_found(row) for row in self._all):
+            self._membership_stale = True
+            self._reorder_soon()
 
     def _sort(self, rows: list[Row]) -> None:
         view = self.view
@@ -472,24 +705,30 @@ class RowsModel(QAbstractTableModel):
         scope = self._scope
         if scope is not None:
             rows = [row for row in rows if scope(row.item)]
-        words = self._words
-        if not words:
+        wanted = self._filter
+        if wanted is None:
             return list(rows)
         hay = self._hay
+        found = list(rows)
         # A nested `and` is several times faster than all() over the words; two cover what people type.
-        if len(words) == 1:
-            (a,) = words
-            return [row for row in rows if a in (row.hay or hay(row))]
-        a, b, *more = words
-        found = [row for row in rows if a in (row.hay or hay(row)) and b in (row.hay or hay(row))]
-        for word in more:
-            found = [row for row in found if word in (row.hay or hay(row))]
-        return found
+        match wanted.words:
+            case ():
+                pass
+            case (a,):
+                found = [row for row in rows if a in (row.hay or hay(row))]
+            case (a, b, *more):
+                found = [row for row in rows if a in (row.hay or hay(row)) and b in (row.hay or hay(row))]
+                for word in more:
+                    found = [row for row in found if word in (row.hay or hay(row))]
+        if wanted.is_plain:
+            return found
+        view, test = self.view, wanted.test
+        return [row for row in found if test(view, row.item, row.hay or hay(row))]
 
     def _matches(self, row: Row) -> bool:
         if self._scope is not None and not self._scope(row.item):
             return False
-        return all(word in (row.hay or self._hay(row)) for word in self._words)
+        return self._filter is None or self._filter.test(self.view, row.item, row.hay or self._hay(row))
 
     def _hay(self, row: Row) -> str:
         texts = [self.text(row, column) for column, spec in enumerate(self.fields) if spec.searchable]
@@ -506,11 +745,32 @@ class RowsModel(QAbstractTableModel):
                     self._warm_timer.start(20)
                     return
 
-    def _swap(self, shown: list[Row]) -> None:
-        """Show these rows instead: one reset; views carry selection and scroll over it by id."""
+    def _swap(self, found: list[Row]) -> None:
+        """These rows belong here and pass, in this order: show them, in groups if there are any."""
         if not self._warm_timer.isActive():
             self._warm_timer.start(300)
-        if shown == self._vis:
+        self._found = found
+        if self._grouping is None:
+            self._show(found)
+            return
+        down = dict(self._order).get(self._grouping.spec.name, False)
+        self._grouping.place(self.view, found, self._all, down)
+        self._dirty.clear()
+        self._show(self._grouping.lines())
+
+    def _swap_held(self, new: list[Row]) -> None:
+        """Nothing moves under the pointer: lost rows go, new ones wait at the end, or for their groups."""
+        kept = [row for row in self._found if row.item is not None]
+        if self._grouping is None:
+            self._swap(kept + self._matching(new))
+            return
+        self._found = kept
+        self._membership_stale = self._grouping.drop_lost() or self._membership_stale
+        self._show(self._grouping.lines())
+
+    def _show(self, lines: Sequence[Line]) -> None:
+        """Show these lines instead: one reset; views carry selection and scroll over it by id."""
+        if lines == self._lines:
             first, last = self._on_screen()
             if first <= last:
                 self._tell(first, last)
@@ -518,11 +778,16 @@ class RowsModel(QAbstractTableModel):
             return
         self.before_swap.emit()
         self.beginResetModel()
-        for row in self._vis:
-            row.pos = -1
-        for place, row in enumerate(shown):
-            row.pos = place
-        self._vis = shown
+        for line in self._lines:
+            line.pos = -1
+        for place, line in enumerate(lines):
+            line.pos = place
+        self._lines = lines
+        if self._grouping is None:
+            self._rows_shown, self._group_places = self._found, []
+        else:
+            self._rows_shown = [line for line in lines if isinstance(line, Row)]
+            self._group_places = [group.pos for group in self._grouping.groups]
         self.endResetModel()
         self.after_swap.emit()
         self.counts_changed.emit()

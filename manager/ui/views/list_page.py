@@ -137,7 +137,7 @@ class ListPage(QWidget):
     def take(self, changes: ChangeSet) -> None:
         """Follow what changed."""
         self.model.take(changes)
-        if not self.model.rows and changes[Kind.NODE]:
+        if not self.model.found and changes[Kind.NODE]:
             self._counts()  # what an empty list says depends on whether the nodes are there
         if self.isVisible():
             self.details.take(changes)
@@ -157,6 +157,7 @@ class ListPage(QWidget):
         if any(self.model.position(key) < 0 for key in chosen):
             self.search.clear()
             self.search.flush()
+        self.model.reveal(chosen)
         self.table.select_ids(chosen, current=chosen[0] if chosen else None)
 
     def focus_search(self) -> None:
@@ -207,9 +208,9 @@ class ListPage(QWidget):
         self.runtime.sampler.want_loads(self._who, wanted and self.isVisible())
 
     def _counts(self) -> None:
-        shown, total = len(self.model.rows), self.model.total
+        shown, total = self.model.found, self.model.total
         self._count.setText(f"{shown:,} of {total:,}" if shown != total else f"{total:,}")
-        if self.model.rows:
+        if self.model.found:
             self.empty.hide()
             return
         if self.model.search_text.strip() and total:

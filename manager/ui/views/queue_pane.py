@@ -455,7 +455,7 @@ class QueuePane(QWidget):
 
     def _counts(self) -> None:
         for model, empty in ((self.model, self.empty), (self.past_model, self._past_empty)):
-            if model.rows:
+            if model.found:
                 empty.hide()
             elif model.search_text.strip() and model.total:
                 empty.say_none_matches(model.search_text, model.total, self.search.clear)
@@ -545,11 +545,10 @@ class QueuePane(QWidget):
 
     def _selected(self) -> None:
         keys = self.table.selected_ids if self.tab != "timeline" else []
-        rows = self.table.rows_model
-        place = rows.position(keys[0]) if len(keys) == 1 else -1
-        if place >= 0 and self._wants_detail:
+        row = self.table.rows_model.row(keys[0]) if len(keys) == 1 else None
+        if row is not None and self._wants_detail:
             fresh = self.detail.isHidden()
-            self.detail.show_row(keys[0], rows.rows[place].item)
+            self.detail.show_row(keys[0], row.item)
             self.detail.show()
             if fresh:
                 self._give_room()
@@ -601,9 +600,7 @@ class QueuePane(QWidget):
         """The selected rows, in their order."""
         if self.tab == "timeline":
             return []
-        model = self.table.rows_model
-        found = ((model.position(key), key) for key in self.table.selected_ids)
-        return [model.rows[place].item for place, _ in found if place >= 0]
+        return [row.item for row in self.table.selected_rows]
 
     def _mine(self) -> list[Operation]:
         return [o for o in self.chosen if o.action != OTHERS]

@@ -35,6 +35,8 @@ def waits(operation: Operation) -> bool:
 class QueueTable(RowsTable):
     """Drag and drop, or Alt with the arrows, give what waits another place."""
 
+    can_group = False  # its rows have places of their own
+
     dropped = Signal(object, object)  # ids in order, and the id before which they go; None: the end
     refused = Signal(str)  # why a drag does nothing
     step_wanted = Signal(int)  # the selected ones by one place: -1 up, 1 down
@@ -117,7 +119,7 @@ class QueueTable(RowsTable):
     def _in_turn(self) -> bool:
         """Whether all rows stand as they stand in the queue: else a place among them is none in it."""
         model = self.rows_model
-        return not model.search_text and model.order[:1] in ((), (("place", False),))
+        return not model.is_filtered and model.order[:1] in ((), (("place", False),))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Select as usual; on what waits a drag may begin."""

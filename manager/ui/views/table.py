@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 from PySide6.QtCore import (
@@ -13,7 +13,9 @@ from PySide6.QtCore import (
     QItemSelection,
     QItemSelectionModel,
     QModelIndex,
+    QPersistentModelIndex,
     QPoint,
+    QPointF,
     QRect,
     Qt,
     QTimer,
@@ -30,6 +32,7 @@ from PySide6.QtGui import (
     QMouseEvent,
     QPainter,
     QPaintEvent,
+    QPolygonF,
     QResizeEvent,
 )
 from PySide6.QtWidgets import (
@@ -42,12 +45,16 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
+from manager.core.query.grouping import GroupKey, Standing
 from manager.core.query.spec import FieldKind
 from manager.services.ports import ViewStore
 from manager.ui.icons import state_pixmap
-from manager.ui.models import tones
-from manager.ui.models.rows_model import Row, RowsModel
-from manager.ui.theme import Look
+from manager.ui.models import export, tones
+from manager.ui.models.groups import Group, Row
+from manager.ui.models.rows_model import SORT_KEYS, RowsModel
+from manager.ui.theme import Look, font
+from manager.ui.views.columns import ColumnsDialog
+from manager.ui.views.headers import SortHeader
 from manager.ui.views.parts import tip
 
 PAD = 8
@@ -71,6 +78,14 @@ _LONGEST = 12
 _SHAPE_PX = 17
 _ARROW_PX = 16
 _BAR_PX = 96
+
+_CHEVRON_PX = 18
+"""From a group's chevron to its title."""
+
+_STANDINGS = frozenset(int(standing) for standing in Standing)
+
+_MOST_CLOSED = 500
+"""How many closed groups are remembered."""
 
 _NAME_PX, _WORD_PX, _FIGURE_PX = 130, 67, 72
 """What a name, a word and a figure keep when there is too little room for all."""
@@ -124,10 +139,17 @@ class SavedTable(msgspec.Struct, frozen=True):
     columns: list[SavedColumn] = []
     sort: list[tuple[str, bool]] = []
     fitted: bool = False  # nobody chose the widths: they are made anew from what is shown
+    group: str = ""  # by which field rows are grouped
+    closed: list[tuple[int, str]] = []  # standing and value of groups that are closed
 
 
 class RowsTable(QTableView):
-    """Shows a `RowsModel`. Selection is by whole rows; hidden rows that were selected come back selected."""
+    """Shows a `RowsModel`. Selection is by whole rows; hidden rows that were selected come back selected.
+
+    Groups are lines among the rows, painted here. Qt may have them in its selection; what this tells has not.
+    """
+
+    can_group = True
 
     selection_settled = Signal()  # the set of selected objects changed
     opened = Signal(str)  # double click or Enter on an object
@@ -159,7 +181,10 @@ class RowsTable(QTableView):
         self._selected: set[str] = set()  # ids, shown ones
         self._hidden: set[str] = set()  # ids selected before a filter hid them
         self._ranges: list[tuple[int, int]] = []
-        self._carry: tuple[set[str], str | None, str | None, int] | None = None
+        self._keeps_hidden = False  # what is being selected is added to the rest
+        self._on_group = False  # the button was pressed on a group
+        self._bold = font(bold=True)
+        self._carry: tuple[set[str], str | GroupKey | None, str | GroupKey | None, int] | None = None
         self._elided: dict[tuple[str, int, bool], str] = {}
         self._typed = ""
         self._fitted = True  # columns follow their contents until a width is chosen
@@ -204,7 +229,8 @@ class RowsTable(QTableView):
         rows.setMinimumSectionSize(16)
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         rows.setDefaultSectionSize(look.sizes.row_px)
-        columns = self.horizontalHeader()
+        columns = self._header = SortHeader(look, self)
+        self.setHorizontalHeader(columns)
         columns.setSectionsMovable(True)
         columns.setHighlightSections(False)
         columns.setStretchLastSection(True)
@@ -215,7 +241,7 @@ class RowsTable(QTableView):
         columns.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         columns.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         columns.customContextMenuRequested.connect(
-            lambda at: self.column_menu().popup(columns.mapToGlobal(at))
+            lambda at: self.column_menu(columns.logicalIndexAt(at)).popup(columns.mapToGlobal(at))
         )
         # Headers ask per column whether every row is selected: with a selection model of their own, always
         # empty, selecting 8,000 rows stays cheap.
@@ -226,6 +252,7 @@ class RowsTable(QTableView):
         columns.sectionResized.connect(self._section_resized)
         columns.sectionMoved.connect(self._layout_touched)
         look.changed.connect(self.viewport().update)
+        model.needs_changed.connect(self.tell_samples)
         self.selectionModel().currentChanged.connect(self._current_changed)
 
     # --- what is selected ----------------------------------------------------------------------
@@ -233,24 +260,68 @@ class RowsTable(QTableView):
     @property
     def selected_ids(self) -> list[str]:
         """The selected objects that are shown, in the order of the list."""
-        rows = self.rows_model.rows
-        return [rows[i].key for first, last in self._ranges for i in range(first, min(last + 1, len(rows)))]
+        return [row.key for row in self.selected_rows]
+
+    @property
+    def selected_rows(self) -> list[Row]:
+        """The selected rows that are shown, in the order of the list."""
+        lines = self.rows_model.lines
+        return [
+            line
+            for first, last in self._ranges
+            for line in lines[first : last + 1]
+            if not isinstance(line, Group)
+        ]
 
     @property
     def selected_count(self) -> int:
         """How many are selected."""
-        return sum(last - first + 1 for first, last in self._ranges)
+        groups = self.rows_model.group_places
+        return sum(
+            last - first + 1 - (bisect_right(groups, last) - bisect_left(groups, first))
+            for first, last in self._ranges
+        )
+
+    @property
+    def selected_text(self) -> str:
+        """How many are selected, and their totals: ``37 VMs selected, 118 GiB, 96 vCPUs, 34 % CPU``."""
+        rows, model = self.selected_rows, self.rows_model
+        if not rows:
+            return ""
+        return model.told(len(rows), model.figures(rows), self._shown_fields(), " selected")
+
+    @property
+    def hidden_ids(self) -> list[str]:
+        """What was selected and is hidden now, by the filter or in a closed group."""
+        return sorted(self._hidden)
+
+    @property
+    def hidden_text(self) -> str:
+        """Where what is selected and hidden is: ``5 more hidden by the filter, 3 in closed groups``."""
+        closed = sum(1 for key in self._hidden if self.rows_model.group_of(key) is not None)
+        filtered = len(self._hidden) - closed
+        if not closed:
+            return f"{filtered:,} more hidden by the filter" if filtered else ""
+        if not filtered:
+            return f"{closed:,} more in closed groups"
+        return f"{filtered:,} more hidden by the filter, {closed:,} in closed groups"
 
     @property
     def hidden_selected(self) -> int:
-        """How many were selected and are hidden by the filter now; no action touches them."""
+        """How many were selected and are hidden now, by the filter or in a closed group: left alone."""
         return len(self._hidden)
 
     @property
     def current_id(self) -> str | None:
         """The object of the current row."""
-        at = self.currentIndex().row()
-        return self.rows_model.rows[at].key if 0 <= at < len(self.rows_model.rows) else None
+        line = self.rows_model.line(self.currentIndex().row())
+        return line.key if isinstance(line, Row) else None
+
+    @property
+    def current_group(self) -> Group | None:
+        """The group whose line is the current one."""
+        line = self.rows_model.line(self.currentIndex().row())
+        return line if isinstance(line, Group) else None
 
     def select_ids(self, ids: Iterable[str], *, current: str | None = None, reveal: bool = True) -> None:
         """Select these objects, as far as they are shown."""
@@ -275,14 +346,41 @@ class RowsTable(QTableView):
         chosen = set(self.selected_ids)
         self.select_ids(row.key for row in self.rows_model.rows if row.key not in chosen)
 
+    def select_group(self, group: Group, *, add: bool = False) -> None:
+        """Select a group's rows; `add`: and keep the others, or give these back if they all are selected.
+
+        A closed group is opened: what is selected is to be seen.
+        """
+        if not group.is_open:
+            self.set_open([group], True)
+        chosen = set(self.selected_ids) if add else set()
+        mine = {row.key for row in group.rows}
+        self._keeps_hidden = add
+        self._select(chosen - mine if mine <= chosen else chosen | mine)
+        self._keeps_hidden = False
+
+    def selectAll(self) -> None:
+        """Exactly what is shown."""
+        self._keeps_hidden = False
+        super().selectAll()
+
+    def selectionCommand(
+        self, index: QModelIndex | QPersistentModelIndex, event: QEvent | None = None
+    ) -> QItemSelectionModel.SelectionFlag:
+        """As Qt has it; what is hidden stays selected while others are added."""
+        command = super().selectionCommand(index, event)
+        self._keeps_hidden = not command & QItemSelectionModel.SelectionFlag.Clear
+        return command
+
     def selectionChanged(self, selected: QItemSelection, deselected: QItemSelection) -> None:
         """Keep the selected rows as ranges; tell once per change."""
         super().selectionChanged(selected, deselected)
         if self._carry is not None:
             return
         self._note_ranges()
-        if not self._restoring:
+        if not self._restoring and not self._keeps_hidden:
             self._hidden = set()
+        self._keeps_hidden = False
         self.viewport().update()
         self.selection_settled.emit()
 
@@ -313,12 +411,21 @@ class RowsTable(QTableView):
         self.selectionModel().select(selection, _SELECT)
 
     def _before_swap(self) -> None:
-        rows = self.rows_model.rows
+        model = self.rows_model
         ids = set(self.selected_ids)
         top = self.rowAt(0)
-        anchor = rows[top].key if 0 <= top < len(rows) else None
+        anchor, current = model.line(top), model.line(self.currentIndex().row())
         offset = self.rowViewportPosition(top) if anchor else 0
-        self._carry = (ids, self.current_id, anchor, offset)
+        self._carry = (ids, current.key if current else None, anchor.key if anchor else None, offset)
+
+    def _place_now(self, key: str | GroupKey | None) -> int:
+        """Where a line is now; of a row in a closed group, that group's; -1: nowhere."""
+        if key is None:
+            return -1
+        place = self.rows_model.line_place(key)
+        if place < 0 and isinstance(key, str) and (group := self.rows_model.group_of(key)) is not None:
+            return group.pos
+        return place
 
     def _after_swap(self) -> None:
         assert self._carry is not None
@@ -327,9 +434,9 @@ class RowsTable(QTableView):
         before = ids | self._hidden
         if before:
             self._select(before)
-        if current is not None and (place := model.position(current)) >= 0:
+        if (place := self._place_now(current)) >= 0:
             self.selectionModel().setCurrentIndex(model.index(place, self._first_column()), _NO_UPDATE)
-        if anchor is not None and (place := model.position(anchor)) >= 0:
+        if (place := self._place_now(anchor)) >= 0:
             bar = self.verticalScrollBar()
             at_top = bar.value() == 0 and offset == 0 and (place == 0 or not before)
             if not at_top:
@@ -392,7 +499,7 @@ class RowsTable(QTableView):
     def _paint_rows(self, painter: QPainter, area: QRect) -> None:
         t = self._look.tokens
         painter.fillRect(area, t.panel)
-        rows = self.rows_model.rows
+        rows = self.rows_model.lines
         if not rows:
             return
         height = self.row_height
@@ -410,6 +517,10 @@ class RowsTable(QTableView):
         full = self.viewport().width()
         for at in range(first, last + 1):
             y = at * height - scrolled
+            line = rows[at]
+            if isinstance(line, Group):
+                self._paint_group(ink, line, QRect(0, y, full, height), at == current, at == self._hover)
+                continue
             selected = self._is_selected(at)
             if selected:
                 painter.fillRect(0, y, full, height, t.selection)
@@ -417,7 +528,44 @@ class RowsTable(QTableView):
                 painter.fillRect(0, y, full, height, t.hover)
             if at == current:
                 painter.fillRect(0, y, 2, height, t.accent)
-            self._paint_row(ink, rows[at], columns, y, selected)
+            self._paint_row(ink, line, columns, y, selected)
+
+    def _paint_group(self, ink: Ink, group: Group, area: QRect, current: bool, hover: bool) -> None:
+        """A chevron, what the group is called, and its totals; over all columns, wherever one scrolled to."""
+        painter, t = ink.painter, self._look.tokens
+        painter.fillRect(area, t.hover if hover else t.window)
+        painter.fillRect(area.left(), area.bottom(), area.width(), 1, t.line)
+        if current:
+            painter.fillRect(area.left(), area.top(), 2, area.height(), t.accent)
+        x, y = area.left() + PAD + 1.0, area.center().y() + 0.5
+        shape = ((0, -2), (8, -2), (4, 2.5)) if group.is_open else ((2, -4), (6.5, 0), (2, 4))
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(t.dim)
+        painter.drawPolygon(QPolygonF([QPointF(x + dx, y + dy) for dx, dy in shape]))
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+        usual = painter.font()
+        metrics = QFontMetrics(self._bold)
+        place = area.adjusted(PAD + _CHEVRON_PX, 0, -PAD, 0)
+        title = metrics.elidedText(group.title, Qt.TextElideMode.ElideMiddle, max(0, place.width() * 2 // 3))
+        painter.setFont(self._bold)
+        painter.setPen(t.text)
+        painter.drawText(place, _LEFT, title)
+        painter.setFont(usual)
+        painter.setPen(t.dim)
+        place = place.adjusted(metrics.horizontalAdvance(title) + PAD, 0, 0, 0)
+        told = ink.metrics.elidedText(
+            f"({self.group_told(group)})", Qt.TextElideMode.ElideRight, place.width()
+        )
+        painter.drawText(place, _LEFT, told)
+
+    def group_told(self, group: Group) -> str:
+        """A group's count and totals, of what is sampled only where its column is shown."""
+        model = self.rows_model
+        return model.told(len(group.rows), model.group_figures(group), self._shown_fields())
+
+    def _shown_fields(self) -> list[str]:
+        return [self.rows_model.fields[column].name for column in self.shown_columns()]
 
     def _paint_row(
         self, ink: Ink, row: Row, columns: list[tuple[int, int, int]], y: int, selected: bool
@@ -529,7 +677,9 @@ class RowsTable(QTableView):
 
     def tool_tip(self, at: int, column: int) -> str:
         """The whole text of a cell; of a moment, date and time."""
-        row = self.rows_model.rows[at]
+        row = self.rows_model.lines[at]
+        if isinstance(row, Group):
+            return f"{row.title}\n{self.group_told(row)}"
         spec = self.rows_model.fields[column]
         if spec.kind is FieldKind.TIME:
             value = spec.value(self.rows_model.view, row.item)
@@ -546,24 +696,94 @@ class RowsTable(QTableView):
                 return f"{text}\n{reason.remedy}"
         return text
 
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        """Select as usual; on a group open or close it, with Ctrl select its rows."""
+        at = self.rowAt(event.position().toPoint().y())
+        group = self.rows_model.line(at)
+        held = event.modifiers()
+        self._on_group = isinstance(group, Group) and not held & Qt.KeyboardModifier.ShiftModifier
+        if not isinstance(group, Group) or not self._on_group:
+            super().mousePressEvent(event)
+            return
+        self.setFocus(Qt.FocusReason.MouseFocusReason)
+        self._go_to(at)
+        if event.button() != Qt.MouseButton.LeftButton:
+            return
+        if held & Qt.KeyboardModifier.ControlModifier:
+            self.select_group(group, add=True)
+        else:
+            self.set_open([group], not group.is_open)
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        """Select as usual; a press on a group begins no drag."""
+        if not (self._on_group and event.buttons()):
+            super().mouseMoveEvent(event)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """As usual, unless it was pressed on a group."""
+        if self._on_group:
+            self._on_group = False
+        else:
+            super().mouseReleaseEvent(event)
+
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        """Details; never a start."""
-        index = self.indexAt(event.position().toPoint())
-        if index.isValid() and event.button() == Qt.MouseButton.LeftButton:
-            self.opened.emit(self.rows_model.rows[index.row()].key)
+        """Details; never a start. On a group nothing more than the first click did."""
+        line = self.rows_model.line(self.indexAt(event.position().toPoint()).row())
+        if isinstance(line, Row) and event.button() == Qt.MouseButton.LeftButton:
+            self.opened.emit(line.key)
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
-        """The actions, at the pointer or at the current row."""
+        """The actions, at the pointer or at the current row; of a group, what can be done with it."""
         if event.reason() == QContextMenuEvent.Reason.Keyboard:
-            at = self.visualRect(self.currentIndex()).bottomLeft()
-            self.menu_wanted.emit(self.viewport().mapToGlobal(at))
+            at = self.viewport().mapToGlobal(self.visualRect(self.currentIndex()).bottomLeft())
+            group = self.current_group
         else:
-            self.menu_wanted.emit(event.globalPos())
+            at = event.globalPos()
+            line = self.rows_model.line(self.rowAt(event.pos().y()))
+            group = line if isinstance(line, Group) else None
+        if group is not None:
+            self.group_menu(group).popup(at)
+        else:
+            self.menu_wanted.emit(at)
+
+    def group_menu(self, group: Group) -> QMenu:
+        """What can be done with a group and all of them."""
+        model = self.rows_model
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        key = group.key
+
+        def now() -> list[Group]:
+            return [each for each in model.groups if each.key == key]  # it may be gone by then
+
+        def choose(add: bool) -> None:
+            for each in now():
+                self.select_group(each, add=add)
+
+        count = model.told(len(group.rows), ())
+        menu.addAction(f"Select these {count}", partial(choose, False))
+        menu.addAction(f"Add these {count} to the selection", partial(choose, True))
+        menu.addSeparator()
+        word = "Close" if group.is_open else "Open"
+        menu.addAction(word, lambda: self.set_open(now(), word == "Open"))
+        menu.addAction("Close all groups", lambda: self.set_all_open(False)).setShortcut("Ctrl+Left")
+        menu.addAction("Open all groups", lambda: self.set_all_open(True)).setShortcut("Ctrl+Right")
+        menu.addSeparator()
+        menu.addAction("No groups", lambda: self.group_by(""))
+        return menu
+
+    def _go_to(self, place: int) -> None:
+        """Make a line the current one; what is selected stays."""
+        index = self.rows_model.index(place, self._first_column())
+        self.selectionModel().setCurrentIndex(index, _NO_UPDATE)
+        self.scrollTo(index)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Enter opens details; Delete does nothing here; Space marks as usual."""
+        """Enter opens details; Delete does nothing here; Left and Right close and open groups."""
         key = event.key()
         plain = event.modifiers() in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
+        if self.rows_model.group_field and self._group_key(key, event.modifiers(), plain):
+            return
         if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and plain:
             if self.current_id is not None:
                 self.opened.emit(self.current_id)
@@ -572,6 +792,33 @@ class RowsTable(QTableView):
         else:
             super().keyPressEvent(event)
 
+    def _group_key(self, key: int, held: Qt.KeyboardModifier, plain: bool) -> bool:
+        """What a key does in a list with groups; False: nothing of its own."""
+        model, group = self.rows_model, self.current_group
+        control = held & ~Qt.KeyboardModifier.KeypadModifier == Qt.KeyboardModifier.ControlModifier
+        if key in (Qt.Key.Key_Left, Qt.Key.Key_Right) and control:
+            self.set_all_open(key == Qt.Key.Key_Right)
+        elif group is None:
+            home = model.group_of(self.current_id) if self.current_id is not None else None
+            if key == Qt.Key.Key_Left and plain and home is not None:
+                self._go_to(home.pos)
+            else:
+                return key in (Qt.Key.Key_Left, Qt.Key.Key_Right) and plain
+        elif key == Qt.Key.Key_Space and control:
+            self.select_group(group, add=True)
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space) and plain:
+            self.set_open([group], not group.is_open)
+        elif key == Qt.Key.Key_Left and plain:
+            self.set_open([group], False)
+        elif key == Qt.Key.Key_Right and plain:
+            if group.is_open:
+                self.select_ids([group.rows[0].key], current=group.rows[0].key)
+            else:
+                self.set_open([group], True)
+        else:
+            return False
+        return True
+
     def keyboardSearch(self, search: str) -> None:
         """Typing goes to the next row whose name begins so; found in the list itself, not through data()."""
         if not search.strip() and not self._typed:
@@ -579,13 +826,13 @@ class RowsTable(QTableView):
         self._typed += search.lower()
         self._type_timer.start()
         model = self.rows_model
-        rows = model.rows
+        lines = model.lines
         column = next((c for c, s in enumerate(model.fields) if s.name in ("name", "vm", "subject")), 0)
         start = max(0, self.currentIndex().row()) + (len(self._typed) == 1)
-        for step in range(len(rows)):
-            at = (start + step) % len(rows)
-            if model.text(rows[at], column).lower().startswith(self._typed):
-                self.select_ids([rows[at].key], current=rows[at].key)
+        for step in range(len(lines)):
+            line = lines[(start + step) % len(lines)]
+            if isinstance(line, Row) and model.text(line, column).lower().startswith(self._typed):
+                self.select_ids([line.key], current=line.key)
                 return
 
     def _forget_typed(self) -> None:
@@ -594,43 +841,92 @@ class RowsTable(QTableView):
     # --- sort ------------------------------------------------------------------------------------
 
     def _sort_clicked(self, column: int) -> None:
+        """Sort by it, again to turn it round; with Shift after the others, a third time to leave it out."""
         name = self.rows_model.fields[column].name
-        order = self.rows_model.order
-        again = bool(order) and order[0][0] == name
-        self.rows_model.sort_by(name, again and not order[0][1])
+        order = list(self.rows_model.order)
+        down = dict(order).get(name)
+        if not self._header.adds:
+            again = bool(order) and order[0][0] == name
+            self.rows_model.sort_by(name, again and not order[0][1])
+        elif down:
+            self.rows_model.set_order(pair for pair in order if pair[0] != name)
+        elif down is not None or len(order) < SORT_KEYS:
+            self.rows_model.sort_by(name, down is not None, add=True)
+        self._header.adds = False
         self._show_order()
         if self._fitted:
             self.fit_columns()
         self._layout_touched()
 
     def _show_order(self) -> None:
-        order = self.rows_model.order
-        header = self.horizontalHeader()
-        if order:
-            column = self.rows_model.columns[order[0][0]]
-            way = Qt.SortOrder.DescendingOrder if order[0][1] else Qt.SortOrder.AscendingOrder
-            header.setSortIndicator(column, way)
-        else:
-            header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        columns = self.rows_model.columns
+        self._header.show_order([(columns[name], down) for name, down in self.rows_model.order])
+
+    # --- groups ----------------------------------------------------------------------------------
+
+    def group_by(self, field: str) -> None:
+        """Put a line over the rows of each value of a field; an empty name: no groups."""
+        self.rows_model.group_by(field if self.can_group else "")
+        self._layout_touched()
+
+    def set_open(self, groups: Iterable[Group], is_open: bool) -> None:
+        """Open or close groups."""
+        self.rows_model.set_open(groups, is_open)
+        self._layout_touched()
+
+    def set_all_open(self, is_open: bool) -> None:
+        """Open or close all groups."""
+        self.set_open(self.rows_model.groups, is_open)
 
     # --- columns ---------------------------------------------------------------------------------
 
-    def column_menu(self) -> QMenu:
-        """The column chooser."""
+    def column_menu(self, column: int = -1) -> QMenu:
+        """The column chooser, and the groups; `column`: the one that was pointed at."""
+        model = self.rows_model
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.setToolTipsVisible(True)
-        for column, spec in enumerate(self.rows_model.fields):
+        if self.can_group and column >= 0:
+            spec = model.fields[column]
+            menu.addAction(f"Group by {spec.title}", lambda: self.group_by(spec.name))
+        if self.can_group:
+            self.fill_groups(menu.addMenu("Group by"))
+        menu.addAction("Arrange columns…", self.arrange_columns)
+        menu.addSeparator()
+        for place, spec in enumerate(model.fields):
             action = QAction(spec.title, menu)
             action.setCheckable(True)
-            action.setChecked(not self.isColumnHidden(column))
+            action.setChecked(not self.isColumnHidden(place))
             action.setToolTip(spec.doc)
-            action.setEnabled(column != 0)  # the name stays: a row without one says nothing
-            action.toggled.connect(_bound(self.show_column, column))
+            action.setEnabled(place != 0)  # the name stays: a row without one says nothing
+            action.toggled.connect(_bound(self.show_column, place))
             menu.addAction(action)
         menu.addSeparator()
         menu.addAction("Columns as at first", self.reset_layout)
         return menu
+
+    def fill_groups(self, menu: QMenu) -> None:
+        """Put every field in a menu by which rows can be grouped."""
+        chosen = self.rows_model.group_field
+        for name, title in (("", "No groups"), *((s.name, s.title) for s in self.rows_model.fields)):
+            action = menu.addAction(title, partial(self.group_by, name))
+            action.setCheckable(True)
+            action.setChecked(name == chosen)
+            if not name:
+                menu.addSeparator()
+
+    def arrange_columns(self) -> None:
+        """Which columns are shown and in what order, by keyboard too."""
+        dialog = ColumnsDialog(self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def move_column(self, column: int, place: int) -> None:
+        """Give a column another place, counted from the left over hidden ones too."""
+        header = self.horizontalHeader()
+        header.moveSection(header.visualIndex(column), place)
+        if self._fitted:
+            self.fit_columns()
 
     def choose_columns(self, below: QWidget) -> None:
         """Open the column chooser below a button."""
@@ -649,19 +945,19 @@ class RowsTable(QTableView):
         self.tell_samples()
 
     def tell_samples(self) -> None:
-        """Say whether a shown column needs load samples."""
+        """Say whether what is shown needs load samples."""
         self.samples_wanted.emit(self.needs_samples)
 
     @property
     def needs_samples(self) -> bool:
-        """Whether a shown column needs load samples."""
-        return any(self.rows_model.fields[column].sample for column in self.shown_columns())
+        """Whether a shown column, the filter, the sort or the groups need load samples."""
+        return self.rows_model.needs_samples or any(
+            self.rows_model.fields[column].sample for column in self.shown_columns()
+        )
 
     def reset_layout(self) -> None:
-        """Columns, widths and sort as they are for a new user."""
-        self._apply(SavedTable())
-        self._layout_touched()
-        self.tell_samples()
+        """Columns, widths, sort and groups as they are for a new user."""
+        self.apply_layout(SavedTable())
 
     def restore_layout(self) -> None:
         """As it was when it was last used."""
@@ -676,6 +972,11 @@ class RowsTable(QTableView):
 
     def save_layout(self) -> None:
         """Keep it for the next time."""
+        self._views.write(self._name, msgspec.json.encode(self.layout_now()))
+        self.layout_changed.emit()
+
+    def layout_now(self) -> SavedTable:
+        """Columns with order and width, sort and groups as they are now."""
         header = self.horizontalHeader()
         fields = self.rows_model.fields
         columns = []
@@ -686,9 +987,20 @@ class RowsTable(QTableView):
             if not hidden and visual == header.count() - 1:
                 width = fields[column].width  # it stretches: its size is the window's
             columns.append(SavedColumn(fields[column].name, width, not hidden))
-        saved = SavedTable(columns, list(self.rows_model.order), self._fitted)
-        self._views.write(self._name, msgspec.json.encode(saved))
-        self.layout_changed.emit()
+        closed = sorted(self.rows_model.closed_groups)[:_MOST_CLOSED]
+        return SavedTable(
+            columns,
+            list(self.rows_model.order),
+            self._fitted,
+            self.rows_model.group_field,
+            [(int(key.standing), key.value) for key in closed],
+        )
+
+    def apply_layout(self, saved: SavedTable) -> None:
+        """Take over columns, sort and groups, and keep them."""
+        self._apply(saved)
+        self._layout_touched()
+        self.tell_samples()
 
     def _apply(self, saved: SavedTable) -> None:
         self._restoring = True
@@ -704,12 +1016,17 @@ class RowsTable(QTableView):
             usual_width = self._default_widths.get(spec.name, spec.width)
             self.setColumnWidth(column, max(36, kept.width if kept else usual_width))
         order = [model.columns[c.name] for c in saved.columns if c.name in known]
-        if not order and wanted is not None:
-            order = [model.columns[name] for name in wanted if name in model.columns]
+        if not order:
+            order = [model.columns[name] for name in wanted or () if name in model.columns]
+            order += [column for column in range(len(model.fields)) if column not in order]
         for place, column in enumerate(order):
             header.moveSection(header.visualIndex(column), place)
         self.setColumnWidth(self.shown_columns()[-1], 120)  # it stretches over what is left
         model.set_order(saved.sort)
+        closed = [
+            GroupKey(Standing(standing), value) for standing, value in saved.closed if standing in _STANDINGS
+        ]
+        model.group_by(saved.group if self.can_group else "", closed)
         self._show_order()
         self._restoring = False
         self._fitted = saved.fitted or not saved.columns
@@ -767,7 +1084,7 @@ class RowsTable(QTableView):
     def _title_px(self, column: int) -> int:
         model = self.rows_model
         name = str(model.headerData(column, Qt.Orientation.Horizontal))
-        arrow = _ARROW_PX if model.order and model.order[0][0] == model.fields[column].name else 0
+        arrow = _ARROW_PX if any(field == model.fields[column].name for field, _ in model.order) else 0
         return self.horizontalHeader().fontMetrics().horizontalAdvance(name) + 2 * PAD + 1 + arrow
 
     def _outgrown(self) -> bool:
@@ -812,36 +1129,27 @@ class RowsTable(QTableView):
 
     # --- copy and export ---------------------------------------------------------------------------
 
-    def copy_cells(self) -> None:
-        """The selected rows as shown, tab-separated, to the clipboard."""
-        QGuiApplication.clipboard().setText(self.cells_text())
+    def copy_cells(self, form: str = "text") -> None:
+        """The selected rows to the clipboard: as ``text``, with ``titles``, as ``csv`` or ``json``."""
+        QGuiApplication.clipboard().setText(self.cells_text(form))
 
-    def cells_text(self) -> str:
-        """The selected rows as shown, tab-separated."""
-        columns = self.shown_columns()
-        model = self.rows_model
-        return "\n".join(
-            "\t".join(model.text(model.rows[model.position(key)], column) for column in columns)
-            for key in self.selected_ids
-        )
+    def cells_text(self, form: str = "text") -> str:
+        """The selected rows as shown; without their groups, which one who copies rows did not choose."""
+        model, rows, columns = self.rows_model, self.selected_rows, self.shown_columns()
+        if form == "csv":
+            return export.as_csv(model, rows, columns, grouped=False)
+        if form == "json":
+            return export.as_json(model, rows, columns)
+        return export.as_text(model, rows, columns, titles=form == "titles")
 
     def as_csv(self) -> str:
         """Exactly what is shown, with the titles, as CSV."""
-        model, columns = self.rows_model, self.shown_columns()
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow([model.headerData(c, Qt.Orientation.Horizontal) for c in columns])
-        writer.writerows([model.text(row, c) for c in columns] for row in model.rows)
-        return out.getvalue()
+        model = self.rows_model
+        return export.as_csv(model, model.lines, self.shown_columns(), grouped=bool(model.group_field))
 
     def as_json(self) -> str:
         """Exactly what is shown as JSON, with the field names and values of the command line."""
-        model = self.rows_model
-        specs = [model.fields[c] for c in self.shown_columns()]
-        rows: list[dict[str, Any]] = [
-            {spec.name: spec.as_json(model.view, row.item) for spec in specs} for row in model.rows
-        ]
-        return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
+        return export.as_json(self.rows_model, self.rows_model.lines, self.shown_columns())
 
 
 def _bound(call: Callable[[int, bool], None], column: int) -> Callable[[bool], None]:

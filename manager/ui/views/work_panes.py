@@ -84,7 +84,7 @@ class WorkPane(QWidget):
         self.model.set_active(False)
 
     def _counts(self) -> None:
-        if self.model.rows:
+        if self.model.found:
             self.empty.hide()
         else:
             self.empty.say(*self.empty_text())

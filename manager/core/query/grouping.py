@@ -1,0 +1,112 @@
+"""Groups of a list: to which a row belongs, in what order they stand, what is said of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from manager.core import units
+from manager.core.cluster import ClusterView
+from manager.core.ids import Kind
+from manager.core.query.spec import FieldKind, FieldSpec, Unavailable, natural
+
+
+class Standing(IntEnum):
+    """Where a group stands, whichever way the list is sorted."""
+
+    KNOWN = 0
+    NOTHING = 1  # rows of which there is nothing to say: VMs without tags
+    UNKNOWN = 2
+
+
+class GroupKey(NamedTuple):
+    """What tells groups of one field apart."""
+
+    standing: Standing
+    value: str
+
+
+_NOTHING = GroupKey(Standing.NOTHING, "")
+_UNKNOWN = GroupKey(Standing.UNKNOWN, "")
+
+
+def group_key(spec: FieldSpec, view: ClusterView, row: Any) -> GroupKey:
+    """The group of a row. Words group by their JSON value: a VM that moves is in its owner's group."""
+    value = spec.value(view, row)
+    if isinstance(value, Unavailable):
+        return _UNKNOWN
+    if value is None:
+        return _NOTHING
+    said = spec.json(value) if spec.kind in (FieldKind.TEXT, FieldKind.ENUM) else None
+    text = said if isinstance(said, str) else spec.text(value)
+    return GroupKey(Standing.KNOWN, text) if text else _NOTHING
+
+
+def group_order(spec: FieldSpec, view: ClusterView, row: Any, key: GroupKey) -> Any:
+    """A key that orders the groups of a field; of those that are known, as the field is sorted."""
+    if key.standing is not Standing.KNOWN:
+        return ()
+    value = spec.sort_key(view, row)[1]
+    # Words are ordered by the group's own, which is not always all that the cell says.
+    return natural(key.value.lower()) if isinstance(value, tuple) else value
+
+
+def group_title(spec: FieldSpec, key: GroupKey) -> str:
+    """What a group is called: its value, with the field where the value alone would say too little."""
+    if key.standing is Standing.UNKNOWN:
+        return f"{spec.title}: not known"
+    if key.standing is Standing.NOTHING:
+        return f"{spec.title}: none"
+    if spec.kind in (FieldKind.TEXT, FieldKind.ENUM, FieldKind.LIST):
+        return key.value
+    return f"{spec.title}: {key.value}{f' {spec.unit}' if spec.unit else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """A figure of several rows: the sum of a field's known values, or their mean."""
+
+    field: str
+    text: Callable[[float], str]
+    mean: bool = False
+
+    def of(self, values: Iterable[float]) -> float | None:
+        """The figure; None if no value is known."""
+        known = list(values)
+        if not known:
+            return None
+        return sum(known) / len(known) if self.mean else sum(known)
+
+
+def _share(percent: float) -> str:
+    return f"{percent:.0f} % CPU"
+
+
+TOTALS: dict[Kind, tuple[Total, ...]] = {
+    Kind.VM: (
+        Total(field="memory_mib", text=units.mib_text),
+        Total(field="vcpus", text=lambda count: units.count_text(int(count), "vCPU")),
+        Total(field="cpu", text=_share, mean=True),
+    ),
+    Kind.NODE: (
+        Total(field="memory_mib", text=units.mib_text),
+        Total(field="cpus", text=lambda count: units.count_text(int(count), "CPU")),
+        Total(field="cpu", text=_share, mean=True),
+    ),
+}
+"""What is told of several objects of a kind besides how many they are."""
+
+_NOUNS = {Kind.VM: "VM"}
+
+
+def kind_count_text(kind: Kind, count: int) -> str:
+    """``22 VMs``, ``1 node``."""
+    return units.count_text(count, _NOUNS.get(kind, kind.value))
+
+
+def totals_text(kind: Kind, figures: Iterable[tuple[str, float]]) -> str:
+    """``71 GiB, 34 vCPUs, 12 % CPU`` of pairs of a field's name and its figure."""
+    texts = {total.field: total.text for total in TOTALS.get(kind, ())}
+    return ", ".join(texts[name](figure) for name, figure in figures)

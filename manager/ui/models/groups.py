@@ -1,0 +1,168 @@
+"""Rows in groups: which row is in which, in what order they stand, which are open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from manager.core.cluster import ClusterView
+from manager.core.ids import Kind
+from manager.core.query.grouping import (
+    TOTALS,
+    GroupKey,
+    Standing,
+    group_key,
+    group_order,
+    group_title,
+    kind_count_text,
+    totals_text,
+)
+from manager.core.query.spec import FieldKind, FieldSpec
+
+Figures = tuple[tuple[str, float], ...]
+"""Totals by field name."""
+
+_SPARE = 1000
+"""How many groups that have no rows any more are kept before they are forgotten."""
+
+
+def plain(text: str) -> str:
+    """A host's text made fit for one line: no control characters, no line breaks."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+class Row:
+    """One object: its id, its place in the list, and what was computed of it."""
+
+    __slots__ = ("band", "cells", "hay", "home", "item", "key", "keys", "pos")
+
+    def __init__(self, key: str, item: Any) -> None:
+        self.key = key
+        self.item = item
+        self.pos = -1  # -1: not shown
+        self.cells: dict[int, str] = {}  # texts by column
+        self.keys: dict[str, Any] = {}  # sort keys by field name
+        self.hay: str | None = None  # lower-case texts of the searchable fields
+        self.band: Group | None = None  # the group of its present value, once asked
+        self.home: Group | None = None  # the group in which it is shown, or would be if that were open
+
+
+class Group:
+    """A line over the rows of one value. Lives as long as its list is grouped by that field."""
+
+    __slots__ = ("figures", "is_open", "key", "order", "pos", "rows", "title")
+
+    def __init__(self, key: GroupKey, title: str, order: Any, is_open: bool) -> None:
+        self.key = key
+        self.title = title
+        self.order = order
+        self.is_open = is_open
+        self.pos = -1
+        self.rows: list[Row] = []  # in the order of the list
+        self.figures: Figures | None = None  # until asked
+
+
+Line = Row | Group
+
+
+def figures_of(kind: Kind, fields: dict[str, FieldSpec], view: ClusterView, rows: Iterable[Row]) -> Figures:
+    """Sums and means of what is known of these rows."""
+    rows = list(rows)
+    found: list[tuple[str, float]] = []
+    for total in TOTALS.get(kind, ()):
+        spec = fields[total.field]
+        values: list[float] = []
+        for row in rows:
+            key = row.keys.get(spec.name)
+            if key is None:
+                key = row.keys[spec.name] = spec.sort_key(view, row.item)
+            if key[0] == 0:
+                values.append(key[1])
+        figure = total.of(values)
+        if figure is not None:
+            found.append((total.field, figure))
+    return tuple(found)
+
+
+def told(kind: Kind, count: int, figures: Figures, chosen: str = "") -> str:
+    """``22 VMs, 71 GiB, 44 vCPUs, 34 % CPU``; `chosen`: a word after their number."""
+    more = totals_text(kind, figures)
+    return kind_count_text(kind, count) + chosen + (f", {more}" if more else "")
+
+
+class Grouping:
+    """The groups of one list by one field."""
+
+    def __init__(self, spec: FieldSpec, closed: Iterable[GroupKey] = ()) -> None:
+        self.spec = spec
+        self.closed = set(closed)
+        self.groups: list[Group] = []  # those that have rows, in order
+        self._known: dict[GroupKey, Group] = {}
+        # Spans grow by themselves, some fields follow from other rows: what was found last would lie.
+        self._stays = not spec.volatile and spec.kind is not FieldKind.SECONDS
+
+    def band(self, view: ClusterView, row: Row) -> Group:
+        """The group to which a row belongs now."""
+        key = group_key(self.spec, view, row.item)
+        key = GroupKey(key.standing, plain(key.value))
+        found = self._known.get(key)
+        if found is None:
+            order = group_order(self.spec, view, row.item, key)
+            found = Group(key, group_title(self.spec, key), order, key not in self.closed)
+            self._known[key] = found
+        if self._stays:
+            row.band = found
+        return found
+
+    def has_moved(self, view: ClusterView, row: Row) -> bool:
+        """Whether a changed row is shown in a group that is not its own any more."""
+        return self._stays and row.home is not None and self.band(view, row) is not row.home
+
+    def place(self, view: ClusterView, rows: Sequence[Row], everything: Sequence[Row], down: bool) -> None:
+        """Put these rows, which are in order, in their groups; `down`: the groups' order is turned round."""
+        for group in self.groups:
+            for row in group.rows:
+                row.home = None
+            group.rows = []
+            group.figures = None
+        if len(self._known) > len(everything) + _SPARE:
+            self._known = {}
+            for row in everything:
+                row.band = None
+        used: list[Group] = []
+        for row in rows:
+            group = row.band or self.band(view, row)
+            if not group.rows:
+                used.append(group)
+            group.rows.append(row)
+            row.home = group
+        known = [group for group in used if group.key.standing is Standing.KNOWN]
+        known.sort(key=lambda group: (group.order, group.key.value), reverse=down)
+        rest = sorted((g for g in used if g.key.standing is not Standing.KNOWN), key=lambda g: g.key.standing)
+        self.groups = known + rest
+        if not self._stays:
+            self._known = {group.key: group for group in self.groups}
+
+    def set_open(self, group: Group, is_open: bool) -> None:
+        """Open or close a group."""
+        group.is_open = is_open
+        (self.closed.discard if is_open else self.closed.add)(group.key)
+
+    def lines(self) -> list[Line]:
+        """What is shown: each group's line, and its rows if it is open."""
+        lines: list[Line] = []
+        for group in self.groups:
+            lines.append(group)
+            if group.is_open:
+                lines += group.rows
+        return lines
+
+    def drop_lost(self) -> bool:
+        """Leave out rows that are gone, nothing else. Returns whether a group has none any more."""
+        for group in self.groups:
+            if any(row.item is None for row in group.rows):
+                group.rows = [row for row in group.rows if row.item is not None]
+                group.figures = None
+        return any(not group.rows for group in self.groups)
