@@ -80,6 +80,7 @@ def _figures(app: QApplication, look: Look, state: ClusterState, count: int) -> 
     ]
     yield _row(f"table of {count}: sort click with repaint, CPU", sorts, 25 if small else 100)
     model.sort_by("name", False)
+    yield from _grouped(table, count, painted)
     yield _row(
         f"table of {count}: select all and count, CPU",
         [painted(lambda: (table.selectAll(), table.selected_count)) for _ in range(TIMES)],
@@ -97,6 +98,46 @@ def _figures(app: QApplication, look: Look, state: ClusterState, count: int) -> 
         None,
     )
     table.close()
+
+
+def _grouped(table: RowsTable, count: int, painted: Callable[[Callable[[], object]], float]) -> Iterator[Row]:
+    model, small = table.rows_model, count == 8000
+    made = [
+        painted(lambda f=field: model.group_by(f))
+        for _ in range(3)
+        for field in ("owner", "priority", "memory_mib", "tags")
+    ]
+    yield _row(f"table of {count}: group by a field with repaint, CPU", made, 25 if small else None)
+    model.group_by("owner")
+    toggled = [
+        painted(lambda: table.set_open(model.groups[:1], not model.groups[0].is_open)) for _ in range(8)
+    ]
+    yield _row(
+        f"table of {count}: close or open one of 64 groups with repaint, CPU",
+        toggled,
+        16.7 if small else None,
+    )
+    turned = [painted(lambda down=down: model.sort_by("name", down)) for down in (True, False) * 3]
+    yield _row(f"table of {count}: sort click in 64 groups with repaint, CPU", turned, 25 if small else 100)
+    keys = ["v", "vm", "vm-0", "vm-01", "vm-012", "vm-01", "vm-0", ""]
+    strokes = sorted(painted(lambda text=text: model.set_search(text)) for text in keys for _ in range(3))
+    yield _row(
+        f"table of {count}: search keystroke in 64 groups with repaint, p95, CPU",
+        [strokes[int(len(strokes) * 0.95)]],
+        16.7 if small else None,
+    )
+    yield _row(
+        f"table of {count}: select all in 64 groups and count, CPU",
+        [painted(lambda: (table.selectAll(), table.selected_count)) for _ in range(TIMES)],
+        16.7,
+    )
+    table.clearSelection()
+    model.group_by("name")
+    one = painted(lambda: table.set_all_open(False))
+    yield _row(
+        f"table of {count}: close all of {count} groups with repaint, CPU", [one], 100 if small else None
+    )
+    model.group_by("")
 
 
 def _tick(state: ClusterState, count: int) -> ChangeSet:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from manager.core.query.grouping import Standing
+from manager.core.query.grouping import KNOWN
 from manager.core.query.spec import FieldSpec
 from manager.ui.models.groups import Group, Line, Row
 from manager.ui.models.rows_model import HORIZONTAL, RowsModel
@@ -86,7 +86,7 @@ def _object(model: RowsModel, row: Row, specs: Sequence[FieldSpec]) -> dict[str,
 
 
 def _group(model: RowsModel, group: Group, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    known = group.key.standing is Standing.KNOWN
+    known = group.key.standing == KNOWN
     return {
         "field": model.group_field,
         "group": group.key.value if known else None,

@@ -8,9 +8,9 @@ from typing import Any
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.query.grouping import (
+    KNOWN,
     TOTALS,
     GroupKey,
-    Standing,
     group_key,
     group_order,
     group_title,
@@ -21,6 +21,9 @@ from manager.core.query.spec import FieldKind, FieldSpec
 
 Figures = tuple[tuple[str, float], ...]
 """Totals by field name."""
+
+_QUICK = (str, int, tuple)
+"""Values that are looked up faster than the key of their group is made."""
 
 _SPARE = 1000
 """How many groups that have no rows any more are kept before they are forgotten."""
@@ -100,18 +103,26 @@ class Grouping:
         self.closed = set(closed)
         self.groups: list[Group] = []  # those that have rows, in order
         self._known: dict[GroupKey, Group] = {}
+        self._by_value: dict[str | int | tuple[Any, ...], Group] = {}  # of values that are quick to look up
         # Spans grow by themselves, some fields follow from other rows: what was found last would lie.
         self._stays = not spec.volatile and spec.kind is not FieldKind.SECONDS
 
     def band(self, view: ClusterView, row: Row) -> Group:
         """The group to which a row belongs now."""
-        key = group_key(self.spec, view, row.item)
-        key = GroupKey(key.standing, plain(key.value))
-        found = self._known.get(key)
+        value = self.spec.get(view, row.item)
+        simple = isinstance(value, _QUICK)
+        found = self._by_value.get(value) if simple else None
         if found is None:
-            order = group_order(self.spec, view, row.item, key)
-            found = Group(key, group_title(self.spec, key), order, key not in self.closed)
-            self._known[key] = found
+            key = group_key(self.spec, value)
+            if not key.value.isprintable():
+                key = GroupKey(key.standing, plain(key.value))
+            found = self._known.get(key)
+            if found is None:
+                order = group_order(self.spec, view, row.item, key)
+                found = Group(key, group_title(self.spec, key), order, key not in self.closed)
+                self._known[key] = found
+            if simple:
+                self._by_value[value] = found
         if self._stays:
             row.band = found
         return found
@@ -127,8 +138,8 @@ class Grouping:
                 row.home = None
             group.rows = []
             group.figures = None
-        if len(self._known) > len(everything) + _SPARE:
-            self._known = {}
+        if max(len(self._known), len(self._by_value)) > len(everything) + _SPARE:
+            self._known, self._by_value = {}, {}
             for row in everything:
                 row.band = None
         used: list[Group] = []
@@ -138,12 +149,12 @@ class Grouping:
                 used.append(group)
             group.rows.append(row)
             row.home = group
-        known = [group for group in used if group.key.standing is Standing.KNOWN]
+        known = [group for group in used if group.key.standing == KNOWN]
         known.sort(key=lambda group: (group.order, group.key.value), reverse=down)
-        rest = sorted((g for g in used if g.key.standing is not Standing.KNOWN), key=lambda g: g.key.standing)
+        rest = sorted((g for g in used if g.key.standing != KNOWN), key=lambda g: g.key.standing)
         self.groups = known + rest
         if not self._stays:
-            self._known = {group.key: group for group in self.groups}
+            self._known, self._by_value = {group.key: group for group in self.groups}, {}
 
     def set_open(self, group: Group, is_open: bool) -> None:
         """Open or close a group."""

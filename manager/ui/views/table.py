@@ -45,7 +45,7 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
-from manager.core.query.grouping import GroupKey, Standing
+from manager.core.query.grouping import KNOWN, UNKNOWN, GroupKey
 from manager.core.query.spec import FieldKind
 from manager.services.ports import ViewStore
 from manager.ui.icons import state_pixmap
@@ -81,8 +81,6 @@ _BAR_PX = 96
 
 _CHEVRON_PX = 18
 """From a group's chevron to its title."""
-
-_STANDINGS = frozenset(int(standing) for standing in Standing)
 
 _MOST_CLOSED = 500
 """How many closed groups are remembered."""
@@ -993,7 +991,7 @@ class RowsTable(QTableView):
             list(self.rows_model.order),
             self._fitted,
             self.rows_model.group_field,
-            [(int(key.standing), key.value) for key in closed],
+            [(key.standing, key.value) for key in closed],
         )
 
     def apply_layout(self, saved: SavedTable) -> None:
@@ -1024,7 +1022,7 @@ class RowsTable(QTableView):
         self.setColumnWidth(self.shown_columns()[-1], 120)  # it stretches over what is left
         model.set_order(saved.sort)
         closed = [
-            GroupKey(Standing(standing), value) for standing, value in saved.closed if standing in _STANDINGS
+            GroupKey(standing, value) for standing, value in saved.closed if KNOWN <= standing <= UNKNOWN
         ]
         model.group_by(saved.group if self.can_group else "", closed)
         self._show_order()
