@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import random
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
@@ -15,13 +14,12 @@ from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
 from manager.core.changes import ChangeSet
-from manager.core.cluster import ClusterView
 from manager.core.events import VmStateChanged, VmUndefined
 from manager.core.ids import Kind, NodeId
 from manager.core.model import VmLoad, VmSettings, VmStatus
-from manager.ui.models import rows_model
+from manager.core.query.filter import matcher
 from manager.ui.models.groups import Group, Row
-from manager.ui.models.rows_model import RowsModel, Words
+from manager.ui.models.rows_model import RowsModel
 from manager.ui.theme import Look
 from manager.ui.views.columns import ColumnsDialog
 from manager.ui.views.table import RowsTable
@@ -343,20 +341,6 @@ def test_shift_and_a_click_on_a_title_adds_turns_round_and_leaves_out(shown: Sho
 # --- filters that are more than words ----------------------------------------------------------------
 
 
-class Busy(NamedTuple):
-    """VMs whose CPU load is known and over a half; what a query would be."""
-
-    words: tuple[str, ...] = ()
-    is_plain: bool = False
-    depends: frozenset[str] = frozenset({"load"})
-    ages: bool = False
-    samples: bool = True
-
-    def test(self, view: ClusterView, item: Any, hay: str) -> bool:
-        load = view.vm_loads.get(item.id)
-        return load is not None and load.cpu_percent > 50 and all(word in hay for word in self.words)
-
-
 def test_a_filter_tests_rows_and_again_when_what_it_depends_on_changes(shown: Shown, qtbot: QtBot) -> None:
     shown.load(3, 90.0)
     shown.load(4, 90.0)
@@ -364,7 +348,7 @@ def test_a_filter_tests_rows_and_again_when_what_it_depends_on_changes(shown: Sh
     for name in ("cpu",):
         shown.table.show_column(shown.model.columns[name], False)
     shown.table.samples_wanted.connect(wanted.append)
-    shown.model.set_filter(Busy(("n1",)))
+    shown.model.set_filter(matcher("cpu>50 n1", Kind.VM))
     assert wanted[-1]
     assert shown.names == ["web-3"]
     shown.load(6, 80.0)
@@ -376,32 +360,22 @@ def test_a_filter_tests_rows_and_again_when_what_it_depends_on_changes(shown: Sh
     assert len(shown.names) == 30
 
 
-class Aged(NamedTuple):
-    """What only the clock changes."""
-
-    late: Callable[[], bool]
-    words: tuple[str, ...] = ()
-    is_plain: bool = False
-    depends: frozenset[str] = frozenset()
-    ages: bool = True
-    samples: bool = False
-
-    def test(self, view: ClusterView, item: Any, hay: str) -> bool:
-        return self.late() or item.name == "web-1"
-
-
-def test_a_filter_that_ages_is_asked_again_while_the_list_is_shown(
-    shown: Shown, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [False]
+def test_a_filter_that_ages_is_asked_again_while_the_list_is_shown(shown: Shown, qtbot: QtBot) -> None:
     shown.model._retest_timer.setInterval(20)
-    shown.model.set_filter(Aged(lambda: now[0]))
-    assert shown.names == ["web-1"]
-    now[0] = True
-    qtbot.waitUntil(lambda: len(shown.names) == 30, timeout=2500)
+    for number in (1, 2):
+        vm = shown.runtime.view.vms[vm_id(number)]
+        shown.runtime.state.vms[vm.id] = replace(vm, started_at_s=shown.runtime.view.now_s - 60 * number)
+    changes = ChangeSet()
+    changes[Kind.VM].update(vm_id(1), ("started_at_s",))
+    changes[Kind.VM].update(vm_id(2), ("started_at_s",))
+    shown.model.take(changes)
+    shown.model.set_filter(matcher("uptime>90s", Kind.VM))
+    assert shown.names == ["web-2"]
+    shown.runtime.clock.at_s += 60
+    shown.runtime.change(5, VmStatus.PAUSED)  # the clock of the state goes with its events
+    qtbot.waitUntil(lambda: shown.names == ["web-1", "web-2"], timeout=2500)
     shown.model.set_active(False)
     assert not shown.model._retest_timer.isActive()
-    assert rows_model.RETEST_S >= 1
 
 
 # --- what leaves the window --------------------------------------------------------------------------
@@ -486,6 +460,8 @@ class Mixed:
 
     FIELDS = ("owner", "status", "priority", "cpu", "name", "uptime_s", "tags", "moves", "")
 
+    QUERIES = ("", "web-1", "n1", "cpu>50", "n2 cpu>50", "not owner:n1 or web", "memory:unknown")
+
     def __init__(self, shown: Shown, seed: int) -> None:
         self.shown, self.chance = shown, random.Random(seed)
         self.next = 100
@@ -507,9 +483,8 @@ class Mixed:
                     chance.choice(("name", "owner", "cpu")), chance.random() < 0.5, add=chance.random() < 0.5
                 )
             case 5:
-                model.set_filter(
-                    chance.choice((None, Words(("web-1",)), Words(("n1",)), Busy(), Busy(("n2",))))
-                )
+                text = chance.choice(self.QUERIES)
+                model.set_filter(matcher(text, Kind.VM) if text else None, text)
             case 6 | 7:
                 if model.groups:
                     table.set_open([chance.choice(model.groups)], chance.random() < 0.4)

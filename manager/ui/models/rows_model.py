@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from PySide6.QtCore import (
     QAbstractTableModel,
@@ -24,7 +24,9 @@ from manager.core.changes import ChangeSet, KindChanges
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
+from manager.core.query.filter import Matcher
 from manager.core.query.grouping import TOTALS, GroupKey
+from manager.core.query.query import AllOf, Words
 from manager.core.query.spec import FieldKind, FieldSpec
 from manager.ui.models.groups import Figures, Group, Grouping, Line, figures_of, told
 from manager.ui.models.groups import Row as Row
@@ -74,53 +76,6 @@ def objects(view: ClusterView, kind: Kind) -> Mapping[Any, Any]:
     return view.operations if kind is Kind.OPERATION else view.problems
 
 
-class Filter(Protocol):
-    """Which rows are shown; `manager.core.query.filter.Matcher` is one."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Lower-case words that all occur in the search text of each row that is shown."""
-        ...
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the words are all there is to it."""
-        ...
-
-    @property
-    def depends(self) -> frozenset[str]:
-        """Attributes of a row whose change may change the answer."""
-        ...
-
-    @property
-    def ages(self) -> bool:
-        """Whether the answer changes with the clock alone."""
-        ...
-
-    @property
-    def samples(self) -> bool:
-        """Whether it needs load samples."""
-        ...
-
-    def test(self, view: ClusterView, item: Any, hay: str) -> bool:
-        """Whether a row is shown; `hay` is its search text in lower case."""
-        ...
-
-
-class Words(NamedTuple):
-    """The plainest filter: words that all occur somewhere in a row."""
-
-    words: tuple[str, ...]
-    is_plain: bool = True
-    depends: frozenset[str] = frozenset()
-    ages: bool = False
-    samples: bool = False
-
-    def test(self, view: ClusterView, item: Any, hay: str) -> bool:
-        """Whether each word occurs."""
-        return all(word in hay for word in self.words)
-
-
 class RowsModel(QAbstractTableModel):
     """Rows of one kind of one cluster. Give it change sets with `take`; it tells views by ranges.
 
@@ -168,7 +123,7 @@ class RowsModel(QAbstractTableModel):
         self._order: list[tuple[str, bool]] = []  # (field, descending), the first counts most
         self._grouping: Grouping | None = None
         self._text = ""
-        self._filter: Filter | None = None
+        self._filter: Matcher | None = None
         self._active = True
         self._pending: ChangeSet | None = None
         self._held = False
@@ -401,12 +356,12 @@ class RowsModel(QAbstractTableModel):
         self._arrange()
 
     def set_search(self, text: str) -> None:
-        """Show the rows in which every word of the text occurs."""
-        words = tuple(text.lower().split())
-        self.set_filter(Words(words) if words else None, text)
+        """Show the rows in which every word of the text occurs, whatever else it could mean as a query."""
+        words = AllOf(tuple(Words(word, quoted=True) for word in text.split()))
+        self.set_filter(Matcher(words, self.kind) if words.parts else None, text)
 
-    def set_filter(self, wanted: Filter | None, text: str = "") -> None:
-        """Show the rows that pass; None: all. `text`: how a person wrote it."""
+    def set_filter(self, wanted: Matcher | None, text: str = "") -> None:
+        """Show the rows that match; None: all. `text`: how a person wrote it."""
         before, self._filter, self._text = self._filter, wanted, text
         if before is None and wanted is None:
             return
@@ -574,7 +529,7 @@ class RowsModel(QAbstractTableModel):
                 row.hay = None
             if filtering and not self._membership_stale:
                 touched = searchable or self._scope is not None or not depends.isdisjoint(names)
-                if touched or "*" in names:
+                if touched or "*" in names or "*" in depends:
                     self._membership_stale = self._matches(row) != self._is_found(row)
             if grouping is not None:
                 if grouping.spec.name in fields:

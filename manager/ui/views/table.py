@@ -291,13 +291,14 @@ class RowsTable(QTableView):
     @property
     def hidden_ids(self) -> list[str]:
         """What was selected and is hidden now, by the filter or in a closed group."""
-        return sorted(self._hidden)
+        return sorted(key for key in self._hidden if self.rows_model.knows(key))
 
     @property
     def hidden_text(self) -> str:
         """Where what is selected and hidden is: ``5 more hidden by the filter, 3 in closed groups``."""
-        closed = sum(1 for key in self._hidden if self.rows_model.group_of(key) is not None)
-        filtered = len(self._hidden) - closed
+        hidden = self.hidden_ids
+        closed = sum(1 for key in hidden if self.rows_model.group_of(key) is not None)
+        filtered = len(hidden) - closed
         if not closed:
             return f"{filtered:,} more hidden by the filter" if filtered else ""
         if not filtered:
@@ -307,7 +308,7 @@ class RowsTable(QTableView):
     @property
     def hidden_selected(self) -> int:
         """How many were selected and are hidden now, by the filter or in a closed group: left alone."""
-        return len(self._hidden)
+        return len(self.hidden_ids)
 
     @property
     def current_id(self) -> str | None:
