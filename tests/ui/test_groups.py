@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
@@ -24,6 +25,7 @@ from manager.ui.theme import Look
 from manager.ui.views.columns import ColumnsDialog
 from manager.ui.views.table import RowsTable
 from tests.ui.cluster_of import MemoryViews, runtime_of, vm_config, vm_id
+from tests.ui.conftest import OpenDesk
 from tests.ui.test_rows_model import Shown
 
 
@@ -614,3 +616,51 @@ def test_a_list_whose_rows_have_places_has_no_groups(shown: Shown) -> None:
     assert table.rows_model.group_field == ""
     assert "Group by" not in [action.text() for action in table.column_menu().actions()]
     table.close()
+
+
+# --- in the window -----------------------------------------------------------------------------------
+
+
+async def test_the_window_groups_tells_totals_and_shows_what_it_is_led_to(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(3, 30))
+    window = desk.window
+    window.go_page("roles")
+    await desk.settle()
+    page = desk.page
+    window._fill_groups()
+    by_owner = next(a for a in window._groups_menu.actions() if a.text() == "Owner node")
+    by_owner.trigger()
+    assert [group.title for group in page.model.groups] == ["n1", "n2", "n3"]
+    page.table.set_all_open(False)
+    assert page._count.text() == "30"
+    assert page.empty.isHidden()
+    desk.select(4)
+    assert page.selected_ids == [vm_id(4)]
+    window.select_all()
+    assert page.table.selected_count == 10  # those of the group that was opened
+    page.table.set_open(page.model.groups, False)
+    window._tell_selection()
+    assert window._selection.text() == "10 more in closed groups"
+    assert page.selected_ids == []  # so no action touches them
+    page.table.set_all_open(True)
+    assert window._selection.text() == "10 VMs selected, 20 GiB, 20 vCPUs"
+
+
+async def test_rows_are_copied_as_text_csv_json_and_as_a_command(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(3, 30))
+    window = desk.window
+    window.go_page("roles")
+    await desk.settle()
+    desk.select(4)
+    copied: list[str] = []
+    for action in (window.copy_action, *window.copy_as_actions, window.copy_command_action):
+        action.trigger()
+        copied.append(QGuiApplication.clipboard().text())
+    text, titled, as_csv, as_json, command = copied
+    assert text.startswith("web-4\tRunning")
+    assert titled.split("\n")[0].startswith("Name\tStatus")
+    assert titled.split("\n")[1] == text
+    assert as_csv.startswith("Name,Status")
+    assert json.loads(as_json)[0]["name"] == "web-4"
+    assert command.startswith("muster")
+    assert "web-4" in command
