@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
 
 from manager.cli.app import App
 from manager.cli.options import Settings
-from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table
+from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table, printable
 from manager.cli.session import NOT_REACHED, Session, opened
+from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
 from manager.core.placement import planner
 from manager.core.query.fields import FIELDS
 from manager.core.query.filter import Matcher
+from manager.core.query.grouping import (
+    GroupKey,
+    figures_of,
+    group_json,
+    group_title,
+    in_groups,
+    known_values,
+    told,
+)
 from manager.core.query.spec import FieldKind, FieldSpec, Unavailable
 from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
@@ -40,6 +51,18 @@ def fields_of(kind: Kind, words: str | None, *, as_json: bool) -> list[FieldSpec
     if not names:
         raise click.UsageError(f"--columns needs field names, for example {','.join(list(known)[:3])}.")
     return [field_of(kind, name) for name in dict.fromkeys(names)]
+
+
+def sort_of(kind: Kind, words: str) -> list[tuple[FieldSpec, bool]]:
+    """The fields asked for with ``--sort a,-b``, and whether downwards.
+
+    Raises:
+        click.UsageError: A word is no field; with the nearest ones.
+    """
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise click.UsageError("--sort needs field names, for example owner,-memory_mib.")
+    return [(field_of(kind, name.removeprefix("-")), name.startswith("-")) for name in names]
 
 
 def field_of(kind: Kind, name: str) -> FieldSpec:
@@ -65,9 +88,10 @@ async def show_list(
     settings: Settings,
     kind: Kind,
     columns: Sequence[FieldSpec],
-    sort: tuple[FieldSpec, bool],
+    sort: Sequence[tuple[FieldSpec, bool]],
     *,
     where: Matcher | None,
+    group: FieldSpec | None = None,
     measure: bool,
 ) -> int:
     """``node list`` and ``vm list``.
@@ -77,12 +101,14 @@ async def show_list(
         settings: Which cluster, how long, as what.
         kind: Nodes or VMs.
         columns: What is shown.
-        sort: By which field, and whether downwards.
+        sort: By which fields, and whether downwards, the one that counts most first.
         where: What is left out; None: nothing.
+        group: By which field rows are put in groups.
         measure: Take load samples first; costs a second.
     """
-    followed = [*(field.depends for field in (*columns, sort[0])), where.depends if where else frozenset()]
-    definitions = kind is Kind.NODE or any("config" in names for names in followed)
+    followed = [field.depends for field in (*columns, *(field for field, _ in sort))]
+    followed.append(where.depends if where else frozenset())
+    definitions = kind is Kind.NODE or group is not None or any("config" in names for names in followed)
     async with opened(app, settings, reading=True, definitions=definitions, enough=_always) as session:
         if kind is Kind.VM:
             session.need_any()
@@ -91,13 +117,14 @@ async def show_list(
             await session.sample()
         view = session.view
         found: Iterable[Any] = view.nodes.values() if kind is Kind.NODE else view.vms.values()
-        rows = _sorted(session, where.select(view, found) if where else found, kind, *sort)
-        if settings.as_json:
-            print_json([{f.name: f.as_json(view, row) for f in columns} for row in rows])
+        rows = _sorted(view, where.select(view, found) if where else found, kind, sort)
+        if group is not None:
+            down = next((down for field, down in sort if field is group), False)
+            _print_groups(view, kind, in_groups(group, view, rows, down=down), columns, group, settings)
+        elif settings.as_json:
+            print_json(_objects(view, rows, columns))
         else:
-            print_table(
-                [column_of(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows]
-            )
+            _print_rows(view, rows, columns)
         return NOT_REACHED if missing == len(view.nodes) else 0
 
 
@@ -107,17 +134,55 @@ def column_of(spec: FieldSpec) -> Column:
     return Column(title=title, right=spec.kind.is_number, shrinks=spec.name in SHRINKS)
 
 
-def _sorted(session: Session, rows: Iterable[Any], kind: Kind, spec: FieldSpec, down: bool) -> list[Any]:
-    """By the field, then by name; what is not known comes last either way."""
-    view = session.view
+def _objects(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> list[dict[str, Any]]:
+    return [{field.name: field.as_json(view, row) for field in columns} for row in rows]
+
+
+def _print_rows(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> None:
+    print_table([column_of(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
+
+
+def _print_groups(
+    view: ClusterView,
+    kind: Kind,
+    groups: Sequence[tuple[GroupKey, list[Any]]],
+    columns: Sequence[FieldSpec],
+    group: FieldSpec,
+    settings: Settings,
+) -> None:
+    """A heading with totals and a table for each group; as JSON their rows inside of them."""
+    found: list[dict[str, Any]] = []
+    for key, rows in groups:
+        figures = figures_of(kind, partial(_known, view, kind, rows))
+        if settings.as_json:
+            head = group_json(group, key, len(rows), figures)
+            found.append({**head, "rows": _objects(view, rows, columns)})
+            continue
+        print_heading(printable(f"{group_title(group, key)} ({told(kind, len(rows), figures)})"))
+        _print_rows(view, rows, columns)
+    if settings.as_json:
+        print_json(found)
+
+
+def _known(view: ClusterView, kind: Kind, rows: list[Any], name: str) -> list[float]:
+    return known_values(FIELDS[kind][name], view, rows)
+
+
+def _sorted(
+    view: ClusterView, rows: Iterable[Any], kind: Kind, sort: Sequence[tuple[FieldSpec, bool]]
+) -> list[Any]:
+    """By the fields, then by name; what is not known comes last either way."""
     name = FIELDS[kind]["name"]
-    known: list[Any] = []
-    unknown: list[Any] = []
-    for row in sorted(rows, key=lambda row: (name.sort_key(view, row), row.id)):
-        value = spec.value(view, row)
-        (unknown if value is None or isinstance(value, Unavailable) else known).append(row)
-    known.sort(key=lambda row: spec.sort_key(view, row), reverse=down)
-    return known + unknown
+    found = sorted(rows, key=lambda row: (name.sort_key(view, row), row.id))
+    for spec, down in reversed(sort):
+        known: list[Any] = []
+        unknown: list[Any] = []
+        for row in found:
+            value = spec.value(view, row)
+            (unknown if value is None or isinstance(value, Unavailable) else known).append(row)
+        known.sort(key=lambda row: spec.sort_key(view, row), reverse=down)
+        found = known + unknown
+    return found
 
 
 # --- one cluster -----------------------------------------------------------------------------------

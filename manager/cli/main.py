@@ -228,18 +228,21 @@ def _simple(app: App, name: str, doc: str, function: str) -> Command:
 
 def _list(app: App, kind: Kind, noun: str) -> Command:
     @click.pass_context
-    def callback(ctx: click.Context, columns: str | None, sort: str, where: str | None) -> int:
+    def callback(
+        ctx: click.Context, columns: str | None, sort: str, group_by: str | None, where: str | None
+    ) -> int:
         from manager.cli import listing
         from manager.cli.session import run_async
 
         settings = settings_of(ctx)
         fields = listing.fields_of(kind, columns, as_json=settings.as_json)
-        order = listing.field_of(kind, sort.removeprefix("-"))
-        measure = order.sample or (columns is not None and any(field.sample for field in fields))
-        down = sort.startswith("-")
+        order = listing.sort_of(kind, sort)
+        group = listing.field_of(kind, group_by) if group_by is not None else None
+        named = [*(field for field, _ in order), *((group,) if group else ()), *(fields if columns else ())]
+        measure = any(field.sample for field in named)
         query = read_query(where, kind)
         return run_async(
-            listing.show_list(app, settings, kind, fields, (order, down), where=query, measure=measure)
+            listing.show_list(app, settings, kind, fields, order, where=query, group=group, measure=measure)
         )
 
     return Command(
@@ -256,11 +259,17 @@ def _list(app: App, kind: Kind, noun: str) -> Command:
             ),
             click.Option(
                 ["--sort"],
-                metavar="[-]FIELD",
+                metavar="[-]FIELD,...",
                 default="name",
                 show_default=True,
                 shell_complete=completion.columns(kind),
-                help="Sort by this field; with a minus, downwards.",
+                help="Sort by these fields, the first counts most; with a minus, downwards.",
+            ),
+            click.Option(
+                ["--group-by"],
+                metavar="FIELD",
+                shell_complete=completion.columns(kind),
+                help="A heading with count and totals over the rows of each value of this field.",
             ),
             where_option(kind),
         ],

@@ -310,3 +310,45 @@ def test_timeout_is_a_number_of_seconds(muster: Cli, seconds: str) -> None:
     ran = muster("vm", "list", "--timeout", seconds)
     assert ran.code == 2
     assert "needs a number of seconds above 0" in ran.err
+
+
+def test_a_list_in_groups_has_a_heading_with_totals_over_each(muster: Cli) -> None:
+    ran = muster(
+        "vm", "list", "--columns", "name,memory_mib", "--group-by", "owner", "--sort", "-memory_mib,-name"
+    )
+    assert ran.out.lstrip("\n") == golden(r"""
+        n1 (5 VMs, 4 GiB, 10 vCPUs)
+        Name    Memory (GiB)
+        web-10             1
+        web-2              1
+        web-1              1
+        twin            0.50
+        off-1           0.50
+
+        n2 (6 VMs, 3.5 GiB, 12 vCPUs)
+        Name                     Memory (GiB)
+        db-1                                1
+        twin                             0.50
+        saved-1                          0.50
+        paused-1                         0.50
+        evil\x1b[31m\u202e|\x85          0.50
+        deaf                             0.50
+        """)
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_a_list_in_groups_as_json_and_downwards(muster: Cli) -> None:
+    groups = muster(
+        "vm", "list", "--json", "--columns", "name", "--group-by", "status", "--sort", "-status"
+    ).rows
+    assert [(g["field"], g["group"], g["count"]) for g in groups] == [
+        ("status", "Saved", 1),
+        ("status", "Running", 6),
+        ("status", "Paused", 1),
+        ("status", "Off", 3),
+    ]
+    assert groups[0]["rows"] == [{"name": "saved-1"}]
+    assert groups[0]["totals"] == {"memory_mib": 512, "vcpus": 2}
+    refused = muster("vm", "list", "--group-by", "stats")
+    assert refused.code == 2
+    assert "status" in refused.err

@@ -49,6 +49,19 @@ def group_order(spec: FieldSpec, view: ClusterView, row: Any, key: GroupKey) -> 
     return natural(key.value.lower()) if isinstance(value, tuple) else value
 
 
+def in_groups(
+    spec: FieldSpec, view: ClusterView, rows: Iterable[Any], *, down: bool = False
+) -> list[tuple[GroupKey, list[Any]]]:
+    """Rows by group, each in the order they came in; `down`: the groups' order is turned round."""
+    found: dict[GroupKey, list[Any]] = {}
+    for row in rows:
+        found.setdefault(group_key(spec, spec.value(view, row)), []).append(row)
+    known = [key for key in found if key.standing == KNOWN]
+    known.sort(key=lambda key: (group_order(spec, view, found[key][0], key), key.value), reverse=down)
+    rest = sorted(key for key in found if key.standing != KNOWN)
+    return [(key, found[key]) for key in (*known, *rest)]
+
+
 def group_title(spec: FieldSpec, key: GroupKey) -> str:
     """What a group is called: its value, with the field where the value alone would say too little."""
     if key.standing == UNKNOWN:
@@ -94,15 +107,35 @@ TOTALS: dict[Kind, tuple[Total, ...]] = {
 }
 """What is told of several objects of a kind besides how many they are."""
 
-_NOUNS = {Kind.VM: "VM"}
+Figures = tuple[tuple[str, float], ...]
+"""Totals with the names of their fields."""
 
 
-def kind_count_text(kind: Kind, count: int) -> str:
-    """``22 VMs``, ``1 node``."""
-    return units.count_text(count, _NOUNS.get(kind, kind.value))
+def figures_of(kind: Kind, known: Callable[[str], Iterable[float]]) -> Figures:
+    """Sums and means of what is known; `known`: the known values of a field, by its name."""
+    found = ((total.field, total.of(known(total.field))) for total in TOTALS.get(kind, ()))
+    return tuple((name, figure) for name, figure in found if figure is not None)
 
 
-def totals_text(kind: Kind, figures: Iterable[tuple[str, float]]) -> str:
-    """``71 GiB, 34 vCPUs, 12 % CPU`` of pairs of a field's name and its figure."""
+def known_values(spec: FieldSpec, view: ClusterView, rows: Iterable[Any]) -> list[float]:
+    """A field's values, without those that are not known."""
+    values = (spec.value(view, row) for row in rows)
+    return [value for value in values if value is not None and not isinstance(value, Unavailable)]
+
+
+def told(kind: Kind, count: int, figures: Figures, chosen: str = "") -> str:
+    """``22 VMs, 71 GiB, 44 vCPUs, 34 % CPU``; `chosen`: a word after their number."""
     texts = {total.field: total.text for total in TOTALS.get(kind, ())}
-    return ", ".join(texts[name](figure) for name, figure in figures)
+    number = units.count_text(count, "VM" if kind is Kind.VM else kind.value) + chosen
+    return ", ".join([number, *(texts[name](figure) for name, figure in figures)])
+
+
+def group_json(spec: FieldSpec, key: GroupKey, count: int, figures: Figures) -> dict[str, Any]:
+    """A group as JSON; its rows are for the caller to add. A group of what is not known has no value."""
+    return {
+        "field": spec.name,
+        "group": key.value if key.standing == KNOWN else None,
+        "title": group_title(spec, key),
+        "count": count,
+        "totals": {name: round(figure, 1) for name, figure in figures},
+    }

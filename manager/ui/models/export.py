@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from manager.core.query.grouping import KNOWN
+from manager.core.query.grouping import group_json
 from manager.core.query.spec import FieldSpec
 from manager.ui.models.groups import Group, Line, Row
 from manager.ui.models.rows_model import HORIZONTAL, RowsModel
@@ -75,7 +75,9 @@ def as_json(model: RowsModel, lines: Iterable[Line], columns: Sequence[int]) -> 
     for line in lines:
         if isinstance(line, Group):
             rows = []
-            found.append(_group(model, line, rows))
+            spec = model.fields[model.columns[model.group_field]]
+            head = group_json(spec, line.key, len(line.rows), model.group_figures(line))
+            found.append({**head, "open": line.is_open, "rows": rows})
         else:
             rows.append(_object(model, line, specs))
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
@@ -83,16 +85,3 @@ def as_json(model: RowsModel, lines: Iterable[Line], columns: Sequence[int]) -> 
 
 def _object(model: RowsModel, row: Row, specs: Sequence[FieldSpec]) -> dict[str, Any]:
     return {spec.name: spec.as_json(model.view, row.item) for spec in specs}
-
-
-def _group(model: RowsModel, group: Group, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    known = group.key.standing == KNOWN
-    return {
-        "field": model.group_field,
-        "group": group.key.value if known else None,
-        "title": group.title,
-        "count": len(group.rows),
-        "totals": {name: round(figure, 1) for name, figure in model.group_figures(group)},
-        "open": group.is_open,
-        "rows": rows,
-    }

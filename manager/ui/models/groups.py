@@ -6,21 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from manager.core.cluster import ClusterView
-from manager.core.ids import Kind
 from manager.core.query.grouping import (
     KNOWN,
-    TOTALS,
+    Figures,
     GroupKey,
     group_key,
     group_order,
     group_title,
-    kind_count_text,
-    totals_text,
 )
 from manager.core.query.spec import FieldKind, FieldSpec
-
-Figures = tuple[tuple[str, float], ...]
-"""Totals by field name."""
 
 _QUICK = (str, int, tuple)
 """Values that are looked up faster than the key of their group is made."""
@@ -68,31 +62,6 @@ class Group:
 
 
 Line = Row | Group
-
-
-def figures_of(kind: Kind, fields: dict[str, FieldSpec], view: ClusterView, rows: Iterable[Row]) -> Figures:
-    """Sums and means of what is known of these rows."""
-    rows = list(rows)
-    found: list[tuple[str, float]] = []
-    for total in TOTALS.get(kind, ()):
-        spec = fields[total.field]
-        values: list[float] = []
-        for row in rows:
-            key = row.keys.get(spec.name)
-            if key is None:
-                key = row.keys[spec.name] = spec.sort_key(view, row.item)
-            if key[0] == 0:
-                values.append(key[1])
-        figure = total.of(values)
-        if figure is not None:
-            found.append((total.field, figure))
-    return tuple(found)
-
-
-def told(kind: Kind, count: int, figures: Figures, chosen: str = "") -> str:
-    """``22 VMs, 71 GiB, 44 vCPUs, 34 % CPU``; `chosen`: a word after their number."""
-    more = totals_text(kind, figures)
-    return kind_count_text(kind, count) + chosen + (f", {more}" if more else "")
 
 
 class Grouping:

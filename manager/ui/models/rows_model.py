@@ -25,10 +25,10 @@ from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
 from manager.core.query.filter import Matcher
-from manager.core.query.grouping import TOTALS, GroupKey
+from manager.core.query.grouping import TOTALS, Figures, GroupKey, figures_of, told
 from manager.core.query.query import AllOf, Words
 from manager.core.query.spec import FieldKind, FieldSpec
-from manager.ui.models.groups import Figures, Group, Grouping, Line, figures_of, told
+from manager.ui.models.groups import Group, Grouping, Line
 from manager.ui.models.groups import Row as Row
 from manager.ui.models.groups import plain as plain
 from manager.ui.models.tones import WORDS
@@ -251,7 +251,18 @@ class RowsModel(QAbstractTableModel):
 
     def figures(self, rows: Iterable[Row]) -> Figures:
         """Totals of these rows by field name."""
-        return figures_of(self.kind, self._by_name, self.view, rows)
+        chosen, view = list(rows), self.view
+
+        def known(name: str) -> Iterable[float]:
+            spec = self._by_name[name]
+            for row in chosen:
+                key = row.keys.get(name)
+                if key is None:
+                    key = row.keys[name] = spec.sort_key(view, row.item)
+                if key[0] == 0:
+                    yield key[1]
+
+        return figures_of(self.kind, known)
 
     def group_figures(self, group: Group) -> Figures:
         """Totals of a group by field name."""
