@@ -14,10 +14,12 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
+from manager.core.actions import LIVE_MIGRATE
 from manager.core.changes import ChangeSet
-from manager.core.events import VmStateChanged, VmUndefined
+from manager.core.errors import Failure, FailureCode
+from manager.core.events import NodeLost, VmStateChanged, VmUndefined
 from manager.core.ids import Kind, NodeId
-from manager.core.model import VmLoad, VmSettings, VmStatus
+from manager.core.model import StatusCause, VmLoad, VmSettings, VmStatus
 from manager.core.query.filter import matcher
 from manager.ui.models.groups import Group, Row
 from manager.ui.models.rows_model import RowsModel
@@ -117,14 +119,43 @@ def test_a_vm_is_in_the_group_of_all_its_tags_and_those_without_come_last(look: 
     assert len(group(shown, "web, db").rows) == 2
 
 
-def test_every_field_can_be_grouped_by(shown: Shown) -> None:
-    for spec in shown.model.fields:
-        shown.model.group_by(spec.name)
-        assert sum(len(each.rows) for each in shown.model.groups) == 30, spec.name
-        assert len({each.key for each in shown.model.groups}) == len(shown.model.groups), spec.name
-        assert len(shown.model.rows) == 30, spec.name
-    shown.model.group_by("")
-    assert shown.model.lines == shown.model.rows
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_field_of_every_kind_is_shown_sorted_grouped_and_exported(
+    look: Look, qtbot: QtBot, kind: Kind
+) -> None:
+    runtime = runtime_of(3, 30, off=frozenset({4, 7}))
+    runtime.request(LIVE_MIGRATE.plan(runtime.view, [vm_id(n) for n in range(6)]))
+    for node, code in (("n3", FailureCode.UNREACHABLE), ("n2", FailureCode.TIMEOUT)):
+        runtime.dispatch(NodeLost(at_s=runtime.clock.at_s, node=NodeId(node), failure=Failure(code=code)))
+    for number in (9, 12):
+        runtime.change(number, VmStatus.PAUSED, StatusCause.IO_ERROR)
+    model = RowsModel(kind, runtime.view)
+    table = RowsTable(model, look, name="t", views=MemoryViews(), title="T")
+    qtbot.addWidget(table)
+    table.resize(1200, 400)
+    table.show()
+    count = len(model.rows)
+    assert count >= 2
+    for column, spec in enumerate(model.fields):
+        table.show_column(column, True)
+        table.group_by("")
+        for down in (True, False):
+            model.sort_by(spec.name, down)
+            known = [spec.sort_key(model.view, row.item) for row in model.rows]
+            known = [key for key in known if key[0] == 0]
+            assert known == sorted(known, reverse=down), spec.name
+        table.group_by(spec.name)
+        table.grab()
+        assert sum(len(each.rows) for each in model.groups) == count, spec.name
+        assert len({each.key for each in model.groups}) == len(model.groups), spec.name
+        standing = [each.key.standing for each in model.groups]
+        assert standing == sorted(standing), spec.name
+        assert len(list(csv.reader(io.StringIO(table.as_csv())))) == count + 1, spec.name
+        found = json.loads(table.as_json())
+        assert sum(len(each["rows"]) for each in found) == count, spec.name
+        assert all(spec.name in row for each in found for row in each["rows"])
+    table.group_by("")
+    assert model.lines == model.rows
 
 
 def test_a_vm_that_changes_its_group_goes_there_but_not_under_the_pointer(shown: Shown, qtbot: QtBot) -> None:
