@@ -263,6 +263,7 @@ class Runtime:
         Raises:
             OSError: The owner of operations was just lost; nothing was asked for.
             UserError: A text in it is not printable: no journal and no other process could take it.
+                Or as for `cancel`.
         """
         for name in fields(plan.parameters):
             text = getattr(plan.parameters, name.name)
@@ -277,12 +278,17 @@ class Runtime:
             operation=batch,
             view=self._state,
         )
-        self.engine.send(event)
+        self._ask(event)
         return event.operations if isinstance(event, CancelRequested) else (batch,)
 
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
-        """Cancel operations and what hangs below them."""
-        self.engine.send(
+        """Cancel operations and what hangs below them.
+
+        Raises:
+            OSError: The owner of operations was just lost; nothing was asked for.
+            UserError: This connection is read-only.
+        """
+        self._ask(
             CancelRequested(
                 at_s=self.clock.now_s(),
                 trace=TraceId(self._new_id()),
@@ -296,12 +302,12 @@ class Runtime:
 
         Raises:
             OSError: The owner of operations was just lost; nothing was asked for.
-            UserError: There is no such limit, or a value is out of range.
+            UserError: There is no such limit, a value is out of range, or this connection is read-only.
         """
         trouble = checked(dict(what.get("limits", ()))) or convergence.checked(what)
         if trouble:
             raise UserError(f"{trouble}. Nothing was changed.")
-        self.engine.send(
+        self._ask(
             QueueRequested(
                 at_s=self.clock.now_s(),
                 trace=TraceId(self._new_id()),
@@ -310,6 +316,12 @@ class Runtime:
                 **what,
             )
         )
+
+    def _ask(self, event: Event) -> None:
+        """Hand a request on to the owner of operations; who is here to look only asks for nothing."""
+        if self._state.config.read_only:
+            raise UserError(f"{because(ReasonCode.READ_ONLY).text}. Nothing was changed.")
+        self.engine.send(event)
 
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """Wait until all of these are over. No deadline of its own: use `asyncio.timeout`."""

@@ -924,7 +924,7 @@ class MainWindow(QMainWindow):
     def _cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> bool:
         try:
             runtime.cancel(ids)
-        except OSError as error:
+        except (OSError, UserError) as error:
             self.note(sentence(str(error)), (), "error")
             return False
         return True

@@ -236,6 +236,17 @@ async def test_pausing_without_an_owner_lasts(beside: Together) -> None:
     assert of(owner, "off-1").state is OperationState.WAITING
 
 
+@pytest.mark.parametrize("command", ["pause", "resume", "limits outgoing_per_node=4", "cancel web-1"])
+async def test_over_a_read_only_connection_nothing_is_steered(beside: Together, command: str) -> None:
+    owner = await paused(beside)
+    before, orders = dict(owner.view.operations), owner.view.orders
+    beside.cli.config = replace(beside.cli.config, read_only=True)
+    ran = await beside("queue", *command.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "muster: this connection is read-only. Nothing was changed.\n"
+    assert (dict(owner.view.operations), owner.view.orders) == (before, orders)
+
+
 async def test_resuming_without_an_owner_says_that_nobody_goes_on(beside: Together) -> None:
     owner = await paused(beside)
     assert await owner.stored()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -259,6 +260,27 @@ async def test_a_move_is_tuned_only_within_what_a_host_takes(what: dict[str, int
         assert str(refused.value).startswith(said)
         runtime.steer(QueueVerb.TUNE, operations=(moving.id,), pause_ms=60_000, bandwidth_mib_s=0)
         assert runtime.view.progress[moving.id].watch.pause_ms == 60_000
+
+
+async def test_who_is_connected_to_look_only_asks_for_nothing() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    async with muster(world, clock) as runtime:
+        runtime.steer(QueueVerb.PAUSE)
+        batch = migrate(runtime, "a", "n2")
+        (waiting,) = children(runtime, batch)
+        cancel = ACTIONS["vm.cancel"].plan(runtime.view, [waiting.vm])
+        assert cancel.steps
+        runtime._state._inventory.config = replace(runtime.view.config, read_only=True)
+        for ask in (
+            lambda: runtime.cancel((batch,)),
+            lambda: runtime.steer(QueueVerb.RESUME),
+            lambda: runtime.request(cancel),
+        ):
+            with pytest.raises(UserError, match=r"^this connection is read-only\. Nothing was changed\.$"):
+                ask()
+        assert runtime.view.orders.paused_by
+        assert children(runtime, batch)[0].state is OperationState.WAITING
 
 
 async def test_an_author_that_cannot_be_stored_is_shown_with_question_marks() -> None:

@@ -13,6 +13,7 @@ from manager.core.actions import Plan
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterState
 from manager.core.effects import Effect
+from manager.core.errors import UserError
 from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
 from manager.core.model import (
     AgentState,
@@ -133,6 +134,7 @@ class FakeRuntime:
 
     def request(self, plan: Plan[Any]) -> tuple[OperationId, ...]:
         """As the runtime's."""
+        self._refuse()
         self._count += 1
         batch = OperationId(f"batch-{self._count:03}")
         event = plan.spec.request(
@@ -148,11 +150,17 @@ class FakeRuntime:
 
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
         """As the runtime's."""
+        self._refuse()
         self.dispatch(ev.CancelRequested(at_s=self.clock.now_s(), operations=operations, author=self.author))
 
     def steer(self, verb: ev.QueueVerb, **what: Any) -> None:
         """As the runtime's."""
+        self._refuse()
         self.dispatch(ev.QueueRequested(at_s=self.clock.now_s(), verb=verb, author=self.author, **what))
+
+    def _refuse(self) -> None:
+        if self.view.config.read_only:
+            raise UserError("this connection is read-only. Nothing was changed.")
 
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """As the runtime's."""

@@ -409,6 +409,36 @@ async def test_a_read_only_cluster_cannot_be_steered(open_desk: OpenDesk) -> Non
     assert desk.window._pause_link.isHidden()
 
 
+async def test_a_read_only_window_beside_an_owner_shows_its_batches_and_steers_none(
+    open_desk: OpenDesk,
+) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    batch = ask(desk.runtime, 0, 3, 6, target=NodeId("n2"))
+    desk.runtime.steer(QueueVerb.PAUSE, operations=(batch,))
+    await settle(desk)
+    (line,) = pane.above.batches
+    operations_pane = desk.window.clusters[desk.runtime.id].operations
+    desk.window.show_operation(desk.runtime, batch)
+    await desk.settle()
+    controls = (line.go_on, line.give_up, operations_pane.cancel_button)
+    assert all(control.isEnabled() for control in controls)
+    inventory = desk.runtime.state._inventory
+    inventory.config = replace(inventory.config, read_only=True)
+    await settle(desk)
+    operations_pane._tell()
+    assert "was paused by" in line.told.text()
+    assert not any(control.isEnabled() for control in controls)
+    before = dict(desk.runtime.view.operations)
+    pane.above.cancel_wanted.emit(batch)  # as by a press just before
+    (await wait_for(desk, Asking)).accept()
+    await until(lambda: desk.window.notes, "why not")
+    pane.above.steer_wanted.emit(QueueVerb.RESUME, {"operations": (batch,)})
+    said = [note.label.text() for note in desk.window.notes]
+    assert said == ["This connection is read-only. Nothing was changed."] * len(said)
+    assert desk.runtime.view.operations == before
+
+
 async def test_limits_are_changed_while_it_runs_and_only_those_that_differ(open_desk: OpenDesk) -> None:
     desk = await open_desk(runtime_of(3, 18))
     pane = queue_of(desk)

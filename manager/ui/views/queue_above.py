@@ -80,6 +80,8 @@ class BatchLine(QWidget):
         self.percent.setText(f"{int(self._share * 100)} %")
         self.go_on.setVisible(paused is not None)
         self.give_up.setVisible(paused is not None)
+        for button in (self.go_on, self.give_up):
+            button.setEnabled(not view.config.read_only)
 
 
 class NoticeLine(QFrame):

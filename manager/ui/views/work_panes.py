@@ -225,7 +225,7 @@ class OperationsPane(WorkPane):
         picked = self._picked()[:200]
         self.copy_button.setEnabled(bool(text))
         self.undo_button.setEnabled(bool(undoable(self.runtime, picked)))
-        self.cancel_button.setEnabled(any(not o.is_over for o in picked))
+        self.cancel_button.setEnabled(not view.config.read_only and any(not o.is_over for o in picked))
         self.through_button.setVisible(bool(self._refused()))
 
     def _refused(self) -> list[Operation]:
