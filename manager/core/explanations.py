@@ -5,6 +5,7 @@ from __future__ import annotations
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId, VmId
 from manager.core.inventory import Inventory
+from manager.core.migration.progress import MovePhase, MoveProgress
 from manager.core.model import Activity, VmStatus
 from manager.core.operations import Operation, OperationKind
 from manager.core.reasons import Reason, ReasonCode, because
@@ -24,6 +25,18 @@ def busy(operation: Operation, activity: Activity) -> Reason:
         Activity.NONE: work_text(operation),
     }
     return because(ReasonCode.VM_BUSY, activity=said.get(activity, activity.value.lower()))
+
+
+def past_return(operation: Operation, figures: MoveProgress | None) -> Reason | None:
+    """Why a move cannot be cancelled any more; None before its second half."""
+    if figures is None or figures.phase is not MovePhase.POST_COPY:
+        return None
+    return because(
+        ReasonCode.PAST_RETURN,
+        node=str(operation.target),
+        source=str(operation.source),
+        left=figures.left_percent,
+    )
 
 
 class Explanations:

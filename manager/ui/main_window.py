@@ -37,8 +37,8 @@ from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.events import QueueVerb
+from manager.core.explanations import past_return
 from manager.core.ids import ClusterId, Kind, OperationId, VmId
-from manager.core.migration.progress import MovePhase
 from manager.core.model import ClusterConfig, PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.operation_fields import operation_title
@@ -899,21 +899,22 @@ class MainWindow(QMainWindow):
 
     async def _ask_cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> None:
         view = runtime.view
-        progress = view.progress
-        past = [k for k in ids if k in progress and progress[k].phase is MovePhase.POST_COPY]
+        known = [view.operations[key] for key in ids if key in view.operations]
+        past = {o.id: reason for o in known if (reason := past_return(o, view.progress.get(o.id)))}
+        told = [f"{view.operations[key].vm_name}: {reason.text}." for key, reason in past.items()][:3]
+        if len(past) > len(told):
+            told.append(f"{len(past) - len(told)} more are in their second half too.")
         ids = tuple(key for key in ids if key not in past)
-        names = ", ".join(view.operations[key].vm_name for key in past[:3])
         if not ids:
             if past:
-                text = f"Cannot cancel {names}: in its second half, it runs on its target already."
-                self.note(text, (), "")
+                self.note(f"Cannot cancel {' '.join(told)}", (), "")
             return
         count = sum(1 for key in ids if (o := view.operations.get(key)) and o.vm)
         dialog = Asking(self, f"Cancel {units.count_text(count, 'operation')} in {runtime.id}?", view.config)
         dialog.setMinimumWidth(420)
         text = "What waits is dropped. A VM that is being moved stays where it is and goes on running."
         if past:
-            text += f"\nNot {names}: in its second half, it runs on its target already."
+            text += f"\nNot {' '.join(told)}"
         dialog.body.addWidget(text_label(text, wrap=True))
         dialog.add_buttons()
         dialog.button("Keep going", dialog.reject, default=True)

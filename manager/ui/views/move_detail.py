@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from manager.core import units
 from manager.core.changes import ChangeSet, LogEntry
 from manager.core.cluster import ClusterView
+from manager.core.explanations import past_return
 from manager.core.ids import Kind, OperationId, VmId
 from manager.core.migration import convergence
 from manager.core.migration.convergence import HYPERVISOR_PAUSE_MS, policy
@@ -33,7 +34,7 @@ from manager.core.model import Convergence
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import FIELDS
 from manager.core.query.operation_fields import operation_title
-from manager.core.reasons import ReasonCode, because
+from manager.core.reasons import ReasonCode
 from manager.services.ports import Feature
 from manager.services.runtime import Runtime
 from manager.ui.models.queue import Courses
@@ -80,13 +81,8 @@ def policy_text(steps: Convergence, name: str) -> str:
 
 def advice_text(view: ClusterView, operation: Operation, figures: MoveProgress | None) -> str:
     """What will be done, and when; in the second half, what nobody can do any more."""
-    if figures is not None and figures.phase is MovePhase.POST_COPY:
-        past = because(
-            ReasonCode.PAST_RETURN,
-            node=str(operation.target),
-            source=str(operation.source),
-            left=figures.left_percent,
-        )
+    past = past_return(operation, figures)
+    if past is not None:
         return f"Cannot be cancelled: {past.text}."
     if operation.state is _S.CANCELLING:
         return f"Cancelling, until it is seen running on {operation.source}."

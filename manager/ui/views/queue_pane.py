@@ -24,7 +24,6 @@ from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.events import QueueVerb
 from manager.core.ids import Kind, OperationId
-from manager.core.migration.progress import MovePhase
 from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import OTHERS, queue_order
 from manager.core.operations import Operation, OperationKind, OperationState
@@ -619,18 +618,9 @@ class QueuePane(QWidget):
         return operation.state is _S.FAILED and operation.kind is OperationKind.MIGRATE
 
     def _cancel(self) -> None:
-        progress = self.runtime.view.progress
-        open_ones = [o for o in self._mine() if not o.is_over]
-        past = [o for o in open_ones if o.id in progress and progress[o.id].phase is MovePhase.POST_COPY]
-        ids = tuple(o.id for o in open_ones if o not in past)
+        ids = tuple(o.id for o in self._mine() if not o.is_over)
         if ids:
             self.cancel_wanted.emit(ids)
-        elif past:
-            first = past[0]
-            self.said.emit(
-                f"Cannot cancel: {first.vm_name} already runs on {first.target} and fetches the last "
-                f"{100 - progress[first.id].percent} % from {first.source}. If that stops, the VM is lost."
-            )
 
     def _retry(self) -> None:
         failed = [o for o in self._mine() if self._can_retry(o)]
