@@ -27,9 +27,9 @@ def ask(
 
 
 def move(runtime: FakeRuntime, number: int) -> Operation:
-    """The last move of a VM."""
+    """The move of a VM that is under way, or its last one."""
     found = [o for o in runtime.view.operations.values() if o.vm == vm_id(number)]
-    return found[-1]
+    return next((o for o in found if not o.is_over), found[-1])
 
 
 def check(runtime: FakeRuntime) -> None:
@@ -101,7 +101,7 @@ def arrive(runtime: FakeRuntime, number: int) -> None:
     runtime.clock.at_s += 0.01
     runtime.dispatch(ev.VmUndefined(at_s=runtime.clock.at_s, node=operation.source, vm=vm_id(number)))
     _end(runtime, operation, None)
-    assert move(runtime, number).state is OperationState.DONE
+    assert runtime.view.operations[operation.id].state is OperationState.DONE
 
 
 def fail(

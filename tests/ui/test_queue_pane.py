@@ -18,6 +18,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 
 from manager.core import units
+from manager.core.actions import ACTIONS, MigrateParameters
 from manager.core.changes import ChangeSet, LogEntry
 from manager.core.effects import AbortMigration, TuneMigration
 from manager.core.events import QueueVerb
@@ -30,7 +31,7 @@ from manager.core.reasons import ReasonCode
 from manager.ui.dialogs.base import Asking
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.models import tones
-from manager.ui.models.queue import placed, stepped
+from manager.ui.models.queue import QueueWatch, placed, stepped
 from manager.ui.views import move_plot
 from manager.ui.views.limits_popup import LimitsPopup
 from manager.ui.views.move_detail import next_pause_ms, policy_of, policy_text
@@ -732,10 +733,63 @@ async def test_a_failure_stays_with_its_reason_until_its_vm_was_moved(open_desk:
     assert dialog.target == NodeId("n3")  # not where it failed
     dialog.go.click()
     await until(lambda: move(desk.runtime, 0).target == NodeId("n3"), "the next try")
+    check(desk.runtime)
+    await settle(desk)
+    assert names(pane) == ["web-0"]  # it is not moved yet
+    assert pane.tabs.tabText(1) == "Failed  1"
+    fail(desk.runtime, 0, "no route to host")
+    await settle(desk)
+    assert cells(pane, 0)["way"] == "n1 → n3"  # the last failure of a VM
+    assert pane.tabs.tabText(1) == "Failed  1"
+    ask(desk.runtime, 0, target=NodeId("n2"))
+    check(desk.runtime)
+    arrive(desk.runtime, 0)
     await settle(desk)
     assert pane.tabs.tabText(1) == "Failed"
     assert names(pane) == []
     assert "No move has failed" in pane._past_empty.title.text()
+
+
+async def test_a_failure_stays_though_the_next_try_was_cancelled(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(3, 9, migration=MigrationLimits(retry=RetryPolicy(times=0))))
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, target=NodeId("n2"))
+    check(desk.runtime)
+    fail(desk.runtime, 0)
+    desk.runtime.steer(QueueVerb.PAUSE)
+    again = ask(desk.runtime, 0, target=NodeId("n3"))
+    await settle(desk)
+    desk.runtime.cancel((again,))
+    assert move(desk.runtime, 0).state is OperationState.CANCELLED
+    await settle(desk)
+    pane.show_tab("failed")
+    await desk.settle()
+    assert names(pane) == ["web-0"]
+    assert cells(pane, 0)["way"] == "n1 → n2"
+    assert QueueWatch(desk.runtime.view).failed == pane.watch.failed  # as a window that is opened now
+
+
+async def test_a_second_request_that_was_refused_is_no_failure_once_the_first_arrived(
+    open_desk: OpenDesk,
+) -> None:
+    desk = await open_desk(runtime_of(3, 9, migration=MigrationLimits(retry=RetryPolicy(times=0))))
+    pane = queue_of(desk)
+    twice = ACTIONS["vm.live_migrate"].plan(
+        desk.runtime.view, [vm_id(0)], MigrateParameters(target=NodeId("n2"))
+    )
+    desk.runtime.request(twice)
+    desk.runtime.clock.at_s += 1
+    desk.runtime.request(twice)
+    moving, refused = (o.id for o in desk.runtime.view.operations.values() if o.vm == vm_id(0))
+    assert desk.runtime.view.operations[refused].state is OperationState.FAILED
+    await settle(desk)
+    assert pane.watch.failed == {refused}
+    check(desk.runtime)
+    arrive(desk.runtime, 0)
+    assert desk.runtime.view.operations[moving].state is OperationState.DONE
+    await settle(desk)
+    assert pane.tabs.tabText(1) == "Failed"
+    assert not QueueWatch(desk.runtime.view).failed
 
 
 async def test_details_are_copied_with_the_story(open_desk: OpenDesk) -> None:

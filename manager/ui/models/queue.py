@@ -8,7 +8,7 @@ from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, OperationId, VmId
 from manager.core.migration.progress import MoveHistory
-from manager.core.migration.queue import is_heavy, order
+from manager.core.migration.queue import goes_elsewhere, is_heavy, order
 from manager.core.migration.summary import is_others, others_id, others_job
 from manager.core.operations import Operation, OperationKind, OperationState
 
@@ -25,11 +25,11 @@ class QueueWatch:
     def __init__(self, view: ClusterView) -> None:
         self.view = view
         self.open: dict[OperationId, None] = {}  # batches that are not over, in the order they were asked
-        self.failed: set[OperationId] = set()  # the last word on their VM, and it is a failure
+        self.failed: set[OperationId] = set()  # nothing of the sort was done with their VM since
         self.live: set[OperationId] = set()  # takes a place now
         self._known: set[OperationId] = set()
         self._children: dict[OperationId, list[OperationId]] = {}
-        self._latest: dict[VmId, Operation] = {}
+        self._came_to: dict[tuple[VmId, OperationKind, bool], Operation] = {}  # done or failed, the last
         for operation in sorted(view.operations.values(), key=lambda o: o.created_s):
             self._see(operation)
 
@@ -81,16 +81,22 @@ class QueueWatch:
         if not is_heavy(operation) or operation.vm is None:
             return
         (self.live.discard if operation.is_over else self.live.add)(operation.id)
-        before = self._latest.get(operation.vm)
-        if before is None or before.id == operation.id or before.created_s <= operation.created_s:
-            if before is not None:
-                self.failed.discard(before.id)
-            self._latest[operation.vm] = operation
-            if operation.state is OperationState.FAILED:
-                self.failed.add(operation.id)
+        if operation.state in (OperationState.DONE, OperationState.FAILED):
+            sort = (operation.vm, operation.kind, goes_elsewhere(operation))
+            before = self._came_to.get(sort)
+            if before is None or _ended_s(before) <= _ended_s(operation):
+                if before is not None:
+                    self.failed.discard(before.id)
+                self._came_to[sort] = operation
+                if operation.state is OperationState.FAILED:
+                    self.failed.add(operation.id)
         if operation.parent is not None and operation.id not in self._known:
             self._children.setdefault(operation.parent, []).append(operation.id)
         self._known.add(operation.id)
+
+
+def _ended_s(operation: Operation) -> float:
+    return operation.ended_s or operation.created_s
 
 
 _FIGURES = frozenset({"progress", "reason"})
