@@ -1057,6 +1057,26 @@ async def test_enter_goes_to_what_can_be_done_and_esc_back(open_desk: OpenDesk) 
     assert pane.table.hasFocus()  # there is nothing left to press
 
 
+async def test_the_keyboard_never_slips_from_one_button_to_the_next(open_desk: OpenDesk) -> None:
+    desk, pane = await copying(open_desk, bandwidth_mib_s=400)
+    detail = pane.detail
+    pane.table.setFocus()
+    QTest.keyClick(pane.table, Qt.Key.Key_Return)
+    await until(detail.pause_button.hasFocus, "the first button")
+    operation = move(desk.runtime, 0)
+    desk.runtime.steer(QueueVerb.TUNE, operations=(operation.id,), pause_ms=5000)
+    detail.fill()
+    assert detail.pause_button.text() == "Raise pause to 10 s"
+    assert detail.pause_button.hasFocus()
+    QTest.keyClick(detail.pause_button, Qt.Key.Key_Space)
+    detail.fill()
+    assert detail.pause_button.isHidden()
+    assert pane.table.hasFocus()
+    QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Space)
+    await desk.settle()
+    assert move(desk.runtime, 0).cap_mib_s == 400, "nobody asked to remove it"
+
+
 async def test_a_move_that_does_not_converge_is_offered_a_pause_that_is_enough(open_desk: OpenDesk) -> None:
     desk, _ = await copying(open_desk)
     stick(desk.runtime, 0)

@@ -351,7 +351,7 @@ class MoveDetail(QFrame):
 
     def _show_buttons(self, operation: Operation, figures: MoveProgress | None) -> None:
         view = self._runtime.view
-        held = any(button.hasFocus() for button in self._acts)
+        held = next((button for button in self._acts if button.hasFocus()), None)
         allowed = not view.config.read_only
         copying = (
             allowed
@@ -377,8 +377,8 @@ class MoveDetail(QFrame):
         past = figures is not None and figures.phase is MovePhase.POST_COPY
         can = not operation.is_over and operation.state is not _S.CANCELLING and operation.action != OTHERS
         self.cancel_button.setVisible(allowed and can and not past)
-        if held and not any(button.hasFocus() for button in self._acts):
-            self.left.emit()  # what had the keyboard cannot be done any more
+        if held is not None and (held.isHidden() or not held.isEnabled()):
+            self.left.emit()  # it cannot be done any more; Qt gave the keyboard to what stands beside it
 
     def _no_post_copy(self, operation: Operation, steps: Convergence) -> str:
         """Why the second half cannot be begun by hand; empty if it can."""
