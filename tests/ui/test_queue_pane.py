@@ -360,6 +360,28 @@ async def test_a_paused_queue_says_so_and_continues(open_desk: OpenDesk) -> None
     assert pane.pause_button.text() == "Pause queue"
 
 
+async def test_the_button_that_continues_is_there_as_long_as_the_pause(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, 3, 6, target=NodeId("n2"))
+    check(desk.runtime)
+    pane.pause_button.click()
+    await settle(desk)
+    (notice,) = pane.above.notices
+    notice.button.setFocus()
+    QTest.mousePress(notice.button, Qt.MouseButton.LeftButton)
+    (ends, _) = (n for n in (0, 3, 6) if move(desk.runtime, n).state is OperationState.RUNNING)
+    arrive(desk.runtime, ends)
+    await settle(desk)
+    assert notice.button.hasFocus()
+    for text in (notice.label.text(), notice.label.toolTip(), notice.accessibleName()):
+        assert "nothing new starts; 1 runs on." in text
+    QTest.mouseRelease(notice.button, Qt.MouseButton.LeftButton)
+    assert not desk.runtime.view.orders.paused_by
+    await settle(desk)
+    assert pane.above.notices == []
+
+
 async def test_a_target_that_rests_is_fed_again_by_a_button(open_desk: OpenDesk) -> None:
     limits = MigrationLimits(retry=RetryPolicy(times=0, target_failures=1, batch_failures=99))
     desk = await open_desk(runtime_of(3, 18, migration=limits))

@@ -18,7 +18,7 @@ from manager.core.operations import Operation
 from manager.core.query.operation_fields import operation_title
 from manager.ui.models.queue import QueueWatch
 from manager.ui.theme import Look
-from manager.ui.views.parts import ElidedLabel, FlatBar, flat_button, link_button, text_label, tip
+from manager.ui.views.parts import ElidedLabel, FlatBar, flat_button, link_button, text_label
 
 _SHOWN_BATCHES = 3
 
@@ -87,18 +87,21 @@ class BatchLine(QWidget):
 class NoticeLine(QFrame):
     """A standing order that keeps work from starting, with the button that ends it."""
 
-    def __init__(self, text: str, button: str, act: Callable[[], object]) -> None:
+    def __init__(self, button: str, act: Callable[[], object]) -> None:
         super().__init__()
         self.setObjectName("note_warning")
-        self.setAccessibleName(text)
         row = QHBoxLayout(self)
         row.setContentsMargins(12, 2, 8, 2)
         row.setSpacing(10)
-        self.label = ElidedLabel(text)
-        self.label.setToolTip(tip(text))
+        self.label = ElidedLabel()
         row.addWidget(self.label, 1)
         self.button = flat_button(button, on_click=act)
         row.addWidget(self.button)
+
+    def say(self, text: str) -> None:
+        """How it stands now."""
+        self.label.set_text(text)
+        self.setAccessibleName(text)
 
 
 class AboveQueue(QWidget):
@@ -112,8 +115,7 @@ class AboveQueue(QWidget):
         super().__init__()
         self._view, self._look, self._watch = view, look, watch
         self._lines: dict[str, BatchLine] = {}
-        self._notices: list[NoticeLine] = []
-        self._told_orders: object = None
+        self._notices: dict[str, NoticeLine] = {}  # by the node that rests; "": all work
         self.more = ElidedLabel(style="dim")
         self.more.setContentsMargins(12, 2, 12, 2)
         self._layout = QVBoxLayout(self)
@@ -129,31 +131,30 @@ class AboveQueue(QWidget):
     def _tell_orders(self, moving: int) -> None:
         orders = self._view.orders
         running = f"; {units.count_text(moving, 'runs', 'run')} on" if moving else ""
-        wanted: list[tuple[str, str, Callable[[], object]]] = []
+        wanted: dict[str, tuple[str, str, Callable[[], object]]] = {}
         if orders.paused_by:
             since = units.time_text(orders.paused_since_s) if orders.paused_since_s else "before"
             text = f"Paused by {orders.paused_by} since {since}: nothing new starts{running}."
-            wanted.append((text, "Continue", self._resume))
+            wanted[""] = (text, "Continue", self._resume)
         for node, count in orders.resting:
             text = f"{node} is fed no more: the last {count} moves to it failed. See why under Failed."
-            wanted.append((text, f"Feed {node} again", partial(self._resume, node=node)))
-        told = tuple(text for text, _, _ in wanted)
-        if told == self._told_orders:
-            return
-        self._told_orders = told
-        for line in self._notices:
+            wanted[node] = (text, f"Feed {node} again", partial(self._resume, node=node))
+        for key in self._notices.keys() - wanted.keys():
+            line = self._notices.pop(key)
             self._layout.removeWidget(line)
             line.hide()
             line.deleteLater()
-        self._notices = [NoticeLine(*each) for each in wanted]
-        for place, line in enumerate(self._notices):
-            line.button.setEnabled(not self._view.config.read_only)
-            self._layout.insertWidget(place, line)
+        for place, (key, (text, button, act)) in enumerate(wanted.items()):
+            if key not in self._notices:
+                line = self._notices[key] = NoticeLine(button, act)
+                line.button.setEnabled(not self._view.config.read_only)
+                self._layout.insertWidget(place, line)
+            self._notices[key].say(text)
 
     @property
     def notices(self) -> list[NoticeLine]:
         """The standing orders that are told."""
-        return list(self._notices)
+        return list(self._notices.values())
 
     @property
     def batches(self) -> list[BatchLine]:
