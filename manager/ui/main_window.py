@@ -920,15 +920,7 @@ class MainWindow(QMainWindow):
         dialog.button("Keep going", dialog.reject, default=True)
         dialog.button(f"Cancel {count}", dialog.accept, style="danger")
         if await dialog.answer():
-            self._cancel(runtime, ids)
-
-    def _cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> bool:
-        try:
-            runtime.cancel(ids)
-        except (OSError, UserError) as error:
-            self.note(sentence(str(error)), (), "error")
-            return False
-        return True
+            self.runner.cancel(runtime, ids)
 
     def _move_through(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
         for target in {o.target if o.target_given else None for o in operations}:
@@ -1432,7 +1424,7 @@ class MainWindow(QMainWindow):
             view = pages.runtime.view
             claimed = [view.operations[key] for key in view.claims.values()]
             waiting = tuple(o.id for o in claimed if o.state is OperationState.WAITING)
-            if waiting and not self._cancel(pages.runtime, waiting):
+            if waiting and not self.runner.cancel(pages.runtime, waiting):
                 return False
             left = tuple(view.claims.values())
             if left:

@@ -84,6 +84,15 @@ class Runner:
             self._run(runtime, spec, tuple(ids), given, asks_target, unasked), f"{spec.id} of the window"
         )
 
+    def cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> bool:
+        """Cancel operations; False if that could not be asked for, and it is said why."""
+        try:
+            runtime.cancel(ids)
+        except (OSError, UserError) as error:
+            self._note(sentence(str(error)), (), "error")
+            return False
+        return True
+
     def undo(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
         """Take ended operations back, as far as each can be."""
         plans: dict[tuple[str, Any], list[VmId]] = {}
@@ -224,12 +233,12 @@ class Runner:
         why = f": {step.note.text}" if step.note else ""
 
         def change() -> None:
-            runtime.cancel(asked)
-            self.run(runtime, LIVE_MIGRATE, [step.vm], plan.parameters, asks_target=True)
+            if self.cancel(runtime, asked):
+                self.run(runtime, LIVE_MIGRATE, [step.vm], plan.parameters, asks_target=True)
 
         self._note(
             f"{step.name} moves to {step.target}{why}",
-            (("Change…", change), ("Cancel", lambda: runtime.cancel(asked))),
+            (("Change…", change), ("Cancel", lambda: self.cancel(runtime, asked))),
             "",
         )
 

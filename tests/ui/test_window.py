@@ -183,6 +183,27 @@ async def test_one_to_the_best_node_is_told_not_asked(open_desk: OpenDesk) -> No
     assert not desk.runtime.view.claims
 
 
+@pytest.mark.parametrize("button", [0, 1])
+async def test_what_a_notes_button_could_not_ask_for_is_said(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch, button: int
+) -> None:
+    desk = await open_desk()
+    desk.select(0)
+    desk.press("vm.live_migrate.best")
+    await until(lambda: desk.window.notes, "the note")
+
+    def lost(operations: object) -> None:
+        raise OSError("the owner of this cluster's operations was lost; try again in a moment")
+
+    monkeypatch.setattr(desk.runtime, "cancel", lost)
+    desk.window.notes[-1].buttons[button].click()
+    said = "The owner of this cluster's operations was lost; try again in a moment."
+    assert [note.label.text() for note in desk.window.notes][-1] == said
+    await desk.settle()
+    assert dialog_of(desk, MigrateDialog) is None  # it is not to be moved twice
+    assert desk.runtime.view.claims
+
+
 async def test_a_refused_login_says_the_commands_and_offers_the_way_around(open_desk: OpenDesk) -> None:
     desk = await open_desk(
         runtime_of(2, 4)  # n1 and n2: there is one way only
