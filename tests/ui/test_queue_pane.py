@@ -577,6 +577,46 @@ async def test_rows_are_dragged_to_another_place(open_desk: OpenDesk) -> None:
     assert waiting_line(desk.runtime) == [before[-1], *before[:-1]]
 
 
+async def test_a_place_made_by_hand_shows_though_other_news_come_first(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = await open_desk(equal_priorities())
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, 2, 4, 6, 8, 10, target=NodeId("n2"))
+    check(desk.runtime)
+    await settle(desk)
+    on_its_way: list[Any] = []
+    steer = desk.runtime.steer
+    monkeypatch.setattr(desk.runtime, "steer", lambda verb, **what: on_its_way.append((verb, what)))
+    choose(pane, 8)
+    pane.model.hold(True)  # someone points at the list
+    QTest.keyClick(pane.table, Qt.Key.Key_Up, Qt.KeyboardModifier.AltModifier)
+    ((verb, what),) = on_its_way  # as to the owner in another process
+    figures(desk.runtime, 0, 0.4)
+    await desk.settle()
+    assert names(pane)[2:] == ["web-4", "web-6", "web-8", "web-10"]
+    steer(verb, **what)
+    await desk.settle()
+    assert pane.model._held
+    assert names(pane)[2:] == ["web-4", "web-8", "web-6", "web-10"]
+
+
+async def test_where_nothing_was_moved_no_row_moves_under_the_pointer(open_desk: OpenDesk) -> None:
+    desk = await open_desk(equal_priorities())
+    pane = queue_of(desk)
+    ask(desk.runtime, 0, 2, 4, 6, 8, 10, target=NodeId("n2"))
+    await settle(desk)
+    choose(pane, 10)
+    pane.model.hold(True)
+    QTest.keyClick(pane.table, Qt.Key.Key_Down, Qt.KeyboardModifier.AltModifier)
+    before = names(pane)
+    waiting = {n: move(desk.runtime, n).id for n in (4, 8)}
+    desk.runtime.steer(QueueVerb.REORDER, operations=(waiting[8],), before=waiting[4])  # by someone else
+    await desk.settle()
+    assert waiting_line(desk.runtime)[0] == "web-8"
+    assert names(pane) == before
+
+
 def operations(*parts: tuple[str, int, float | None]) -> list[Operation]:
     """Waiting operations: name, priority, hand-made rank."""
     from manager.core.ids import TraceId

@@ -48,7 +48,7 @@ REORDER_S = 1.0
 """At most one re-order for changed values in this time; new and lost rows show at once."""
 
 EXPECTED_S = 3.0
-"""How long an order made by hand may take to be told."""
+"""How long an order made by hand may take to be told by the owner of the queue; other news may come first."""
 
 SORT_KEYS = 4
 """By how many columns a list is sorted at once."""
@@ -487,7 +487,6 @@ class RowsModel(QAbstractTableModel):
                 self._arrange(sort=bool(new) or self._order_stale)
             return
         if self._order_stale and time.monotonic() < self._expected_until:
-            self._expected_until = 0.0
             self._arrange(sort=True)
             return
         if self._order_stale or self._membership_stale:

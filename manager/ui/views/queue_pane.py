@@ -669,7 +669,8 @@ class QueuePane(QWidget):
             )
 
     def _reorder(self, requests: Sequence[tuple[tuple[OperationId, ...], OperationId | None]]) -> None:
-        self.model.expect_order()
+        if requests:
+            self.model.expect_order()
         for operations, before in requests:
             self.steer_wanted.emit(QueueVerb.REORDER, {"operations": operations, "before": before})
 
