@@ -2,7 +2,8 @@
 
 ``python -m tests.e2e.stage WORDS...`` is ``muster WORDS...`` but for the demo cluster: twelve VMs run on n1;
 those named in ``STAGE_BUSY`` write their memory faster than it can be sent; ``STAGE_POST_COPY`` permits the
-second half. Each line of its input is answered with a line of JSON:
+second half; ``STAGE_CAP`` is what a move may send, in MiB/s. Each line of its input is answered with a line
+of JSON:
 
 ``look``            of the window that has the keyboard: its title, texts and where each is painted; the focus
 ``move NAME...``    nothing; somebody has asked for these VMs to move to the best nodes
@@ -49,7 +50,7 @@ VMS = {
     "n3": ["ci-03", "erp-02"],
     "n4": ["erp-03"],
 }
-CAP_MIB_S = 400
+CAP_MIB_S = int(os.environ.get("STAGE_CAP", "400"))
 _SVG = "{http://www.w3.org/2000/svg}"
 BUSY = Guest(touched=0.9, dirty_mib_s=20_000, working_set=0.6)
 """At the cap, its move needs a pause of more than the 2 s of the standard policy, however it is slowed."""
