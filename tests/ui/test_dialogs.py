@@ -6,11 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLineEdit, QPushButton
 from pytestqt.qtbot import QtBot
 
 from manager.core.actions import MigrateParameters
 from manager.services.tasks import Tasks
 from manager.store.cluster_files import ClusterFiles, read_cluster_file
+from manager.ui.dialogs.base import Asking
 from manager.ui.dialogs.connect import ConnectDialog
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.theme import Look
@@ -55,6 +60,34 @@ def test_a_shared_path_that_is_none_is_named_and_nothing_is_stored(
     assert "shared_paths" in connect.trouble.text()
     assert "vms" in connect.trouble.text()
     assert not list(tmp_path.rglob("*.toml"))
+
+
+def test_enter_presses_what_has_the_keyboard_and_else_what_is_the_default(qtbot: QtBot) -> None:
+    pressed: list[str] = []
+    dialog = Asking(None, "Turn off 3 VMs?")
+    qtbot.addWidget(dialog)
+    field = QLineEdit()
+    dialog.body.addWidget(field)
+    dialog.add_buttons()
+    go = dialog.button("Turn off 3", lambda: pressed.append("go"), style="danger")
+    dialog.button("Cancel", lambda: pressed.append("cancel"), default=True)
+    dialog.show()
+    held = dialog.focusWidget()
+    for widget in (held, field, go):
+        widget.setFocus()
+        QTest.keyClick(widget, Qt.Key.Key_Return)
+    assert pressed == ["cancel", "cancel", "go"]
+
+
+def test_enter_on_the_copy_button_of_a_plan_moves_nothing(qtbot: QtBot, look: Look) -> None:
+    view = runtime_of(3, 9).view
+    dialog = MigrateDialog(None, look, view, [vm_id(0)], MigrateParameters(), cluster_option="")
+    qtbot.addWidget(dialog)
+    dialog.show()
+    copy = next(b for b in dialog.findChildren(QPushButton) if b.text() == "Copy")
+    QTest.keyClick(copy, Qt.Key.Key_Return)
+    assert QGuiApplication.clipboard().text() == dialog.command.text() != ""
+    assert dialog.isVisible()
 
 
 @pytest.mark.parametrize("declared", [("/srv/vms",), ()])

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QIcon
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QPushButton, QSystemTrayIcon
 
 from manager.core.effects import AbortMigration
@@ -112,6 +114,27 @@ async def test_what_waits_is_cancelled_and_the_rest_finished(open_desk: OpenDesk
     for number in running:
         arrive(desk.runtime, number)
     await until(lambda: not desk.window.isVisible(), "the end of the window")
+
+
+async def test_enter_presses_the_button_that_has_the_keyboard(
+    open_desk: OpenDesk, engines: list[list[str]]
+) -> None:
+    desk = await open_desk()
+    ask(desk.runtime, 0)
+    dialog = await asked_to_close(desk)
+    assert button(dialog, "Stay").isDefault()
+    seen: list[str] = []
+    while not seen or seen[-1] != "Keep running in the background":
+        held = dialog.focusWidget()
+        assert isinstance(held, QPushButton), seen
+        seen.append(held.text())
+        assert len(seen) < 6, seen
+        if seen[-1] != "Keep running in the background":
+            QTest.keyClick(held, Qt.Key.Key_Backtab, Qt.KeyboardModifier.ShiftModifier)
+    assert seen[0] == "Stay"  # Enter alone harms nothing
+    QTest.keyClick(held, Qt.Key.Key_Return)
+    assert dialog.choice == WorkLeftDialog.BACKGROUND
+    await until(lambda: engines, "the engine")
 
 
 async def test_a_demo_has_no_background(open_desk: OpenDesk) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QPushButton
 
 from manager.core import units
 from manager.core.actions import ACTIONS, MigrateParameters
@@ -475,6 +475,13 @@ async def test_limits_are_changed_while_it_runs_and_only_those_that_differ(open_
     assert popup is not None
     popup.fields["outgoing_per_node"].setValue(9)
     QTest.keyClick(popup, Qt.Key.Key_Escape)
+    assert asked == []
+    await desk.settle()
+    pane.limits_button.click()
+    popup = next(p for p in pane.findChildren(LimitsPopup) if p.isVisible())
+    popup.fields["outgoing_per_node"].setValue(9)
+    leave = next(b for b in popup.findChildren(QPushButton) if b.text() == "Cancel")
+    QTest.keyClick(leave, Qt.Key.Key_Return)
     assert asked == []
     await desk.settle()
     pane.limits_button.click()

@@ -82,9 +82,8 @@ class Asking(QDialog):
     def button(
         self, text: str, act: Callable[[], object], *, style: str = "", default: bool = False
     ) -> QPushButton:
-        """A button in the row. `default`: it has the focus and Enter presses it."""
+        """A button in the row. `default`: it has the focus, and Enter presses it unless another one has."""
         made = QPushButton(text)
-        made.setAutoDefault(default)
         made.setDefault(default)
         if style:
             made.setObjectName(style)

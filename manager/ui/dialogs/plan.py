@@ -59,7 +59,6 @@ class PlanDialog(Asking):
         self.command.setAccessibleName("The same as a command")
         line.addWidget(self.command, 1)
         copy = QPushButton("Copy")
-        copy.setAutoDefault(False)
         copy.clicked.connect(lambda *_: QApplication.clipboard().setText(self.command.text()))
         line.addWidget(copy)
         self.body.addLayout(line)

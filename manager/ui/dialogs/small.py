@@ -132,6 +132,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("Ctrl+C, Ctrl+Shift+C", "Copy cells, copy as a muster command"),
     ("Ctrl+E", "Export what is shown"),
     ("Enter", "Details"),
+    ("Space", "Press the button that has the keyboard; in a dialog Enter does so too"),
     ("Menu or Shift+F10", "Actions"),
     ("Shift+F1", "Why is this grey?"),
     ("Ctrl+M, Ctrl+Shift+M", "Live migrate: with the plan, to the best node"),
@@ -214,7 +215,6 @@ class WorkLeftDialog(Asking):
 
     def _offer(self, title: str, choice: str, *, style: str = "") -> None:
         button = QPushButton(title)
-        button.setAutoDefault(False)
         button.setObjectName(style)
         button.clicked.connect(lambda *_: self._choose(choice))
         self.body.addWidget(button)

@@ -79,6 +79,7 @@ class LimitsPopup(QFrame):
         buttons = QHBoxLayout()
         buttons.addStretch(1)
         leave = QPushButton("Cancel")
+        leave.setAutoDefault(True)  # Enter there must not set
         leave.clicked.connect(self.close)
         self.set_button = QPushButton("Set")
         self.set_button.setObjectName("primary")
