@@ -249,6 +249,16 @@ async def test_search_finds_and_clears(open_desk: OpenDesk) -> None:
     assert len(names(pane)) == 3
 
 
+async def test_a_search_from_the_timeline_is_one_of_the_queue(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    pane = queue_of(desk)
+    pane.show_tab("timeline")
+    pane.timeline.timeline.setFocus()
+    desk.window.search_action.trigger()
+    assert pane.tab == "queue"
+    assert QApplication.focusWidget() is pane.search
+
+
 # --- batches and standing orders ---------------------------------------------------------------
 
 

@@ -327,7 +327,9 @@ class QueuePane(QWidget):
         self.tabs.setCurrentIndex(TABS.index(name))
 
     def focus_search(self) -> None:
-        """Go to the search box."""
+        """Go to the search box; the timeline has none."""
+        if self.tab == "timeline":
+            self.show_tab("queue")
         self.search.take_focus()
 
     def past_failed(self) -> None:
