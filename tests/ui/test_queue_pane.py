@@ -17,7 +17,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QPushButton
 
-from manager.core import units
+from manager.core import tree, units
 from manager.core.actions import ACTIONS, MigrateParameters
 from manager.core.changes import ChangeSet, LogEntry
 from manager.core.effects import AbortMigration, TuneMigration
@@ -32,7 +32,7 @@ from manager.ui.dialogs.base import Asking
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.models import tones
 from manager.ui.models.queue import QueueWatch, placed, stepped
-from manager.ui.views import move_plot
+from manager.ui.views import move_plot, queue_pane
 from manager.ui.views.limits_popup import LimitsPopup
 from manager.ui.views.move_detail import next_pause_ms, policy_of, policy_text
 from manager.ui.views.queue_pane import RECENT_S, QueuePane
@@ -1201,6 +1201,38 @@ async def test_the_history_has_what_earlier_runs_left(open_desk: OpenDesk) -> No
     pane.search.setText("ws02")
     pane.search.flush()
     assert names(pane) == ["from-before"]
+
+
+async def test_the_history_keeps_what_the_core_has_forgotten(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "KEPT_ENDED", 4)  # two moves, each with its batch
+    desk = await open_desk(runtime_of(3, 18, migration=MigrationLimits(retry=RetryPolicy(times=0))))
+    pane = queue_of(desk)
+    pane.show_tab("history")
+    for number in (0, 3, 6, 9):
+        ask(desk.runtime, number, target=NodeId("n2"))
+        check(desk.runtime)
+        (fail if number == 0 else arrive)(desk.runtime, number)
+        await settle(desk)
+    known = desk.runtime.view.operations
+    assert {o.vm for o in known.values() if o.vm} == {vm_id(6), vm_id(9)}
+    assert names(pane) == ["web-9", "web-6", "web-3", "web-0"]
+    assert cells(pane, 0)["state"] == "Failed"
+    assert set(pane.watch.seen) == set(known)
+    assert {o.id for o in pane.watch._came_to.values()} <= set(known)
+    pane.show_tab("timeline")
+    timeline = pane.timeline
+    timeline.rebuild()
+    assert len({bar.key for bar in timeline.timeline.bars}) == 4
+    monkeypatch.setattr(queue_pane, "MOST_PAST", 2)  # the newest of them, with its batch
+    pane.show_past(())
+    pane.show_tab("history")
+    await desk.settle()
+    assert names(pane) == ["web-9", "web-6", "web-3"]
+    timeline.rebuild()
+    assert {bar.key for bar in timeline.timeline.bars} == {row.key for row in pane.past_model.rows}
+    assert set(timeline._ended) <= set(known) | set(pane._past)
 
 
 async def test_a_history_that_cannot_be_read_is_asked_for_again(

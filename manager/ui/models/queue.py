@@ -19,6 +19,9 @@ _COURSES = 400
 """Of so many moves the course is kept: all that run, and those that ended last."""
 
 
+_Sort = tuple[VmId, OperationKind, bool]
+
+
 class QueueWatch:
     """Follows the operations that take a place in the queue."""
 
@@ -27,9 +30,9 @@ class QueueWatch:
         self.open: dict[OperationId, None] = {}  # batches that are not over, in the order they were asked
         self.failed: set[OperationId] = set()  # nothing of the sort was done with their VM since
         self.live: set[OperationId] = set()  # takes a place now
-        self._known: set[OperationId] = set()
+        self.seen: dict[OperationId, Operation] = {}  # all that the core knows, batches too
         self._children: dict[OperationId, list[OperationId]] = {}
-        self._came_to: dict[tuple[VmId, OperationKind, bool], Operation] = {}  # done or failed, the last
+        self._came_to: dict[_Sort, Operation] = {}  # done or failed, the last
         for operation in sorted(view.operations.values(), key=lambda o: o.created_s):
             self._see(operation)
 
@@ -68,21 +71,27 @@ class QueueWatch:
     def _forget(self, key: OperationId) -> None:
         self.open.pop(key, None)
         self._children.pop(key, None)
-        for kept in (self.failed, self.live, self._known):
+        for kept in (self.failed, self.live):
             kept.discard(key)
+        operation = self.seen.pop(key, None)
+        sort = _sort(operation) if operation is not None else None
+        if sort is not None and (last := self._came_to.get(sort)) is not None and last.id == key:
+            del self._came_to[sort]
 
     def _see(self, operation: Operation) -> None:
+        is_new = operation.id not in self.seen
+        self.seen[operation.id] = operation
         if operation.kind is OperationKind.BATCH:
             if operation.is_over:
                 self.open.pop(operation.id, None)
             else:
                 self.open[operation.id] = None
             return
-        if not is_heavy(operation) or operation.vm is None:
+        sort = _sort(operation)
+        if sort is None:
             return
         (self.live.discard if operation.is_over else self.live.add)(operation.id)
         if operation.state in (OperationState.DONE, OperationState.FAILED):
-            sort = (operation.vm, operation.kind, goes_elsewhere(operation))
             before = self._came_to.get(sort)
             if before is None or _ended_s(before) <= _ended_s(operation):
                 if before is not None:
@@ -90,9 +99,15 @@ class QueueWatch:
                 self._came_to[sort] = operation
                 if operation.state is OperationState.FAILED:
                     self.failed.add(operation.id)
-        if operation.parent is not None and operation.id not in self._known:
+        if operation.parent is not None and is_new:
             self._children.setdefault(operation.parent, []).append(operation.id)
-        self._known.add(operation.id)
+
+
+def _sort(operation: Operation) -> _Sort | None:
+    """What makes good an earlier failure of the same; None for what takes no place in the queue."""
+    if operation.vm is None or not is_heavy(operation):
+        return None
+    return (operation.vm, operation.kind, goes_elsewhere(operation))
 
 
 def _ended_s(operation: Operation) -> float:

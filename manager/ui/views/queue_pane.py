@@ -52,6 +52,9 @@ from manager.ui.views.work_panes import message_of
 RECENT_S = 30.0
 """How long an ended move stays in sight before it is history only."""
 
+MOST_PAST = 5000
+"""So many ended operations that the core knows no more are kept, the newest."""
+
 QUEUE_COLUMNS = (
     "place",
     "vm",
@@ -337,13 +340,16 @@ class QueuePane(QWidget):
         self._past_asked = False
 
     def show_past(self, operations: Sequence[Operation]) -> None:
-        """What the journal has of earlier runs of the program."""
-        known = self.runtime.view.operations
+        """What the journal has of earlier runs of the program, or the core has forgotten."""
+        known, view = self.runtime.view.operations, self.runtime.view
         told = ChangeSet()
         for operation in operations:
             if operation.id not in known and operation.id not in self._past:
                 self._past[operation.id] = operation
                 told[Kind.OPERATION].add(operation.id)
+        for operation in sorted(self._past.values(), key=partial(ended_order, view))[MOST_PAST:]:
+            del self._past[operation.id]
+            told[Kind.OPERATION].remove(operation.id)
         self.past_model.take(told)
         if self._timeline is not None:
             self._timeline.show_past(self._past.values())
@@ -362,6 +368,8 @@ class QueuePane(QWidget):
 
     def take(self, changes: ChangeSet) -> list[OperationId]:
         """Follow what changed; returns the batches that ended just now."""
+        seen = (self.watch.seen.get(OperationId(key)) for key in changes[Kind.OPERATION].removed)
+        forgotten = [operation for operation in seen if operation is not None and operation.is_over]
         ended = self.watch.take(changes)
         self.courses.take(changes)
         others = self.others.take(changes)
@@ -369,6 +377,8 @@ class QueuePane(QWidget):
             self.model.take(others)
         self.model.take(changes)
         self.past_model.take(changes)
+        if forgotten:
+            self.show_past(forgotten)
         if self._timeline is not None:
             self._timeline.take(changes)
         if self._detail is not None:

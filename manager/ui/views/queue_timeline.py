@@ -163,13 +163,14 @@ class QueueTimeline(QWidget):
         """Make the bars anew; those of ended moves are kept."""
         view = self._runtime.view
         bars: list[Bar] = []
+        kept, self._ended = self._ended, {}
         for operation in (*self._past, *view.operations.values(), *self._extra.values()):
-            kept = self._ended.get(operation.id)
-            if kept is None:
-                kept = bars_of(view, operation)
-                if operation.is_over:
-                    self._ended[operation.id] = kept
-            bars += kept
+            found = kept.get(operation.id)
+            if found is None:
+                found = bars_of(view, operation)
+            if operation.is_over:
+                self._ended[operation.id] = found
+            bars += found
         self.timeline.show_bars(tuple(view.nodes), bars, self._runtime.clock.now_s())
         self._list_batches(view, {bar.group for bar in bars if bar.group})
 
