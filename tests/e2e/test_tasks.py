@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.screen import Record, Screen, Window
+from tests.e2e.screen import Screen, Window
 
 LIMIT_S = 40.0
 AT = r"\d\d:\d\d:\d\d"
@@ -111,11 +111,6 @@ def sit(tmp_path: Path) -> Iterator[Sit]:
     for window in opened:
         window.end()
     screen.close()
-
-
-def ended(user: User, limit_s: float = LIMIT_S) -> Record:
-    """The end of the first move."""
-    return user.window.wait("EffectEnded", limit_s=limit_s)
 
 
 def test_move_12_vms_off_a_node_and_say_before_where_one_goes_and_why(sit: Sit) -> None:
