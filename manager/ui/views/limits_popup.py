@@ -72,7 +72,7 @@ class LimitsPopup(QFrame):
         outer.addLayout(form)
         hint = "What runs goes on; what waits follows the new limits at once."
         if cap := cap_text(view.config.migration):
-            hint += f"\nMoves between nodes send at most {cap}."
+            hint += f"\nMoves between nodes now send at most {cap}."
         if changed:
             hint += "\n* not as in the cluster file: changed while running, and kept until it is set again."
         outer.addWidget(text_label(hint, "dim"))
