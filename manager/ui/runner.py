@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from PySide6.QtWidgets import QWidget
@@ -101,12 +101,9 @@ class Runner:
             plan = spec.undo(operation, runtime.view) if spec is not None else None
             if isinstance(plan, Plan):
                 plans.setdefault((plan.action, plan.parameters), []).extend(s.vm for s in plan.steps)
-        for (action, parameters), ids in plans.items():
-            if ids:
-                spec = ACTIONS[action]
-                self.run(runtime, spec, ids, parameters, unasked=not spec.destructive)
         if not any(plans.values()):
             self._note("Nothing here can be taken back.", (), "")
+        self._tasks.spawn(self._run_each(runtime, plans), "way back")
 
     def retry_elsewhere(self, runtime: Runtime, operations: Sequence[Operation]) -> None:
         """Ask anew for failed moves, with another node proposed than the one where each failed."""
@@ -126,8 +123,17 @@ class Runner:
                     policy=operation.policy,
                 )
             asked.setdefault((operation.action, parameters), []).append(vm.id)
-        for (action, parameters), ids in asked.items():
-            self.run(runtime, ACTIONS[action], ids, parameters, asks_target=True)
+        self._tasks.spawn(self._run_each(runtime, asked, asks_target=True), "retry elsewhere")
+
+    async def _run_each(
+        self, runtime: Runtime, plans: Mapping[tuple[str, Any], Sequence[VmId]], *, asks_target: bool = False
+    ) -> None:
+        """Begin each in turn, so that never two of them ask at once."""
+        for (action, parameters), ids in plans.items():
+            spec = ACTIONS[action]
+            if ids:
+                unasked = not (asks_target or spec.destructive)
+                await self._run(runtime, spec, tuple(ids), parameters, asks_target, unasked)
 
     # --- one action --------------------------------------------------------------------------------
 
@@ -168,7 +174,7 @@ class Runner:
         if spec is LIVE_MIGRATE and len(plan.steps) == 1 and not asks_target:
             self._tell_target(runtime, plan, asked)
         if spec is not CANCEL:
-            await self._watch(runtime, plan, asked)
+            self._tasks.spawn(self._watch(runtime, plan, asked), f"end of {spec.id}")
 
     async def _confirm(self, runtime: Runtime, plan: Plan[Any]) -> Plan[Any] | None:
         """Ask; and ask again with what changed, if the world moved on in between."""
@@ -349,6 +355,11 @@ def difference(shown: Plan[Any], fresh: Plan[Any]) -> str:
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def asks_back(operations: Iterable[Operation]) -> bool:
+    """Whether the way back of some of these is asked about first."""
+    return any(ACTIONS[o.action].destructive for o in operations if o.action in ACTIONS)
 
 
 def undoable(runtime: Runtime, operations: Sequence[Operation]) -> list[Operation]:

@@ -152,24 +152,59 @@ async def test_new_actions_have_icons(open_desk: OpenDesk) -> None:
     assert desk.window.findChildren(QPushButton)
 
 
-async def test_a_way_back_that_stops_the_guest_asks_as_the_way_there_did(open_desk: OpenDesk) -> None:
-    desk = await open_desk(able(runtime_of(3, 9)))
-    done = Operation(
-        id=OperationId("1"),
+def turned_off_and_moved(number: int, source: str, target: str) -> Operation:
+    """A move of an earlier run that is over."""
+    return Operation(
+        id=OperationId(f"old-{number}"),
         kind=OperationKind.MIGRATE,
         action="vm.turn_off_and_move",
         author="adm",
         trace=TraceId("1"),
         created_s=1.0,
+        ended_s=2.0,
         state=OperationState.DONE,
-        vm=vm_id(0),
-        source=NodeId("n2"),
-        target=NodeId("n1"),
+        vm=vm_id(number),
+        vm_name=f"web-{number}",
+        source=NodeId(source),
+        target=NodeId(target),
     )
-    desk.window.runner.undo(desk.runtime, [done])
+
+
+async def test_a_way_back_that_stops_the_guest_asks_as_the_way_there_did(open_desk: OpenDesk) -> None:
+    desk = await open_desk(able(runtime_of(3, 9)))
+    desk.window.runner.undo(desk.runtime, [turned_off_and_moved(0, "n2", "n1")])
     dialog = await migrating(desk)
     assert dialog.plan.parameters.target == "n2"
     assert "power cut" in dialog.consequence.text()
     assert not desk.runtime.view.operations
     dialog.reject()
     await desk.settle()
+
+
+async def test_ways_back_to_several_nodes_ask_one_after_the_other(open_desk: OpenDesk) -> None:
+    runtime = able(runtime_of(3, 9))
+    runtime.past = (turned_off_and_moved(0, "n2", "n1"), turned_off_and_moved(3, "n3", "n1"))
+    desk = await open_desk(runtime)
+    desk.window.show_pane("migrations")
+    pane = desk.window.clusters[runtime.id].queue
+    pane.show_tab("history")
+    await until(lambda: len(pane.past_model.rows) == 2, "what the journal has")
+    pane.table.select_ids(["old-0", "old-3"], current="old-0")
+    await until(pane.back_button.isEnabled, "the button")
+    assert pane.back_button.text() == "Move back…"
+    pane.back_button.click()
+    dialog = await migrating(desk)
+    asked = [dialog.plan.parameters.target]
+    await desk.settle()
+    assert [d for d in desk.window.findChildren(MigrateDialog) if d.isVisible()] == [dialog]
+    dialog.accept()
+    await until(lambda: runtime.view.claims, "the first")  # it goes on while the other is asked about
+    await until(
+        lambda: any(d.isVisible() and d is not dialog for d in desk.window.findChildren(MigrateDialog))
+    )
+    last = await migrating(desk)
+    asked.append(last.plan.parameters.target)
+    assert sorted(asked) == ["n2", "n3"]
+    last.reject()
+    await desk.settle()
+    assert len(runtime.view.claims) == 1

@@ -906,6 +906,7 @@ async def test_ended_moves_are_moved_back(open_desk: OpenDesk) -> None:
     choose(pane, 0)
     await desk.settle()
     assert pane.back_button.isEnabled()
+    assert pane.back_button.text() == "Move back"  # a live move interrupts nobody
     pane.back_button.click()
     await until(lambda: move(desk.runtime, 0).target == NodeId("n1"), "the way back")
 

@@ -31,7 +31,7 @@ from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.models.queue import Courses, OthersRows, QueueWatch, placed, stepped
 from manager.ui.models.rows_model import RowsModel
-from manager.ui.runner import undoable
+from manager.ui.runner import asks_back, undoable
 from manager.ui.theme import Look
 from manager.ui.views.limits_popup import LimitsPopup, limits_text
 from manager.ui.views.move_detail import MoveDetail, policy_text
@@ -623,7 +623,9 @@ class QueuePane(QWidget):
         self.copy_button.setEnabled(bool(chosen))
         self.retry_button.setEnabled(writable and any(self._can_retry(o) for o in chosen))
         if self.tab == "history":
-            self.back_button.setEnabled(writable and bool(undoable(self.runtime, chosen[:200])))
+            back = undoable(self.runtime, chosen[:200])
+            self.back_button.setText("Move back…" if asks_back(back) else "Move back")
+            self.back_button.setEnabled(writable and bool(back))
 
     @staticmethod
     def _can_retry(operation: Operation) -> bool:
@@ -719,8 +721,9 @@ class QueuePane(QWidget):
             add("Up", partial(self._step, -1), writable and bool(waiting), "Alt+↑")
             add("Down", partial(self._step, 1), writable and bool(waiting), "Alt+↓")
         add("Retry elsewhere…", self._retry, writable and any(self._can_retry(o) for o in chosen))
-        back = writable and bool(undoable(self.runtime, chosen[:200]))
-        add("Move these back", self._move_back, back)
+        back = undoable(self.runtime, chosen[:200])
+        title = "Move these back…" if asks_back(back) else "Move these back"
+        add(title, self._move_back, writable and bool(back))
         menu.addSeparator()
         one = self.chosen[0] if len(self.chosen) == 1 else None
         add("Show the VM in Roles", lambda: self._show_vm(one), one is not None and one.vm is not None)

@@ -26,7 +26,7 @@ from manager.core.reasons import ReasonCode
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import RowsModel
-from manager.ui.runner import undoable
+from manager.ui.runner import asks_back, undoable
 from manager.ui.theme import Look
 from manager.ui.views.parts import EmptyState, flat_button, text_label
 from manager.ui.views.table import RowsTable
@@ -224,7 +224,9 @@ class OperationsPane(WorkPane):
         self.summary.setText(result_text(children) if children else "")
         picked = self._picked()[:200]
         self.copy_button.setEnabled(bool(text))
-        self.undo_button.setEnabled(bool(undoable(self.runtime, picked)))
+        back = undoable(self.runtime, picked)
+        self.undo_button.setText("Undo…" if asks_back(back) else "Undo")
+        self.undo_button.setEnabled(bool(back))
         self.cancel_button.setEnabled(not view.config.read_only and any(not o.is_over for o in picked))
         self.through_button.setVisible(bool(self._refused()))
 
