@@ -10,12 +10,11 @@ from typing import Any, Generic, TypeVar
 from manager.core import events as ev
 from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
-from manager.core.explanations import busy
+from manager.core.explanations import busy, past_return
 from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
 from manager.core.inventory import is_incoming
 from manager.core.migration import convergence
 from manager.core.migration.moves import MoveStep
-from manager.core.migration.progress import MovePhase
 from manager.core.model import (
     Authority,
     MoveType,
@@ -547,16 +546,9 @@ def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
     incoming = view.sightings(vm.id).get(held.target) if held.target else None
     alone = settles and held.step is MoveStep.MOVE and incoming is not None and is_incoming(incoming)
     runs = held.state is OperationState.RUNNING
-    figures = view.progress.get(held.id)
-    if figures is not None and figures.phase is MovePhase.POST_COPY:
-        return Denied(
-            reason=because(
-                ReasonCode.PAST_RETURN,
-                node=str(held.target),
-                source=str(held.source),
-                left=100 - figures.percent,
-            )
-        )
+    past = past_return(held, view.progress.get(held.id))
+    if past is not None:
+        return Denied(reason=past)
     if (
         waits
         or (settles and asks_guest(held))

@@ -422,6 +422,33 @@ def test_cancel_asks_for_the_operations_that_hold_the_vms(cluster: Cluster) -> N
     assert set(event.operations) == {cluster.operation("a").id, cluster.operation("b").id}
 
 
+def test_past_the_switch_a_cancel_is_denied_with_what_is_really_left(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.ask("vm.live_migrate", "a", target=N2)
+    cluster.answer(cluster.take(fx.CheckPeerLogin, "a"))
+    operation = cluster.operation("a")
+    for left, post_copy in ((50, False), (120, True)):
+        cluster.feed(
+            ev.MigrationProgress(
+                at_s=cluster.later(1),
+                operation=operation.id,
+                attempt=operation.attempt,
+                elapsed_ms=1000,
+                total_bytes=1000,
+                processed_bytes=0,
+                remaining_bytes=left,
+                rate_bytes_per_s=100,
+                dirty_bytes_per_s=0,
+                iteration=1,
+                post_copy=post_copy,
+            )
+        )
+    assert cluster.state.progress[operation.id].percent == 95  # a bar never falls
+    assert said(cluster, "cancel") == (
+        "it runs on n2 already and fetches the last 12 % from n1; if that stops, the VM is lost"
+    )
+
+
 def test_the_default_parameters_are_those_of_the_action() -> None:
     for spec in ACTIONS.values():
         assert type(spec.default).__name__.endswith("Parameters")
