@@ -536,6 +536,8 @@ def _spread(
 
 
 def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
+    if view.config.read_only:
+        return Denied(reason=because(ReasonCode.READ_ONLY))
     held = view.operations.get(vm.operation) if vm.operation else None
     if held is None:
         if vm.activity.value.endswith("(not Muster's)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from manager.core import effects as fx
@@ -447,6 +449,14 @@ def test_past_the_switch_a_cancel_is_denied_with_what_is_really_left(cluster: Cl
     assert said(cluster, "cancel") == (
         "it runs on n2 already and fetches the last 12 % from n1; if that stops, the VM is lost"
     )
+
+
+def test_over_a_read_only_connection_nothing_is_cancelled(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.ask("vm.live_migrate", "a")
+    assert said(cluster, "cancel") == "yes"
+    cluster.state._inventory.config = replace(cluster.state.config, read_only=True)
+    assert said(cluster, "cancel") == "this connection is read-only"
 
 
 def test_the_default_parameters_are_those_of_the_action() -> None:
