@@ -183,8 +183,8 @@ def _front(root: click.Group, ctx: click.Context) -> str:
         "## JSON",
         "With `--json`, the result is one array of objects, and nothing else stands on standard output. In "
         "lists the keys are the names of the [fields](fields.md): all of them, or those of `--columns`. "
-        "What is not known, or was not measured, is `null`. With `--group-by`, it is an object per group with "
-        "its `count` and `totals`, and its `rows` in it. An action gives one object per VM with `uuid`, "
+        "What is not known, or was not measured, is `null`. With `--group-by`, it is an object per group "
+        "with its `count` and `totals`, and its `rows` in it. An action gives one object per VM with `uuid`, "
         "`vm`, `result` and `reason`; with `--what-if` also `from` and `to`. With `--follow`, it is one "
         "object per line instead.",
         _table(("Result", "Meaning"), ((_code(word), text) for word, text in _RESULTS)),

@@ -10,10 +10,12 @@ from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
 from manager.core.ids import Kind
+from manager.core.query.complete import values_in
+from manager.core.query.spec import FieldSpec
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
-from manager.ui.models.rows_model import RowsModel, Scope
+from manager.ui.models.rows_model import RowsModel, Scope, objects
 from manager.ui.theme import Look
 from manager.ui.views.details import Details
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
@@ -39,6 +41,12 @@ WIDTHS = {
     Kind.VM: {"name": 140, "status": 150, "owner": 146, "memory_mib": 98, "priority": 92},
     Kind.NODE: {"cpu": 150, "memory_mib": 98},
 }
+
+
+SEARCH_TIP = (
+    "Texts that all occur, and conditions: status:running  owner:n1,n2  memory>4GiB  is:stale\n"
+    "and, or, not and brackets join them; Ctrl+Space offers what may follow, Up what was searched for before"
+)
 
 
 class ListPage(QWidget):
@@ -88,8 +96,10 @@ class ListPage(QWidget):
         self._count = text_label(style="dim")
         self._held = text_label("order waits for the pointer", "dim")
         self._held.hide()
-        self.search = SearchBox(f"Search {title}", f"Search {title.lower()}")
-        self.search.setToolTip("Words that all occur, each in any column that holds text")
+        self.search = SearchBox(
+            f"Search {title}", f"Search {title.lower()}", kind, look, views=views, known=self._values
+        )
+        self.search.setToolTip(SEARCH_TIP)
         self.search.setMinimumWidth(160)
         self.search.setMaximumWidth(460)
         row.addWidget(self._heading)
@@ -118,7 +128,7 @@ class ListPage(QWidget):
         self._ages = QTimer(self)
         self._ages.setInterval(AGE_MS)
         self._ages.timeout.connect(self.model.refresh_ages)
-        self.search.wanted.connect(self.model.set_search)
+        self.search.wanted.connect(self.model.set_filter)
         self.search.left.connect(self._focus_list)
         self.search.entered.connect(self.table.enter)
         self.model.counts_changed.connect(self._counts)
@@ -188,6 +198,9 @@ class ListPage(QWidget):
         self._ages.stop()
         self._want_samples(False)
         self.runtime.sampler.want_loads(f"{self._who} chart", False)
+
+    def _values(self, spec: FieldSpec) -> list[str]:
+        return values_in(self.runtime.view, objects(self.runtime.view, self.kind).values(), spec)
 
     def _focus_list(self) -> None:
         self.table.setFocus(Qt.FocusReason.OtherFocusReason)

@@ -27,6 +27,9 @@ from manager.core.ids import Kind, OperationId
 from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import OTHERS, queue_order
 from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.query.complete import values_in
+from manager.core.query.filter import Matcher
+from manager.core.query.spec import FieldSpec
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.models.queue import Courses, OthersRows, QueueWatch, placed, stepped
@@ -178,7 +181,7 @@ class QueuePane(QWidget):
             model.set_active(False)
         self._timeline: QueueTimeline | None = None
         self._detail: MoveDetail | None = None
-        self._build()
+        self._build(views)
         self._connect()
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -192,7 +195,7 @@ class QueuePane(QWidget):
 
     # --- building ----------------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def _build(self, views: ViewStore) -> None:
         self.pause_button = flat_button("Pause queue", on_click=self._pause)
         self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
         self.limits_button = flat_button("Limits", on_click=self._open_limits)
@@ -214,7 +217,9 @@ class QueuePane(QWidget):
         self.tabs.setAccessibleName("Parts of the queue")
         for title in ("Queue", "Failed", "History", "Timeline"):
             self.tabs.addTab(title)
-        self.search = SearchBox("Search the queue", "Search")
+        self.search = SearchBox(
+            "Search the queue", "Search", Kind.OPERATION, self._look, views=views, known=self._values
+        )
         self.search.setMinimumWidth(110)
         self.search.setMaximumWidth(300)
         self.used = ElidedLabel(style="dim")
@@ -451,10 +456,13 @@ class QueuePane(QWidget):
     def _has_ended(operation: Operation) -> bool:
         return operation.is_over and is_heavy(operation)
 
-    def _search(self, text: str) -> None:
+    def _search(self, wanted: Matcher | None, text: str) -> None:
         for table in self.tables:
             if table.rows_model.search_text != text:
-                table.rows_model.set_search(text)
+                table.rows_model.set_filter(wanted, text)
+
+    def _values(self, spec: FieldSpec) -> list[str]:
+        return values_in(self.runtime.view, [row.item for row in self.model.rows], spec)
 
     def _aged(self) -> None:
         """Ended moves leave the queue after a while."""
