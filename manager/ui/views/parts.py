@@ -356,7 +356,7 @@ class EmptyState(QWidget):
         """Show that a search found nothing."""
         self.say(
             f"None of {total:,} matches “{text.strip()}”",
-            "Every word must occur in one of the columns that hold text.",
+            "Each word must occur in a column that holds text, and each condition hold.",
             "Clear the search",
             clear,
         )

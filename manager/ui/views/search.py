@@ -89,6 +89,7 @@ class SearchBox(QLineEdit):
         self._note.hide()
         self.destroyed.connect(self._note.deleteLater)
         self._popup = QTreeView()
+        self._popup.setObjectName("offers")
         self._popup.setHeaderHidden(True)
         self._popup.setRootIsDecorated(False)
         self._popup.setUniformRowHeights(True)
@@ -138,11 +139,20 @@ class SearchBox(QLineEdit):
             self._colour([])
             self._patience.start()
             self.refused.emit(error)
+            self._want_before(text[: error.span[0]])
             return
         self.error = None
         self._hide_note()
         self._colour(list(parts_of(query)))
         self.wanted.emit(found if text.strip() else None, text)
+
+    def _want_before(self, text: str) -> None:
+        """What stands before something unfinished or wrong is searched for meanwhile."""
+        try:
+            query = parse(text)
+            self.wanted.emit(Matcher(query, self._kind) if text.strip() else None, text.strip())
+        except QueryError:
+            pass  # the list stays as it is
 
     def _colour(self, parts: Sequence[Words | Term | Flag]) -> None:
         """Fields stand out from their values; the place of an error is underlined."""
