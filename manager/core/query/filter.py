@@ -281,7 +281,18 @@ def _text(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
         plain = as_json(found)
         return isinstance(plain, str) and fits(plain.lower())
 
-    return both
+    if spec.kind is not FieldKind.ENUM:
+        return both
+    known_texts: dict[str, bool] = {}  # few, and each stands for one value
+
+    def by_text(view: ClusterView, found: Any) -> bool:
+        text = shown(found)
+        answer = known_texts.get(text)
+        if answer is None:
+            answer = known_texts[text] = both(view, found)
+        return answer
+
+    return by_text
 
 
 def _ranked(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
