@@ -274,7 +274,7 @@ class TimerFired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalFailed(Event):
-    """The journal could not be written; these operations must not start."""
+    """The journal could not be written: these operations, or their next steps, must not start."""
 
     operations: tuple[OperationId, ...]
     text: str

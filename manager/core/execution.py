@@ -58,8 +58,7 @@ class Execution:
 
     def set_out(self, operation: Operation, turn: Turn) -> None:
         """The first step of a move."""
-        path = moves.PATH_OF_OFF if operation.was_off else moves.PATHS[operation.move]
-        self.run(operation, path[0], turn)
+        self.run(operation, moves.first(operation.move, was_off=operation.was_off), turn)
 
     def run(self, operation: Operation, step: MoveStep, turn: Turn) -> None:
         """One step of a move. A later one is a new attempt: late answers to the one before change nothing."""

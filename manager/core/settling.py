@@ -43,6 +43,9 @@ Source: libvirt, QEMU_JOB_WAIT_TIME.
 LOOK_AGAIN_S = 2.0
 """Pause between looks at a move whose call ended while the hosts still carry it on."""
 
+UNSTORED_S = 10.0
+"""Pause between tries to journal the next step of a move whose VM left its source."""
+
 _S = OperationState
 
 
@@ -74,11 +77,18 @@ class Settling:
         self._tree.ended_calls[operation.id] = EndedCall(turn.at_s, failure)
         if operation.state is _S.RUNNING:
             operation = self._tree.move(operation, _S.SETTLING, turn)
-        self.watch(operation, turn)
+        self._watch(operation, turn)
         assert operation.vm is not None
         self.judge(operation.vm, turn)
 
-    def watch(self, operation: Operation, turn: Turn) -> None:
+    def not_stored(self, operation: Operation, failure: Failure, turn: Turn) -> None:
+        """A later step of a move could not be journaled: its VM may be up nowhere, so it is tried again."""
+        self._tree.ended_calls[operation.id] = EndedCall(turn.at_s + UNSTORED_S, failure)
+        reason = because(ReasonCode.JOURNAL_FAILED, text=failure.text)
+        operation = self._tree.move(operation, _S.SETTLING, turn, reason)
+        self._tree.set_timer("look", operation, UNSTORED_S, turn)
+
+    def _watch(self, operation: Operation, turn: Turn) -> None:
         """Wait for what the end of the call brings; not for ever."""
         failure = self._tree.ended_calls[operation.id].failure
         if asks_guest(operation) and failure is None:

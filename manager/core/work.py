@@ -15,7 +15,7 @@ from manager.core.goals import Goals
 from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.instructions import Instructions
 from manager.core.inventory import Inventory
-from manager.core.migration import convergence
+from manager.core.migration import convergence, moves
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MoveProgress, advanced
 from manager.core.migration.queue import is_heavy
@@ -173,16 +173,18 @@ class Work:
                 self._inventory.refresh(operation.vm, turn)
 
     def journal_failed(self, event: ev.JournalFailed, turn: Turn) -> None:
-        """What could not be journaled must not start; what already runs is watched to its end."""
+        """What could not be journaled must not start."""
         for key in event.operations:
             operation = self._tree.live.get(key)
             if operation is None:
                 continue
-            if operation.state in (_S.WAITING, _S.CHECKING, _S.RUNNING):
+            first = moves.first(operation.move, was_off=operation.was_off)
+            if operation.state is _S.RUNNING and operation.step not in (None, first):
+                failure = Failure(code=FailureCode.INTERRUPTED, text=event.text)
+                self._settling.not_stored(operation, failure, turn)
+            elif operation.state in (_S.WAITING, _S.CHECKING, _S.RUNNING):
                 reason = because(ReasonCode.JOURNAL_FAILED, text=event.text)
                 self._execution.end(operation, _S.FAILED, reason, turn)
-            elif operation.id in self._tree.ended_calls:
-                self._settling.watch(operation, turn)  # what was to watch it did not start either
             else:  # perhaps cancelled before its start was stored: the hosts know
                 self._settling.settle(operation, _INTERRUPTED, turn)
                 self._execution.abort(operation, turn)

@@ -7,14 +7,15 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from manager.core.actions import Plan
 from manager.core.changes import ChangeSet, Outcome
 from manager.core.cluster import ClusterState, ClusterView
-from manager.core.effects import Effect
+from manager.core.effects import AbortMigration, Effect, TuneMigration, VmEffect
 from manager.core.errors import UserError
 from manager.core.events import (
+    ActionRequested,
     CancelRequested,
     Event,
     JournalFailed,
@@ -67,7 +68,7 @@ class Runtime:
         self._event_log = event_log
         self._tasks = Tasks(config.name)
         self._listeners: list[Listener] = []
-        self._commits: asyncio.Queue[Outcome] = asyncio.Queue()
+        self._commits: asyncio.Queue[tuple[Event, Outcome]] = asyncio.Queue()
         self._uncommitted = 0
         self._unstored = False
         self._turnstile = asyncio.Lock()
@@ -223,7 +224,7 @@ class Runtime:
         outcome = self._state.handle(event)
         if outcome.transitions:
             self._uncommitted += 1
-            self._commits.put_nowait(outcome)
+            self._commits.put_nowait((event, outcome))
         elif outcome.effects:
             self._begin(outcome.effects)
         if outcome.changes:
@@ -372,7 +373,7 @@ class Runtime:
             while not self._commits.empty():
                 batch.append(self._commits.get_nowait())
             latest: dict[OperationId, Operation] = {}
-            for outcome in batch:
+            for _, outcome in batch:
                 latest |= {operation.id: operation for operation in outcome.transitions}
             try:
                 await self.journal.commit(tuple(latest.values()))
@@ -380,14 +381,33 @@ class Runtime:
                 log.error("%s: the journal cannot be written: %s", self.id, error)
                 self._uncommitted -= len(batch)
                 self._unstored = True
-                self.dispatch(
-                    JournalFailed(at_s=self.clock.now_s(), operations=tuple(latest), text=str(error))
-                )
+                self._do_without_journal(batch, str(error))
                 continue
             self._uncommitted -= len(batch)
-            for outcome in batch:
-                self._begin(outcome.effects)
+            for _, outcome in batch:
+                self._begin(tuple(e for e in outcome.effects if not (_is_step(e) and self._is_over(e))))
+
+    def _is_over(self, step: VmEffect) -> bool:
+        """Whether its operation ended before it was begun: an earlier commit failed."""
+        operation = self._state.operations.get(step.operation)
+        return operation is None or operation.is_over
+
+    def _do_without_journal(self, batch: list[tuple[Event, Outcome]], text: str) -> None:
+        """What is not stored begins nothing; what runs is watched, tuned and cancelled all the same."""
+        dropped: dict[OperationId, None] = {}
+        for event, outcome in batch:
+            if isinstance(event, ActionRequested):  # the next run would not know of it
+                dropped |= dict.fromkeys(map(OperationId, outcome.changes[Kind.OPERATION].added))
+            dropped |= dict.fromkeys(e.operation for e in outcome.effects if _is_step(e))
+            self._begin(tuple(e for e in outcome.effects if not _is_step(e)))
+        if dropped:
+            self.dispatch(JournalFailed(at_s=self.clock.now_s(), operations=tuple(dropped), text=text))
 
     def _begin(self, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
             self._runner.start(effect)
+
+
+def _is_step(effect: Effect) -> TypeGuard[VmEffect]:
+    """Whether it is what an operation is for, and no call beside one that runs."""
+    return isinstance(effect, VmEffect) and not isinstance(effect, AbortMigration | TuneMigration)

@@ -816,18 +816,6 @@ def test_without_a_journal_nothing_new_starts(cluster: Cluster) -> None:
     assert not [e for e in cluster.pending if isinstance(e, fx.VmEffect)]
 
 
-def test_what_runs_is_watched_to_its_end_without_a_journal(cluster: Cluster) -> None:
-    key = moving(cluster)
-    cluster.finish_move(key, REFUSED)
-    assert cluster.operation("a").state is S.SETTLING
-    cluster.pending.clear()  # the reads stood behind the commit that failed
-    cluster.timers.clear()
-    cluster.feed(ev.JournalFailed(at_s=cluster.later(), operations=(key,), text="disk full"))
-    assert f"settle:{key}" in cluster.timers
-    cluster.reads()
-    assert ended(cluster, "a") == (S.FAILED, "internal error: no; it is running on n1")
-
-
 def test_a_cancel_that_could_not_be_stored_is_carried_out(cluster: Cluster) -> None:
     key = moving(cluster)
     cluster.ask("vm.cancel", "a")

@@ -21,9 +21,11 @@ from manager.core.actions import (
     StorageParameters,
     TagsParameters,
 )
+from manager.core.effects import CopyDefinition, TuneMigration
 from manager.core.errors import Failure, FailureCode, OperationError, UserError
 from manager.core.events import QueueVerb, VmAuthoritySeen
 from manager.core.ids import NodeId, OperationId, VmId
+from manager.core.migration.moves import MoveStep
 from manager.core.model import (
     Activity,
     Authority,
@@ -48,7 +50,9 @@ class KeptJournal(MemoryJournal):
     full = False
 
     async def commit(self, operations: Sequence[Operation]) -> None:
-        if self.full:
+        is_full = self.full
+        await asyncio.sleep(0)
+        if is_full:
             raise OSError(28, "No space left on device")
         await super().commit(operations)
 
@@ -224,6 +228,94 @@ async def test_without_a_journal_nothing_starts(caplog: pytest.LogCaptureFixture
         assert end.reason.code is ReasonCode.JOURNAL_FAILED
         assert runtime.view.vms[make_id("a")].status is VmStatus.RUNNING
     assert "No space left" in caplog.text
+
+
+class Deaf(SimHypervisor):
+    """Hosts that take no changes of a running move."""
+
+    async def tune(self, effect: TuneMigration) -> None:
+        raise OperationError(Failure(code=FailureCode.OTHER, text="not now", node=effect.node))
+
+
+@pytest.mark.parametrize("hosts", [SimHypervisor, Deaf])
+async def test_a_full_disk_harms_no_move_and_nothing_that_waits(
+    hosts: type[SimHypervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vms={"n1": ("a", "b", "c", "d")}, vm_memory_mib=8 * 1024)
+    journal = KeptJournal()
+    async with muster(world, clock, journal, hosts(world)) as runtime:
+        batch = migrate(runtime, "abcd", "n2")
+        await until(clock, lambda: bool(runtime.view.progress), 60)
+        first = next(iter(runtime.view.progress))
+        waits = [o.id for o in waiting(runtime, batch)]
+        assert len(waits) >= 2
+        journal.full = True
+        runtime.steer(QueueVerb.TUNE, operations=(first,), pause_ms=700)
+        runtime.steer(QueueVerb.REORDER, operations=(waits[-1],), before=waits[0])
+        await clock.advance(2)
+        operations = runtime.view.operations
+        assert operations[first].state is OperationState.RUNNING
+        assert {operations[o].state for o in waits} == {OperationState.WAITING}
+        permitted = 700 if hosts is SimHypervisor else None  # what the host does is what is shown
+        assert runtime.view.progress[first].watch.pause_ms == permitted
+        assert "No space left" in caplog.text
+        journal.full = False
+        await until(clock, lambda: is_over(runtime, batch))
+        assert {o.state for o in children(runtime, batch)} == {OperationState.DONE}
+
+
+class SlowDefine(SimHypervisor):
+    """A call that takes a moment, as on real hosts."""
+
+    async def copy_definition(self, effect: CopyDefinition) -> None:
+        await self._clock.sleep(0.1)
+        await super().copy_definition(effect)
+
+
+async def test_a_move_that_left_its_source_finds_its_target_when_the_disk_has_room_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    journal = KeptJournal()
+    async with muster(world, clock, journal, SlowDefine(world)) as runtime:
+        (a,) = runtime.request(ACTIONS["vm.quick_migrate"].plan(runtime.view, [make_id("a")]))
+        await until(clock, lambda: any(o.step is MoveStep.SAVE for o in children(runtime, a)))
+        await clock.advance(0.1)
+        journal.full = True
+        await until(clock, lambda: runtime.view.vms[make_id("a")].status is VmStatus.OFF)
+        await clock.advance(60)
+        assert not is_over(runtime, a)
+        assert caplog.text.count("No space left") < 30  # tried now and then
+        journal.full = False
+        await until(clock, lambda: is_over(runtime, a))
+        (move,) = children(runtime, a)
+        assert move.state is OperationState.DONE, move.reason
+        assert runtime.view.vms[make_id("a")].owner == move.target
+
+
+async def test_what_ends_as_not_stored_is_not_begun_by_a_later_commit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    journal = KeptJournal()
+    async with muster(world, clock, journal) as runtime:
+        runtime.steer(QueueVerb.PAUSE)
+        await clock.advance(1)
+        journal.full = True
+        plan = ACTIONS["vm.save"].plan(runtime.view, [make_id("a")])
+        batch = runtime.request(plan)[0]  # waits
+        await asyncio.sleep(0)  # its commit is under way
+        runtime.steer(QueueVerb.RESUME)  # and it begins with the next one
+        journal.full = False
+        await until(clock, lambda: is_over(runtime, batch))
+        (save,) = children(runtime, batch)
+        await clock.advance(60)
+        assert "No space left" in caplog.text
+        assert save.state is OperationState.FAILED
+        assert runtime.view.vms[make_id("a")].status is VmStatus.RUNNING
 
 
 async def test_what_cannot_be_stored_is_refused_and_nothing_stops() -> None:

@@ -68,6 +68,11 @@ WITH_JOB = frozenset({_S.MOVE, _S.COPY_DISKS, _S.SAVE})
 """Steps that are a job of the hypervisor: with figures, and to be aborted."""
 
 
+def first(move: MoveType, *, was_off: bool) -> MoveStep:
+    """With what it begins."""
+    return (PATH_OF_OFF if was_off else PATHS[move])[0]
+
+
 def follows(move: MoveType, step: MoveStep, *, was_off: bool) -> MoveStep | None:
     """The step after this one; None if it was the last."""
     for path in (PATH_OF_OFF if was_off else PATHS[move], BACK.get(move, ())):
