@@ -30,6 +30,9 @@ _S = OperationState
 KEPT_ENDED = 2_000
 """Of what ended the newest so many operations are kept, by whole batches; the journal has more."""
 
+HEARD_AFTER_S = 60.0
+"""So long an end is kept in any case: by then everybody who waits for it, clients too, has heard of it."""
+
 _TIMERS = ("patience", "settle", "look", "abort", "retry")
 
 
@@ -306,7 +309,8 @@ class Tree:
         """Forget the batches that ended long ago; the newest one stays, however large it is."""
         while self._ended_count > KEPT_ENDED and len(self._ended) > 1:
             batch = next(iter(self._ended))
-            if self.unended(batch):
+            ended_s = self.operations[batch].ended_s or 0.0
+            if self.unended(batch) or turn.at_s - ended_s < HEARD_AFTER_S:
                 return
             self._ended_count -= self._ended.pop(batch)
             self._tallies.pop(batch, None)

@@ -1189,10 +1189,10 @@ def test_of_what_ended_long_ago_nothing_is_kept(cluster: Cluster, monkeypatch: p
     live = moving(cluster)
     batches = []
     for _ in range(6):
-        batches.append(cluster.ask("vm.pause", "b", "c"))
-        cluster.settle()
-        batches.append(cluster.ask("vm.resume", "b", "c"))
-        cluster.settle()
+        for action in ("vm.pause", "vm.resume"):
+            cluster.wait(tree.HEARD_AFTER_S)
+            batches.append(cluster.ask(action, "b", "c"))
+            cluster.settle()
         told = tuple(cluster.state.operations.values())
         changes = window.feed(ev.OperationsReported(at_s=cluster.later(), operations=told)).changes
     for state in (cluster.state, window.state):
@@ -1210,6 +1210,25 @@ def test_of_what_ended_long_ago_nothing_is_kept(cluster: Cluster, monkeypatch: p
     cluster.finish_move(live)
     cluster.settle()
     assert cluster.operation("a").state is S.DONE
+
+
+def test_what_ends_in_one_turn_is_kept_until_everybody_heard_of_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "KEPT_ENDED", 2)
+    for name in "abcdef":
+        cluster.add("n1", name)
+    moving(cluster)
+    batches = [cluster.ask("vm.live_migrate", *names, target=N2) for names in ("bc", "de")]
+    keys = [*batches, *(o.id for b in batches for o in cluster.children(b))]
+    cancel = ev.CancelRequested(at_s=cluster.later(), operations=tuple(batches), author="adm")
+    changes = cluster.feed(cancel).changes
+    assert {cluster.state.operations[key].state for key in keys} == {S.CANCELLED}
+    assert set(keys) <= changes[Kind.OPERATION].updated.keys()
+    cluster.wait(tree.HEARD_AFTER_S)
+    cluster.ask("vm.pause", "f")
+    cluster.settle()
+    assert not any(key in cluster.state.operations for key in keys)
 
 
 def test_the_newest_batch_is_kept_however_large_it_is(

@@ -390,6 +390,7 @@ async def test_an_author_that_cannot_be_stored_is_shown_with_question_marks() ->
 
 async def test_what_is_waited_for_may_be_forgotten_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "KEPT_ENDED", 2)
+    monkeypatch.setattr(tree, "HEARD_AFTER_S", 0.0)
     clock = VirtualClock()
     world = make_world(clock, vms={"n1": ("a", "b")}, vm_memory_mib=32 * 1024)
     async with muster(world, clock) as runtime:
