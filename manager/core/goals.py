@@ -19,6 +19,9 @@ from manager.core.tree import EndedCall, Tree
 UNCERTAIN = frozenset({FailureCode.INTERRUPTED, FailureCode.TIMEOUT, FailureCode.UNREACHABLE})
 """Ends of calls that say nothing about what the host does meanwhile."""
 
+FRESH_S = 5.0
+"""So old a live move's figures may be to say that it goes on: they come twice a second."""
+
 _LEAVING = frozenset({StatusCause.MIGRATION, StatusCause.MIGRATED, StatusCause.POSTCOPY})
 """Why a source's half of a move is paused at its end."""
 
@@ -120,6 +123,24 @@ class Goals:
         here = self._inventory.sighting(operation.vm, operation.source)
         read = source.is_up and (source.last_read_s or 0.0) >= ended.at_s
         return not read or (here is not None and here.status not in _STOPPED)
+
+    def lacks_its_call(self, operation: Operation) -> bool:
+        """Whether a live move's call was lost: nobody heard its end, and its figures are what tells of it."""
+        ended = self._tree.ended_calls.get(operation.id)
+        failure = ended.failure if ended else None
+        return operation.step is MoveStep.MOVE and failure is not None and not _is_told(operation, failure)
+
+    def seen_to_send(self, operation: Operation, now_s: float) -> bool:
+        """Whether its call was lost and its source just gave figures of it, after that: it goes on."""
+        figures = self._tree.progress.get(operation.id)
+        return (
+            self.lacks_its_call(operation)
+            and figures is not None
+            and (figures.watch.seen_at_s or 0.0)
+            > max(self._tree.ended_calls[operation.id].at_s, now_s - FRESH_S)
+            and operation.source is not None
+            and self._inventory.nodes[operation.source].is_up
+        )
 
     def goes_on(self, operation: Operation) -> bool:
         """Its call is gone but a host carries it on: it moves, saves, restores or starts the VM."""

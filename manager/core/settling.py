@@ -119,6 +119,9 @@ class Settling:
             return  # the guest has its time
         unseen = self._goals.unseen(operation, ended_s)
         stays = self._goals.stays(operation, failure, unseen)
+        if unseen and not stays and self._goals.seen_to_send(operation, turn.at_s):
+            self._look_on(operation, turn)
+            return
         if unseen and not stays:
             waits = because(ReasonCode.WAITS_INVENTORY, node=unseen[0].id)
             if operation.state is _S.RUNNING:
@@ -131,8 +134,7 @@ class Settling:
         final = stays and failure is not None and failure.node == operation.target
         late_s = self._late_s(operation, turn)
         if not final and self._goals.goes_on(operation):
-            self._say(operation, because(ReasonCode.GOES_ON), turn)
-            self._tree.set_timer("look", operation, LOOK_AGAIN_S, turn)
+            self._look_on(operation, turn)
             return
         if late_s > 0:
             self._say(operation, because(ReasonCode.MAY_ACT_LATE, at=turn.at_s + late_s), turn)
@@ -145,6 +147,11 @@ class Settling:
         else:
             self._missed(operation, failure, turn)
 
+    def _look_on(self, operation: Operation, turn: Turn) -> None:
+        """A host carries it on."""
+        self._say(operation, because(ReasonCode.GOES_ON), turn)
+        self._tree.set_timer("look", operation, LOOK_AGAIN_S, turn)
+
     def _say(self, operation: Operation, reason: Reason, turn: Turn) -> None:
         """Why it still settles; one that runs needs no reason."""
         if operation.state is not _S.RUNNING and operation.reason != reason:
@@ -155,7 +162,9 @@ class Settling:
         ended_s, failure = self._tree.ended_calls[operation.id]
         lost = any(not self._inventory.nodes[n].is_up for n in nodes_of(operation))
         goes_on = self._goals.goes_on(operation) or self._late_s(operation, turn) > 0
-        if turn.at_s - ended_s < LOST_PATIENCE_S if lost else goes_on:
+        figures = self._tree.progress.get(operation.id)
+        heard_s = max(ended_s, (figures.watch.seen_at_s if figures else None) or 0.0)
+        if turn.at_s - heard_s < LOST_PATIENCE_S if lost else goes_on:
             self._wait_on(operation, turn)
         else:
             self._missed(operation, failure, turn)

@@ -236,7 +236,8 @@ class Work:
         operation = self._of_attempt(event.operation, event.attempt)
         if operation is None:
             return
-        if operation.state is _S.SETTLING and self._goals.still_moves(operation):
+        sends = event.total_bytes > 0 and self._goals.lacks_its_call(operation)
+        if operation.state is _S.SETTLING and (sends or self._goals.still_moves(operation)):
             # Its call was lost, it was not: it is watched and steered like any other.
             operation = self._tree.move(operation, _S.RUNNING, turn)
         assert operation.vm is not None

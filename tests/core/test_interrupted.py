@@ -15,9 +15,10 @@ from manager.core.migration.progress import MovePhase
 from manager.core.model import MigrationLimits, MoveType, RetryPolicy, StatusCause, VmStatus
 from manager.core.operations import OperationState
 from manager.core.reasons import ReasonCode
-from manager.core.settling import LATE_S, SHUTDOWN_PATIENCE_S
+from manager.core.settling import LATE_S, LOST_PATIENCE_S, SHUTDOWN_PATIENCE_S
 from manager.core.work import CONTINUE_AFTER_S
-from tests.core.support import OFF, PAUSED, SAVED, UNREACHABLE, Cluster, R, cluster_config, uuid
+from manager.services.memory_journal import left_over
+from tests.core.support import CANCELLED, OFF, PAUSED, SAVED, UNREACHABLE, Cluster, R, cluster_config, uuid
 from tests.core.test_moves import ACTION, end, places, until
 
 S = OperationState
@@ -260,6 +261,69 @@ def test_what_is_taken_over_can_be_tuned_and_arrives(cluster: Cluster, how: str)
     cluster.finish_move(operation.id, says=False)
     cluster.settle()
     assert end(cluster) == (S.DONE, "runs on n2")
+
+
+def sample(cluster: Cluster, elapsed_s: float) -> ev.MigrationProgress:
+    """Figures of a large guest that converges."""
+    operation = cluster.operation("a")
+    return ev.MigrationProgress(
+        at_s=cluster.now,
+        operation=operation.id,
+        attempt=operation.attempt,
+        elapsed_ms=int(elapsed_s * 1000),
+        total_bytes=10**12,
+        processed_bytes=10**8,
+        remaining_bytes=10**12 - int(elapsed_s * 10**8),
+        rate_bytes_per_s=10**8,
+        dirty_bytes_per_s=0,
+        iteration=1,
+    )
+
+
+@pytest.mark.parametrize("how", ["kill", "lost"])
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_lost_target_ends_no_move_of_which_the_source_tells(
+    cluster: Cluster, how: str, arrives: bool
+) -> None:
+    effect = moving(cluster, "a")
+    cluster.lose("n2")
+    cluster.lose("n1")
+    if how == "kill":
+        after = Cluster(cluster_config(shared_paths=(SHARED,)), up=False)
+        after.hosts, after.facts, after.now, after.moves = (
+            cluster.hosts,
+            cluster.facts,
+            cluster.now,
+            cluster.moves,
+        )
+        left = left_over(cluster.journal.values())
+        after.feed(ev.OperationsRestored(at_s=after.later(5), operations=left, left_s=cluster.now))
+        cluster = after
+        cluster.feed(ev.NodeConnectFailed(at_s=cluster.later(), node=N2, failure=UNREACHABLE))
+    else:
+        cluster.end(effect, UNREACHABLE)
+    cluster.connect("n1")
+    cluster.reads()
+    cluster.feed(sample(cluster, 1))
+    assert end(cluster) == (S.RUNNING, "")
+    stored = len(cluster.transitions)
+    for elapsed_s in range(2, int(LOST_PATIENCE_S) + 600, 2):
+        cluster.wait(2)
+        cluster.reads()
+        cluster.feed(sample(cluster, elapsed_s))
+    assert end(cluster) == (S.RUNNING, "")
+    assert len(cluster.transitions) == stored
+    cluster.finish_move(effect.operation, None if arrives else CANCELLED, says=False)
+    cluster.wait(60)
+    cluster.reads()
+    assert end(cluster)[0] is S.SETTLING  # not lost for so long yet
+    cluster.connect("n2")
+    cluster.settle()
+    if arrives:
+        assert end(cluster) == (S.DONE, "runs on n2")
+    else:
+        assert end(cluster)[0] in (S.WAITING, S.FAILED)
+        assert places(cluster) == {"n1": R}
 
 
 def test_each_try_has_its_own_time(cluster: Cluster) -> None:
