@@ -86,12 +86,20 @@ async def pause(app: App, settings: Settings, key: str | None) -> int:
             await _steer(session, QueueVerb.PAUSE, lambda: bool(session.view.orders.paused_by))
         else:
             batch = _batch_of(must_find(queue, key, settings))
-            await _steer(
-                session,
-                QueueVerb.PAUSE,
-                lambda: batch in session.view.orders.paused_batches,
-                operations=(batch,),
-            )
+
+            def is_over() -> bool:
+                found = session.view.operations.get(batch)
+                return found is None or found.is_over
+
+            if not is_over():
+                await _steer(
+                    session,
+                    QueueVerb.PAUSE,
+                    lambda: batch in session.view.orders.paused_batches or is_over(),
+                    operations=(batch,),
+                )
+            if is_over():
+                say(f"Batch {batch} is over; nothing was changed.")
         print_state(queue, settings)
         return 0
 
@@ -114,7 +122,9 @@ async def resume(app: App, settings: Settings, key: str | None, node: str | None
                 node=NodeId(node),
             )
         elif key is not None:
-            batch = _batch_of(must_find(queue, key, settings))
+            batch = OperationId(key)
+            if batch not in orders.paused_batches:  # of what nobody knows any more an order may be left
+                batch = _batch_of(must_find(queue, key, settings))
             if batch not in orders.paused_batches:
                 say(f"Batch {batch} was not paused; nothing was changed.")
             await _steer(

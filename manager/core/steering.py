@@ -37,18 +37,19 @@ class Steering:
         orders, give = self._tree.orders, self._tree.order
         match event.verb:
             case ev.QueueVerb.PAUSE if event.operations:
-                batches = (self._batch_of(o) for o in event.operations)
+                batches = (b for b in map(self._batch_of, event.operations) if self._goes_on(b))
                 by = because(ReasonCode.BATCH_PAUSED_BY, who=event.author, since=turn.at_s)
-                give(orders.pausing((b for b in batches if b), by), turn)
+                give(orders.pausing(batches, by), turn)
             case ev.QueueVerb.PAUSE if not orders.paused_by:
                 give(replace(orders, paused_by=event.author, paused_since_s=turn.at_s), turn)
             case ev.QueueVerb.RESUME if event.node is not None:
                 give(guard.released(orders, event.node), turn)
             case ev.QueueVerb.RESUME if event.operations:
-                for each in event.operations:
-                    batch = self._batch_of(each)
-                    if batch is not None:
+                for batch in map(self._batch_of, event.operations):
+                    if self._goes_on(batch):
                         orders = guard.continued(orders, batch, self._tree.count(batch, _S.FAILED))
+                    else:
+                        orders = guard.without(orders, batch)
                 give(orders, turn)
             case ev.QueueVerb.RESUME:
                 give(replace(orders, paused_by="", paused_since_s=None), turn)
@@ -62,11 +63,14 @@ class Steering:
                     self._tune(key, event, turn)
         self._tree.backlog.look()
 
-    def _batch_of(self, key: OperationId) -> OperationId | None:
+    def _batch_of(self, key: OperationId) -> OperationId:
         operation = self._tree.operations.get(key)
-        if operation is None or operation.kind is OperationKind.CONTROL:
-            return None
-        return operation.parent or operation.id
+        return operation.parent or key if operation is not None else key
+
+    def _goes_on(self, batch: OperationId) -> bool:
+        """Whether it is a batch, known, and not over: an order about another one would stand for ever."""
+        found = self._tree.operations.get(batch)
+        return found is not None and found.kind is OperationKind.BATCH and not found.is_over
 
     def _reorder(self, event: ev.QueueRequested, turn: Turn) -> None:
         """Give waiting work a hand-made place before another one of the same priority."""

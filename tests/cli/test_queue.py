@@ -309,6 +309,9 @@ async def test_pause_and_resume_of_one_batch(beside: Together) -> None:
     await beside.until(lambda: of(owner, "web-10").is_over)
     ran = await beside("queue", "resume", str(batch))
     assert f"Batch {batch} was not paused; nothing was changed." in ran.err
+    ran = await beside("queue", "pause", str(batch))
+    assert (ran.code, owner.view.orders.paused_batches) == (0, {})
+    assert f"Batch {batch} is over; nothing was changed." in ran.err
 
 
 async def test_resume_of_a_node(beside: Together) -> None:

@@ -9,11 +9,11 @@ import pytest
 from manager.core import effects as fx
 from manager.core import events as ev
 from manager.core.errors import Failure, FailureCode
-from manager.core.ids import NodeId
+from manager.core.ids import NodeId, OperationId
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MovePhase
 from manager.core.model import MigrationLimits, MoveType, RetryPolicy, StatusCause, VmStatus
-from manager.core.operations import OperationState
+from manager.core.operations import OperationState, StandingOrders
 from manager.core.reasons import ReasonCode
 from manager.core.settling import LATE_S, LOST_PATIENCE_S, SHUTDOWN_PATIENCE_S
 from manager.core.work import CONTINUE_AFTER_S
@@ -513,3 +513,30 @@ def test_one_whose_source_cannot_be_asked_keeps_its_place(cluster: Cluster) -> N
     cluster.reads()
     assert cluster.operation("a").state is S.SETTLING
     assert cluster.operation("b").state is S.WAITING, "the host may send on"
+
+
+def test_an_order_about_a_batch_that_is_over_is_not_kept(cluster: Cluster) -> None:
+    effect = moving(cluster, "a")
+    batch = cluster.operation_of(effect).parent
+    assert batch is not None
+    cluster.steer(ev.QueueVerb.PAUSE, operations=(batch, OperationId("nobody")))
+    assert list(cluster.state.orders.paused_batches) == [batch]
+    cluster.finish_move(effect.operation)
+    cluster.settle()
+    for key in (batch, effect.operation):
+        cluster.steer(ev.QueueVerb.PAUSE, operations=(key,))
+        cluster.steer(ev.QueueVerb.RESUME, operations=(key,))
+    assert cluster.state.orders == StandingOrders()
+
+
+def test_an_order_about_a_batch_that_nobody_knows_can_be_taken_back(cluster: Cluster) -> None:
+    effect = moving(cluster, "a", "b")
+    batch = cluster.operation_of(effect).parent
+    assert batch is not None
+    cluster.steer(ev.QueueVerb.PAUSE, operations=(batch,))
+    for key in [key for key, o in cluster.journal.items() if batch in (key, o.parent)]:
+        del cluster.journal[key]
+    after = back_after(cluster, 5)
+    assert list(after.state.orders.paused_batches) == [batch]
+    after.steer(ev.QueueVerb.RESUME, operations=(batch,))
+    assert after.state.orders == StandingOrders()
