@@ -439,7 +439,8 @@ def _cannot_be_tuned(view: ClusterView, operation: Operation | None, tuning: Tun
 
 async def _tuned(session: Session, moving: Mapping[VmId, Operation], tuning: Tuning) -> dict[VmId, Result]:
     """Ask, and watch whether a host refuses."""
-    runtime = session.runtime
+    runtime, known = session.runtime, session.view.operations
+    tuned = {o.id: known.get(o.id, o).tuned for o in moving.values()}
     try:
         runtime.steer(
             QueueVerb.TUNE,
@@ -453,11 +454,11 @@ async def _tuned(session: Session, moving: Mapping[VmId, Operation], tuning: Tun
         raise UserError(f"{error}.", exit_code=1) from error
     results = {}
     for vm, before in moving.items():
-        now = session.view.operations.get(before.id, before)
-        if len(now.refusals) > len(before.refusals):
-            results[vm] = _result(now, Outcome.FAILED, f"the host refused: {now.refusals[-1]}")
-        elif now.tuned == before.tuned:
+        now = known.get(before.id, before)
+        if now.tuned == tuned[now.id]:
             results[vm] = _result(now, Outcome.SKIPPED, "it is not being moved live any more")
+        elif now.refusals:
+            results[vm] = _result(now, Outcome.FAILED, f"the host refused: {now.refusals[-1]}")
         else:
             results[vm] = _result(now, Outcome.ACCEPTED, tuning.text)
     return results

@@ -85,6 +85,7 @@ class TuneMigration(VmEffect):
     bandwidth_mib_s: int | None = None  # 0: no cap
     post_copy: bool = False  # start the second half: the VM runs on the target from now on
     instead_of: int | None = None  # the pause or the bandwidth until now, which goes on if this fails
+    by_hand: bool = False  # not by the move's policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,7 @@ class Instructions:
         bandwidth_mib_s: int | None = None,
         post_copy: bool = False,
         instead_of: int | None = None,
+        by_hand: bool = False,
     ) -> Effect:
         """Change one thing of how a live move goes on."""
         return TuneMigration(
@@ -104,6 +105,7 @@ class Instructions:
             bandwidth_mib_s=bandwidth_mib_s,
             post_copy=post_copy,
             instead_of=instead_of,
+            by_hand=by_hand,
         )
 
     def reads(self, operation: Operation, trace: TraceId) -> list[Effect]:

@@ -119,7 +119,7 @@ class Operation:
     failed: str = ""  # it will end as failed because of this, when all is cleared up
     cap_mib_s: int = 0  # of a move: what it may send, or write of disks; 0: no cap
     tuned: int = 0  # how often a live move was changed by hand
-    refusals: tuple[str, ...] = ()  # what its host said to changes, by hand or by the policy, that it refused
+    refusals: tuple[str, ...] = ()  # what its host said to the last change by hand, if it refused it
     change: VmChange | None = None
     restores: bool = False  # a start of a VM that was saved: its memory is read from a disk
     settings: VmSettings | None = None

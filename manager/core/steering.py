@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
@@ -90,19 +91,22 @@ class Steering:
             what.append(cap)
         what += ["starts its second half"] if event.post_copy else []
         self._story.tell(key, turn.at_s, f"{event.author} {' and '.join(what)}")
-        figures, tune = self._tree.progress.get(key, MoveProgress()), self._instructions.tune
+        figures = self._tree.progress.get(key, MoveProgress())
+        tune = partial(self._instructions.tune, operation, by_hand=True)
         watch = figures.watch
         if event.pause_ms:
-            turn.effects.append(tune(operation, pause_ms=event.pause_ms, instead_of=watch.pause_ms))
+            turn.effects.append(tune(pause_ms=event.pause_ms, instead_of=watch.pause_ms))
             watch = replace(watch, pause_ms=event.pause_ms)
         self._tree.progress[key] = replace(figures, watch=watch)
         cap_mib_s = operation.cap_mib_s
         if event.bandwidth_mib_s is not None:
             cap_mib_s = event.bandwidth_mib_s
-            turn.effects.append(tune(operation, bandwidth_mib_s=cap_mib_s, instead_of=operation.cap_mib_s))
+            turn.effects.append(tune(bandwidth_mib_s=cap_mib_s, instead_of=operation.cap_mib_s))
         if event.post_copy:
-            turn.effects.append(tune(operation, post_copy=True))
-        self._tree.change(replace(operation, cap_mib_s=cap_mib_s, tuned=operation.tuned + 1), turn)
+            turn.effects.append(tune(post_copy=True))
+        self._tree.change(
+            replace(operation, cap_mib_s=cap_mib_s, tuned=operation.tuned + 1, refusals=()), turn
+        )
 
     # --- by what keeps failing -------------------------------------------------------------
 

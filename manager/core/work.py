@@ -299,15 +299,19 @@ class Work:
         self._tree.progress[operation.id] = replace(
             figures,
             watch=convergence.refused(
-                figures.watch, pause_ms=tune.pause_ms, instead_of=tune.instead_of, post_copy=tune.post_copy
+                figures.watch,
+                pause_ms=tune.pause_ms,
+                instead_of=tune.instead_of,
+                post_copy=tune.post_copy and not tune.by_hand,
             ),
         )
-        cap_mib_s = operation.cap_mib_s
-        if tune.bandwidth_mib_s == cap_mib_s:
-            cap_mib_s = tune.instead_of or 0
-        refusals = (*operation.refusals, event.failure.text)
-        self._tree.change(replace(operation, cap_mib_s=cap_mib_s, refusals=refusals), turn)
         turn.changes[Kind.OPERATION].update(operation.id, ("progress",))
+        if tune.by_hand:
+            cap_mib_s = operation.cap_mib_s
+            if tune.bandwidth_mib_s == cap_mib_s:
+                cap_mib_s = tune.instead_of or 0
+            refusals = (*operation.refusals, event.failure.text)
+            self._tree.change(replace(operation, cap_mib_s=cap_mib_s, refusals=refusals), turn)
 
     # --- what is seen ----------------------------------------------------------------------
 

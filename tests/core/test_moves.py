@@ -525,14 +525,49 @@ def test_of_what_is_asked_by_hand_only_the_refused_is_undone(cluster: Cluster) -
     answer()
     assert told() == (2000, 500, 1, ())
     answer(REFUSED)
-    assert told() == (2000, 100, 1, (REFUSED.text,) * 1)
+    assert told() == (2000, 100, 1, (REFUSED.text,))
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=700)
     answer(REFUSED)
-    assert told() == (2000, 100, 2, (REFUSED.text,) * 2)
+    assert told() == (2000, 100, 2, (REFUSED.text,))
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=900)
     cluster.steer(ev.QueueVerb.TUNE, operations=(key,), pause_ms=1000)
     answer(REFUSED)  # the first of them
-    assert told() == (1000, 100, 4, (REFUSED.text,) * 3)
+    assert told() == (1000, 100, 4, (REFUSED.text,))
+
+
+def test_a_refused_second_half_by_hand_leaves_the_policy_its_own(cluster: Cluster) -> None:
+    cluster.add("n1", "a", R)
+    cluster.ask("vm.live_migrate", "a", target=N2, policy="post-copy")
+    cluster.answer(cluster.take(fx.CheckPeerLogin))
+    cluster.begin_move(cluster.take(fx.StartMigration))
+    move = cluster.operation("a")
+    cluster.steer(ev.QueueVerb.TUNE, operations=(move.id,), post_copy=True)
+    cluster.answer(cluster.take(fx.TuneMigration), REFUSED)
+    assert cluster.operation("a").refusals == (REFUSED.text,)
+    cluster.steer(ev.QueueVerb.TUNE, operations=(move.id,), pause_ms=60_000)  # the longest: then that half
+    cluster.answer(cluster.take(fx.TuneMigration))
+    stored = len(cluster.transitions)
+    for elapsed_s in range(120):
+        cluster.feed(
+            ev.MigrationProgress(
+                at_s=cluster.later(),
+                operation=move.id,
+                attempt=1,
+                elapsed_ms=elapsed_s * 1000,
+                total_bytes=10**9,
+                processed_bytes=10**9,
+                remaining_bytes=10**8,
+                rate_bytes_per_s=10**8,
+                dirty_bytes_per_s=2 * 10**8,
+                iteration=5,
+            )
+        )
+        for tune in cluster.wanted(fx.TuneMigration):
+            assert tune.post_copy
+            cluster.answer(tune, REFUSED)
+    assert cluster.state.progress[move.id].watch.post_copy_refused  # by now it has tried
+    assert cluster.operation("a").refusals == ()  # nobody asked by hand for what it asked for
+    assert len(cluster.transitions) == stored
 
 
 def test_where_no_network_is_named_a_move_is_capped(cluster: Cluster) -> None:
