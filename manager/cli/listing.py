@@ -14,6 +14,7 @@ from manager.cli.app import App
 from manager.cli.options import Settings
 from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table, printable
 from manager.cli.session import NOT_REACHED, Session, opened
+from manager.core.changes import LogEntry
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
@@ -262,14 +263,23 @@ async def show_vm(app: App, settings: Settings, name: str) -> int:
         session.need_any()
         session.warn_of_unreachable()
         vm = session.view.vms[session.find([name])[0]]
+        story = await _story(session, vm)
         if settings.as_json:
-            print_json([_vm_json(session, vm)])
+            print_json([_vm_json(session, vm, story)])
         else:
-            _print_vm(session, vm)
+            _print_vm(session, vm, story)
         return 0
 
 
-def _vm_json(session: Session, vm: Vm) -> dict[str, Any]:
+async def _story(session: Session, vm: Vm) -> tuple[LogEntry, ...]:
+    """As who works on it tells it; else what was seen here."""
+    try:
+        return await session.runtime.engine.story(vm.id)
+    except OSError:
+        return session.view.story(vm.id)
+
+
+def _vm_json(session: Session, vm: Vm, story: Sequence[LogEntry]) -> dict[str, Any]:
     view, config = session.view, vm.config
     shown: dict[str, Any] = {f.name: f.as_json(view, vm) for f in FIELDS[Kind.VM].values()}
     shown["notes"] = [note.text for note in vm.notes]
@@ -291,11 +301,11 @@ def _vm_json(session: Session, vm: Vm) -> dict[str, Any]:
         "disks": [asdict(disk) for disk in config.disks],
         "interfaces": [asdict(interface) for interface in config.interfaces],
     }
-    shown["story"] = [{"at": iso_text(line.at_s), "text": line.text} for line in view.story(vm.id)]
+    shown["story"] = [{"at": iso_text(line.at_s), "text": line.text} for line in story]
     return shown
 
 
-def _print_vm(session: Session, vm: Vm) -> None:
+def _print_vm(session: Session, vm: Vm, story: Sequence[LogEntry]) -> None:
     view, config = session.view, vm.config
     own_parts = ("information", "disks", "networks")
     pairs = []
@@ -339,7 +349,7 @@ def _print_vm(session: Session, vm: Vm) -> None:
             [Column(title=title) for title in ("Node", "Name", "Status", "Cause")],
             [[s.node, s.name, s.status.value, s.cause.value] for s in sightings],
         )
-    _print_part("Story", [f"{time_text(line.at_s)}  {line.text}" for line in view.story(vm.id)])
+    _print_part("Story", [f"{time_text(line.at_s)}  {line.text}" for line in story])
 
 
 def _print_part(title: str, lines: Sequence[str]) -> None:

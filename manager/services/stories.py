@@ -35,19 +35,23 @@ class Stories:
         self._tell = tell
         self._tasks = tasks
         self._known: dict[str, tuple[LogEntry, ...]] = {}
+        self._unread: set[str] = set()  # of these it is why they cannot be read
         self._asking: set[str] = set()
         self._again: set[str] = set()
 
     def of(self, key: str) -> tuple[LogEntry, ...]:
         """A VM's or an operation's story, oldest line first. New lines are told as a change of its object."""
-        if self._engine.is_owner:
-            return self._view.story(key)
+        known = self._known.get(key, ())
+        if self._engine.is_owner:  # after what the last owner told, if there was one
+            told = () if key in self._unread else known
+            since_s = told[-1].at_s if told else 0.0
+            return (*told, *(line for line in self._view.story(key) if line.at_s > since_s))
         if key in self._asking:
             self._again.add(key)
         else:
             self._asking.add(key)
             self._tasks.spawn(self._follow(key), "story")
-        return self._known.get(key, ())
+        return known
 
     def then(self, keys: Sequence[str], act: Callable[[], object]) -> None:
         """Do something when these stories are known: at once in the process that owns the operations."""
@@ -75,14 +79,22 @@ class Stories:
 
     async def _read(self, key: str) -> None:
         known = self._known.get(key, ())
+        if self._engine.is_owner:
+            return  # what the last one told stays; the rest is told here
         try:
             lines = await self._engine.story(key)
+            self._unread.discard(key)
         except OSError as error:
-            lines = known or (LogEntry(self._clock.now_s(), f"the story cannot be read: {error}"),)
+            lines = known
+            if not known:
+                lines = (LogEntry(self._clock.now_s(), f"the story cannot be read: {error}"),)
+                self._unread.add(key)
         self._known.pop(key, None)  # the newest stand last
         self._known[key] = lines
         while len(self._known) > KEPT:
-            del self._known[next(iter(self._known))]
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._unread.discard(oldest)
         if lines != known:
             told = ChangeSet()
             told[Kind.VM if key in self._view.vms else Kind.OPERATION].update(key, ("story",))

@@ -139,6 +139,9 @@ async def test_show_tells_the_story_that_only_the_owner_knows(beside: Together) 
     text = (await beside("queue", "show", web.id)).out
     assert "\nStory\n" in text
     assert "Done: runs on n2" in text
+    (vm,) = (await beside("vm", "show", "web-1", "--json")).rows
+    assert "Done: runs on n2" in {line["text"] for line in vm["story"]}
+    assert "Done: runs on n2" in (await beside("vm", "show", "web-1")).out
 
 
 async def test_show_of_a_batch(beside: Together) -> None:

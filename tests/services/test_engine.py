@@ -25,6 +25,7 @@ from manager.services import engine
 from manager.services.clock import RealClock
 from manager.services.engine import PROTOCOL, Owner, Ownership, _frame, _Hello
 from manager.services.runtime import Runtime
+from manager.services.stories import AGAIN_S
 from manager.store.journal import SqliteJournal
 from manager.store.lock import OwnershipLock
 
@@ -418,6 +419,32 @@ async def test_a_client_shows_the_stories_that_the_owner_tells(open_runtime: Cal
     assert client.stories.of("gone") == ()
     owner.stories.then(["gone"], acted.clear)
     assert not acted.is_set()  # the owner has them all
+
+
+async def test_who_takes_over_goes_on_with_the_stories_that_it_was_told(
+    open_runtime: Callable[[], Any],
+) -> None:
+    owner, client = await open_runtime(), await open_runtime()
+    vm, other = running(client)[:2]
+    batch = client.request(ACTIONS["vm.pause"].plan(client.view, [vm]))
+    async with asyncio.timeout(10):
+        await client.ended(batch)
+        while "Done" not in {line.text for line in client.stories.of(vm)}:
+            await asyncio.sleep(0.01)
+        told = client.stories.of(vm)
+        client.stories.of(vm)  # asked for once more as the owner goes
+        await owner.close()
+        client.stories.of(other)  # and this one of nobody
+        while not client.engine.is_owner:
+            await asyncio.sleep(0.01)
+        assert client.stories.of(vm)[: len(told)] == told
+        await client.ended(client.request(ACTIONS["vm.resume"].plan(client.view, [vm])))
+        await asyncio.sleep(AGAIN_S * 1.2)
+    lines = client.stories.of(vm)
+    assert lines[: len(told)] == told
+    assert [line.text for line in lines[len(told) :]].count("Done") == 1
+    assert [line.at_s for line in lines] == sorted(line.at_s for line in lines)
+    assert client.stories.of(other) == client.view.story(other)
 
 
 async def test_a_story_that_cannot_be_read_says_so(
