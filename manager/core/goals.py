@@ -66,7 +66,8 @@ class Goals:
 
     def unseen(self, operation: Operation, since_s: float) -> list[Node]:
         """The nodes it is about that were not read since then, or do not answer."""
-        nodes = (self._inventory.nodes[n] for n in nodes_of(operation))
+        known = self._inventory.nodes
+        nodes = (known[n] for n in nodes_of(operation) if n in known)
         return [n for n in nodes if not n.is_up or (n.last_read_s or 0.0) < since_s]
 
     def stays(self, operation: Operation, failure: Failure | None, unseen: list[Node]) -> bool:

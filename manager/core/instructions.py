@@ -110,7 +110,9 @@ class Instructions:
 
     def reads(self, operation: Operation, trace: TraceId) -> list[Effect]:
         """Look at the nodes it is about."""
-        return [ReadNode(trace=trace, node=node) for node in nodes_of(operation)]
+        return [
+            ReadNode(trace=trace, node=node) for node in nodes_of(operation) if node in self._inventory.nodes
+        ]
 
     def convergence(self, operation: Operation) -> Convergence:
         """By which policy a live move is brought to its end."""

@@ -160,7 +160,8 @@ class Settling:
     def judge_late(self, operation: Operation, turn: Turn) -> None:
         """The time to see a result is over: wait on for lost nodes, give up on answering ones."""
         ended_s, failure = self._tree.ended_calls[operation.id]
-        lost = any(not self._inventory.nodes[n].is_up for n in nodes_of(operation))
+        nodes = self._inventory.nodes
+        lost = any(not nodes[n].is_up for n in nodes_of(operation) if n in nodes)
         goes_on = self._goals.goes_on(operation) or self._late_s(operation, turn) > 0
         figures = self._tree.progress.get(operation.id)
         heard_s = max(ended_s, (figures.watch.seen_at_s if figures else None) or 0.0)
@@ -216,7 +217,8 @@ class Settling:
         """A step of a move reached what it is for: the next one, the way back, or the end."""
         step = operation.step
         assert step is not None
-        if operation.cancelled_by and step in (*moves.LEAVING, MoveStep.DEFINE):
+        turns = (*moves.LEAVING, MoveStep.DEFINE) if operation.cancelled_by else moves.LEAVING
+        if (operation.cancelled_by or operation.failed) and step in turns:
             self._turn_back(operation, turn)
             return
         following = moves.follows(operation.move, step, was_off=operation.was_off)

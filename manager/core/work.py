@@ -157,6 +157,11 @@ class Work:
             elif operation.retry_at_s is not None:
                 self._tree.set_timer("retry", operation, max(0.0, operation.retry_at_s - turn.at_s), turn)
         else:
+            target = operation.target
+            if target is not None and target not in self._inventory.nodes:  # it can only turn back
+                text = because(ReasonCode.NO_SUCH_NODE, node=target).text
+                operation = replace(operation, failed=text)
+                self._tree.change(operation, turn)
             asked = operation.state is _S.SETTLING and asks_guest(operation)
             self._settling.settle(operation, None if asked else _INTERRUPTED, turn)
             if operation.state is _S.CANCELLING:

@@ -120,6 +120,38 @@ def test_one_that_was_stopped_by_others_before_its_retry_stays_and_is_told(
     assert places(cluster) == {"n1": OFF}
 
 
+@pytest.mark.parametrize("move", LEAVES)
+@pytest.mark.parametrize("when", ["before", "after", "never"])
+def test_a_target_that_was_taken_out_of_the_cluster_file_leaves_the_way_back(
+    cluster: Cluster, move: MoveType, when: str
+) -> None:
+    cluster.add("n1", "a", R)
+    cluster.ask(ACTION[move], "a", target=NodeId("n3"))
+    effect = until(cluster, LEAVES[move][0])
+    cluster.pending.clear()
+    if when == "before":
+        goes_off_late(cluster, effect, move)
+        cluster.pending.clear()
+    left = left_over(cluster.journal.values())
+    limits = cluster.state.config.migration
+    after = Cluster(cluster_config(2, shared_paths=(SHARED,), migration=limits), up=False)
+    after.hosts = {node: has for node, has in cluster.hosts.items() if node in after.state.nodes}
+    after.files, after.now = cluster.files, cluster.now
+    after.feed(ev.OperationsRestored(at_s=after.later(), operations=left, left_s=cluster.now))
+    for node in after.hosts:
+        after.connect(node)
+    after.reads()
+    if when == "after":
+        goes_off_late(after, effect, move)
+    after.settle()
+    after.wait(SHUTDOWN_PATIENCE_S + 60)
+    after.settle()
+    state, text = end(after)
+    assert state is S.FAILED
+    assert "n3" in text
+    assert places(after) == {"n1": R}
+
+
 @pytest.mark.parametrize("acts", [True, False])
 def test_killed_while_the_target_restores(cluster: Cluster, acts: bool) -> None:
     cluster.add("n1", "a", R)
