@@ -11,7 +11,7 @@ from manager.core.cluster import ClusterState
 from manager.core.errors import OperationError
 from manager.core.events import Event, ForeignJobSeen
 from manager.core.ids import NodeId, VmId
-from manager.core.operations import Operation
+from manager.core.operations import Operation, OperationState
 from manager.services.ports import Clock, Feature, Hypervisor
 from manager.services.tasks import Tasks
 
@@ -65,14 +65,27 @@ class Sampler:
 
     def look(self) -> None:
         """Something may move now: called after every change of operations."""
-        if self._state.active_moves() or self._state.foreign_jobs():
+        if self._state.active_moves() or self._jobs_of_others():
             self._wake.set()
+
+    def _jobs_of_others(self) -> dict[VmId, NodeId]:
+        """VMs with jobs that are not ours, and their nodes; but for what an operation tells of, anywhere.
+
+        What an operation works on is its owner's to watch. A job that outlives its operation is asked
+        for again.
+        """
+        claims, operations = self._state.claims, self._state.operations
+        return {
+            vm: node
+            for vm, (node, _, _) in self._state.foreign_jobs().items()
+            if vm not in claims or operations[claims[vm]].state is OperationState.WAITING
+        }
 
     async def run(self) -> None:
         """Poll while there is something to poll for, until cancelled."""
         while True:
             moves = self._state.active_moves()
-            foreign = self._state.foreign_jobs()
+            foreign = self._jobs_of_others()
             if not moves and not foreign and not self._wanted:
                 self._wake.clear()
                 await self._wake.wait()
@@ -82,7 +95,7 @@ class Sampler:
             if foreign and self._clock.monotonic_s() >= self._next_others_s:
                 self._next_others_s = self._clock.monotonic_s() + OTHERS_INTERVAL_S
                 of_node: dict[NodeId, list[VmId]] = {}
-                for vm, (node, _, _) in foreign.items():
+                for vm, node in foreign.items():
                     of_node.setdefault(node, []).append(vm)
                 for node, vms in of_node.items():
                     self._once(f"others {node}", partial(self._others, node, vms))

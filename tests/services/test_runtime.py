@@ -23,7 +23,7 @@ from manager.core.actions import (
 )
 from manager.core.effects import CopyDefinition, TuneMigration
 from manager.core.errors import Failure, FailureCode, OperationError, UserError
-from manager.core.events import QueueVerb, VmAuthoritySeen
+from manager.core.events import OperationsReported, QueueVerb, VmAuthoritySeen
 from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.migration.moves import MoveStep
 from manager.core.model import (
@@ -515,6 +515,34 @@ async def test_jobs_of_others_are_asked_for_together_and_not_often() -> None:
         await until(clock, lambda: not runtime.view.nodes[NodeId("n1")].is_up, 60)
         await clock.advance(6)
         assert set(runtime.view.foreign_jobs()) == {make_id("d")}
+
+
+async def test_what_another_process_of_ours_works_on_is_left_to_it() -> None:
+    clock = VirtualClock()
+    world = make_world(clock, vm_memory_mib=32 * 1024)
+    faults, hosts = Faults(world), CountedJobs(world)
+    vm = make_id("a")
+    async with muster(world, clock) as owner, muster(world, clock, hypervisor=hosts) as client:
+
+        def report() -> None:
+            told = tuple(owner.view.operations.values())
+            client.dispatch(OperationsReported(at_s=clock.now_s(), operations=told))
+
+        batch = migrate(owner, "a", "n2")
+        await until(clock, lambda: vm in client.view.foreign_jobs(), 60)
+        await clock.advance(1)
+        report()
+        await clock.advance(6)
+        hosts.asked.clear()
+        await clock.advance(30)
+        assert vm in client.view.foreign_jobs()
+        assert not is_over(owner, batch)
+        assert hosts.asked == []
+        faults.lose_events("n1", 1)  # the end of the job is not heard
+        owner.cancel((batch,))
+        await until(clock, lambda: is_over(owner, batch))
+        report()
+        await until(clock, lambda: vm not in client.view.foreign_jobs(), 60)
 
 
 class WithPacemaker(SimHypervisor):
