@@ -109,10 +109,6 @@ class Hypervisor(Protocol):
         """A running move's figures from its source; None when no job runs."""
         ...
 
-    async def has_job(self, node: NodeId, vm: VmId) -> bool:
-        """Whether the node itself says that a job runs on the VM."""
-        ...
-
     async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
         """Those of these VMs of which the node itself says that a job runs on them, asked together."""
         ...

@@ -450,7 +450,7 @@ class HypervisorContract:
 
     async def test_nothing_is_under_way_at_first(self, there: There) -> None:
         vm = there.vms[0]
-        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        assert not await there.run(there.hypervisor.have_jobs(there.home, (vm,)))
         assert await there.run(there.hypervisor.have_jobs(there.home, there.vms)) == frozenset()
         assert await there.run(there.hypervisor.job_progress(there.home, vm, OPERATION, 1)) is None
 
@@ -534,14 +534,14 @@ class MovingContract:
     async def test_a_cancelled_move_leaves_it_where_it_was(self, there: There) -> None:
         vm = there.vms[0]
         task = there.begin(there.failure(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=1))))
-        while not await there.run(there.hypervisor.has_job(there.home, vm)):
+        while not await there.run(there.hypervisor.have_jobs(there.home, (vm,))):
             assert not task.done()
         await there.run(there.hypervisor.abort(there.aborting(vm)))
         failure = await there.run(_awaited(task))
         assert failure.code is FailureCode.CANCELLED
         assert await there.status(vm) is VmStatus.RUNNING
         await there.run(there.hypervisor.abort(there.aborting(vm)))  # once more does no harm
-        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        assert not await there.run(there.hypervisor.have_jobs(there.home, (vm,)))
         await there.run(there.hypervisor.migrate(there.move(vm)))
 
     async def test_a_cancel_that_overtakes_the_move_holds(self, there: There) -> None:
@@ -583,7 +583,7 @@ class MovingContract:
         assert await there.look(vm) == before
         assert await there.look(vm, there.away) is None
         assert not there.seen, there.seen
-        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        assert not await there.run(there.hypervisor.have_jobs(there.home, (vm,)))
 
     # --- the way of a move ---
 
@@ -784,7 +784,7 @@ class MovingContract:
         await there.run(there.hypervisor.abort(there.aborting(vm)))
         assert (await there.run(_awaited(task))).code is FailureCode.CANCELLED
         assert await there.disk(vm) == before
-        assert not await there.run(there.hypervisor.has_job(there.home, vm))
+        assert not await there.run(there.hypervisor.have_jobs(there.home, (vm,)))
         await there.run(there.hypervisor.copy_disks(there.copying(vm)))
         assert await there.disk(vm) != before
 

@@ -169,7 +169,7 @@ async def test_a_change_during_a_move_is_busy_and_reading_goes_on(
     monkeypatch.setattr("manager.backends.libvirt.backend.CHANGE_S", 1.0)
     vm = there.vms[0]
     move = there.begin(failure_code(there.hypervisor.migrate(there.move(vm, bandwidth_mib_s=2))))
-    while not await there.hypervisor.has_job(N1, vm):
+    while not await there.hypervisor.have_jobs(N1, (vm,)):
         assert not move.done()
     blocked = there.begin(failure_code(there.hypervisor.write_settings(there.writing(vm, VmSettings()))))
     while not blocked.done():
@@ -233,7 +233,7 @@ async def check(lab: Lab, guest: str, peer_uri: str | None, uri: str) -> Operati
         with pytest.raises(OperationError) as caught:
             await there.hypervisor.check_peer(there.checking(vm, N2))
         assert await there.status(vm) is VmStatus.RUNNING
-        assert not await there.hypervisor.has_job(N1, vm)
+        assert not await there.hypervisor.have_jobs(N1, (vm,))
     return caught.value
 
 

@@ -93,7 +93,7 @@ async def sources(lab: Lab, name: str, node: str) -> tuple[dict[str, str], dict[
 
 
 async def until_job(there: LabThere, vm: VmId, *, node: NodeId = N1) -> None:
-    while not await there.hypervisor.has_job(node, vm):
+    while not await there.hypervisor.have_jobs(node, (vm,)):
         await asyncio.sleep(0.02)
 
 
@@ -307,7 +307,7 @@ async def test_disks_go_to_another_pool_and_a_cancel_leaves_them(lab: Lab, with_
     assert (await failure_of(task)).code is FailureCode.CANCELLED
     assert await sources(lab, GUESTS[0], "n1") == before
     assert not list(folder.iterdir())
-    assert not await there.hypervisor.has_job(N1, vm)
+    assert not await there.hypervisor.have_jobs(N1, (vm,))
 
 
 async def test_copies_share_their_cap(lab: Lab, with_data: LabThere) -> None:
@@ -401,7 +401,7 @@ async def test_copies_whose_program_went_are_taken_over(lab: Lab, with_data: Lab
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await there.hypervisor.has_job(N1, vm)
+    assert await there.hypervisor.have_jobs(N1, (vm,))
     there.seen.clear()
     effect = CopyDisks(**there.of(vm), pool=FAST_POOL, disks=("vda", "vdb"))
     await there.hypervisor.copy_disks(effect)
@@ -411,7 +411,7 @@ async def test_copies_whose_program_went_are_taken_over(lab: Lab, with_data: Lab
     assert own_file(lab, "n1", running["vdb"]).read_bytes() == data
     assert own_file(lab, "n1", before["vdb"]).exists()
     assert Path(before["vda"]).exists()
-    assert not await there.hypervisor.has_job(N1, vm)
+    assert not await there.hypervisor.have_jobs(N1, (vm,))
     await there.until(lambda: any(isinstance(e, VmDefinitionChanged) and e.vm == vm for e in there.seen))
 
 
@@ -546,11 +546,11 @@ async def test_a_pull_mode_backup_by_someone_else_is_seen(lab: Lab, there: LabTh
             assert (await failure_of(check)).code is FailureCode.BUSY
             assert time.monotonic() - before < 10  # libvirt itself waits for 30 s
         await there.until(lambda: jobs_told(there, vm) == [(True, "backup", False)])
-        assert await there.hypervisor.has_job(N1, vm)
+        assert await there.hypervisor.have_jobs(N1, (vm,))
     finally:
         await lab.virsh("n1", "domjobabort", GUESTS[0])
     await there.until(lambda: jobs_told(there, vm)[1:] == [(False, "backup", False)])
-    assert not await there.hypervisor.has_job(N1, vm)
+    assert not await there.hypervisor.have_jobs(N1, (vm,))
 
 
 async def test_a_block_copy_by_someone_else_is_seen(lab: Lab, there: LabThere) -> None:

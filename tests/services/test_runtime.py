@@ -487,9 +487,6 @@ class CountedJobs(SimHypervisor):
         super().__init__(world)
         self.asked: list[tuple[NodeId, tuple[VmId, ...]]] = []
 
-    async def has_job(self, node: NodeId, vm: VmId) -> bool:
-        raise AssertionError("one at a time")
-
     async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
         self.asked.append((node, tuple(vms)))
         return await super().have_jobs(node, vms)

@@ -298,7 +298,7 @@ async def test_a_job_that_ends_without_a_word(arrives: bool) -> None:
         await sim.clock.advance(3600)
         assert not call.done()
         for node in (N1, N2):
-            assert not await sim.run(sim.hypervisor.has_job(node, sim.id("a")))
+            assert not await sim.run(sim.hypervisor.have_jobs(node, (sim.id("a"),)))
         progress = sim.hypervisor.job_progress(N1, sim.id("a"), OperationId("o"), 1)
         assert await sim.run(progress) is None
         assert sim.node_of("a") == ("n2" if arrives else "n1")
@@ -312,7 +312,7 @@ async def test_a_move_by_someone_else_is_seen_as_such() -> None:
         await sim.clock.advance(2)
         foreign = [(event.node, event.active) for event in sim.seen if isinstance(event, ForeignJobSeen)]
         assert foreign == [("n1", True)]
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         progress = await sim.run(sim.hypervisor.job_progress(N1, sim.id("a"), OperationId("o"), 1))
         assert progress is not None
         sim.faults.cancel_by_someone_else("a")
@@ -357,7 +357,7 @@ async def test_a_backup_by_someone_else_holds_the_vm_for_its_time() -> None:
         sim.faults.backup_by_someone_else("a", 20)
         await sim.clock.settle()
         assert _jobs(sim) == [("n1", True, "backup", False)]
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         await sim.run(sim.hypervisor.write_settings(sim.settings("a", sim.vm("a").config.settings)))
         assert sim.clock.monotonic_s() == 20  # waited for it, as libvirt does
         assert _jobs(sim)[1:] == [("n1", False, "backup", False)]
@@ -380,11 +380,11 @@ async def test_a_pull_backup_runs_until_someone_ends_it() -> None:
         assert failure.code is FailureCode.BUSY
         assert sim.clock.monotonic_s() == LOCK_S
         await sim.clock.advance(24 * 3600)
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         with pytest.raises(OperationError, match="another job"):
             sim.faults.backup_by_someone_else("a")
         sim.faults.cancel_by_someone_else("a")
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         assert _jobs(sim) == [("n1", True, "backup", False), ("n1", False, "backup", False)]
         await sim.run(sim.hypervisor.migrate(sim.move("a", to="n2")))
 
@@ -406,7 +406,7 @@ async def test_a_copy_of_disks_by_someone_else() -> None:
         sim.faults.copy_disks_by_someone_else("a", "default")
         await sim.clock.advance(1)
         assert _jobs(sim) == [("n1", True, "block copy", False)]
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         await sim.clock.advance(60)
         assert _jobs(sim)[1:] == [("n1", False, "block copy", False)]
         assert sim.vm("a").config.disks[0].source == "/var/lib/libvirt/images/a.qcow2"
@@ -431,7 +431,7 @@ async def test_a_job_whose_end_was_lost_is_over_with_the_next_read() -> None:
         await sim.clock.settle()
         sim.faults.lose_events("n1", 2)
         await sim.clock.advance(20)
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("b")))  # who asks, knows
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("b"),)))  # who asks, knows
         await sim.run(sim.hypervisor.read_inventory(N1))
         assert [(e.vm, e.active) for e in sim.seen if isinstance(e, ForeignJobSeen)] == [
             (sim.id("a"), True),
@@ -535,7 +535,7 @@ async def test_a_job_that_breaks_off_leaves_the_vm_running(call: str, begin: Any
         assert (failure.code, failure.text, failure.node) == (FailureCode.STORAGE, "it broke", N1)
         assert sim.clock.monotonic_s() == pytest.approx(0.7)
         assert (sim.node_of("a"), sim.vm("a").status) == ("n1", VmStatus.RUNNING)
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         assert not sim.world.storage.saved
         await sim.run(begin(sim))
 
@@ -655,7 +655,7 @@ async def test_a_killed_program_finds_its_move_again() -> None:
         await asyncio.gather(call, return_exceptions=True)
         second = SimHypervisor(sim.world)
         await sim.run(second.connect(sim.config.nodes[0]))
-        assert await sim.run(second.has_job(N1, sim.id("a")))
+        assert await sim.run(second.have_jobs(N1, (sim.id("a"),)))
         await second.close()
 
 

@@ -156,7 +156,7 @@ async def test_a_save_can_be_cancelled() -> None:
     async with small_cluster(vm_memory_mib=16 * 1024) as sim:
         call = sim.begin(sim.hypervisor.change_vm(sim.change("a", VmChange.SAVE)))
         await sim.clock.advance(1)
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         await sim.run(sim.hypervisor.abort(sim.abort("a")))
         await sim.until(call.done)
         with pytest.raises(OperationError) as caught:

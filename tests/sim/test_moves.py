@@ -67,8 +67,8 @@ async def test_both_halves_are_seen_while_it_moves() -> None:
         ]
         assert sim.world.nodes[N2].used_mib() == 2048  # reserved on the target
         for node in (N1, N2):
-            assert await sim.run(sim.hypervisor.has_job(node, sim.id("a")))
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("b")))
+            assert await sim.run(sim.hypervisor.have_jobs(node, (sim.id("a"),)))
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("b"),)))
         assert await _outcome(sim, call) is None
 
 
@@ -664,7 +664,7 @@ async def _refused(sim: SmallCluster, name: str = "a", **fields: Any) -> Failure
     told = [event for event in sim.seen if not isinstance(event, MigrationRouted)]
     assert told == [], "a move that is refused must leave no trace"
     assert sim.vm(name).node.id == "n1"
-    assert not await sim.run(sim.hypervisor.has_job(N1, sim.id(name)))
+    assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id(name),)))
     return failure
 
 

@@ -73,7 +73,7 @@ async def test_a_save_takes_what_its_bytes_need_and_says_how_far_it_is() -> None
         total = 16 * 1024 * MIB * 0.6
         call = sim.begin(sim.hypervisor.save_to_file(sim.save("a", PATH)))
         await sim.clock.advance(4)
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         figures = await _figures(sim, "a")
         assert figures is not None
         assert (figures.total_bytes, figures.rate_bytes_per_s) == (int(total), int(800e6))
@@ -398,7 +398,7 @@ async def test_disks_go_to_another_pool_while_the_guest_runs() -> None:
         total = 6 * GIB * 0.4
         call = sim.begin(sim.hypervisor.copy_disks(sim.copy_disks("a", "fast", "vda", "vdb")))
         await sim.clock.advance(2)
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         figures = await _figures(sim, "a")
         assert figures is not None
         assert (figures.total_bytes, figures.rate_bytes_per_s) == (int(total), int(400e6))  # reads and writes
@@ -413,7 +413,7 @@ async def test_disks_go_to_another_pool_while_the_guest_runs() -> None:
             (None, "/srv/vms/a-vdb.qcow2"),
         ]
         assert sim.vm("a").status is VmStatus.RUNNING
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
         assert not [event for event in sim.seen if isinstance(event, ForeignJobSeen)]
 
 
@@ -549,7 +549,7 @@ async def test_without_the_program_that_asked_nobody_switches_over() -> None:
         )  # the same request takes it over
         assert sim.clock.monotonic_s() == began_s
         assert sim.vm("a").config.disks[0].source == "/srv/fast/a-vda.qcow2"
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("a")))
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("a"),)))
 
 
 async def test_a_copy_that_was_left_alone_is_taken_over_on_its_way_and_then_it_can_be_cancelled() -> None:
@@ -566,14 +566,14 @@ async def test_a_copy_that_was_left_alone_is_taken_over_on_its_way_and_then_it_c
             assert await _outcome(sim, call) is not None
         again = sim.begin(sim.hypervisor.copy_disks(sim.copy_disks("a", "fast")))
         await sim.run(sim.hypervisor.abort(sim.abort("b")))
-        assert await sim.run(sim.hypervisor.has_job(N1, sim.id("b")))  # nobody attends to it
+        assert await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("b"),)))  # nobody attends to it
         taken = sim.begin(sim.hypervisor.copy_disks(sim.copy_disks("b", "fast")))
         await sim.clock.advance(0.1)
         await sim.run(sim.hypervisor.abort(sim.abort("b")))
         failure = await _outcome(sim, taken)
         assert failure is not None
         assert failure.code is FailureCode.CANCELLED
-        assert not await sim.run(sim.hypervisor.has_job(N1, sim.id("b")))
+        assert not await sim.run(sim.hypervisor.have_jobs(N1, (sim.id("b"),)))
         assert await _outcome(sim, again) is None
         assert sim.vm("a").config.disks[0].source == "/srv/fast/a-vda.qcow2"
         assert sim.vm("b").config.disks[0].source == "/srv/vms/b-vda.qcow2"

@@ -312,10 +312,6 @@ class LibvirtHypervisor:
             throttle_percent=figures.throttle_percent,
         )
 
-    async def has_job(self, node: NodeId, vm: VmId) -> bool:
-        """See `Hypervisor.has_job`."""
-        return await self._jobs.has_job(node, vm)
-
     async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
         """See `Hypervisor.have_jobs`."""
         return await self._jobs.have_jobs(node, vms)

@@ -47,15 +47,11 @@ class Jobs:
             link.jobs, lambda connection: question(connection, vm), JOB_S, "reading job figures", vm
         )
 
-    async def has_job(self, node: NodeId, vm: VmId) -> bool:
-        """Whether a job runs on a VM. Whoever hears that there is none knows the end of one that was told."""
-        found = await self.ask(node, vm, jobs.has_job, False)
-        if not found and (link := self._links.current.get(node)) is not None:
-            link.foreign.pop(vm, None)
-        return found
-
     async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
-        """As `has_job` of several VMs, but some of them in one call each."""
+        """On which of some VMs a job runs, some of them in one call each.
+
+        Whoever hears that there is none knows the end of one that was told.
+        """
         link = self._links.of(node)
         if not link.can(Feature.JOB_FIGURES):
             return frozenset()

@@ -144,25 +144,13 @@ class SimHypervisor(SimConnections):
             throttle_percent=move.throttle_percent or None,
         )
 
-    async def has_job(self, node: NodeId, vm: VmId) -> bool:
-        """Whether a move, a save, a backup or a copy of disks runs on the VM there."""
-
-        def look(sim: SimNode, connection: Connection) -> bool:
-            found = sim.vms.get(vm)
-            if found is not None and any(job.may_be_aborted for job in found.jobs):
-                return True
-            connection.foreign.discard(vm)  # whoever asked knows now: the next one is news
-            return False
-
-        return await self._ask(node, "has_job", look, vm=vm)
-
     async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:
-        """As `has_job` of several VMs."""
+        """On which of these VMs a move, a save, a backup or a copy of disks runs there."""
 
         def look(sim: SimNode, connection: Connection) -> frozenset[VmId]:
             busy = (vm for vm in vms if vm in sim.vms)
             found = frozenset(vm for vm in busy if any(job.may_be_aborted for job in sim.vms[vm].jobs))
-            connection.foreign.difference_update(set(vms) - found)
+            connection.foreign.difference_update(set(vms) - found)  # who asked knows now: the next is news
             return found
 
         return await self._ask(node, "have_jobs", look)
