@@ -235,7 +235,6 @@ class MigrationProgress(Event):
     attempt: int
     elapsed_ms: int
     total_bytes: int  # 0 while the target prepares
-    processed_bytes: int
     remaining_bytes: int
     rate_bytes_per_s: int
     dirty_bytes_per_s: int

@@ -437,7 +437,6 @@ def test_past_the_switch_a_cancel_is_denied_with_what_is_really_left(cluster: Cl
                 attempt=operation.attempt,
                 elapsed_ms=1000,
                 total_bytes=1000,
-                processed_bytes=0,
                 remaining_bytes=left,
                 rate_bytes_per_s=100,
                 dirty_bytes_per_s=0,

@@ -49,7 +49,6 @@ def sample(
         attempt=1,
         elapsed_ms=int(at_s * 1000),
         total_bytes=int(total * MIB),
-        processed_bytes=0,
         remaining_bytes=int(left * MIB),
         rate_bytes_per_s=int(rate * MIB),
         dirty_bytes_per_s=int(dirty * MIB),

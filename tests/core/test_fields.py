@@ -64,7 +64,6 @@ def cluster() -> Cluster:
             attempt=1,
             elapsed_ms=65_000,
             total_bytes=1 << 30,
-            processed_bytes=0,
             remaining_bytes=1 << 28,
             rate_bytes_per_s=200 << 20,
             dirty_bytes_per_s=72 << 20,

@@ -555,7 +555,6 @@ def test_a_refused_second_half_by_hand_leaves_the_policy_its_own(cluster: Cluste
                 attempt=1,
                 elapsed_ms=elapsed_s * 1000,
                 total_bytes=10**9,
-                processed_bytes=10**9,
                 remaining_bytes=10**8,
                 rate_bytes_per_s=10**8,
                 dirty_bytes_per_s=2 * 10**8,

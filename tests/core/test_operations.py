@@ -451,7 +451,6 @@ def test_figures_of_a_move_show_and_never_fall(cluster: Cluster) -> None:
                 attempt=attempt,
                 elapsed_ms=1000,
                 total_bytes=total,
-                processed_bytes=0,
                 remaining_bytes=remaining,
                 rate_bytes_per_s=100,
                 dirty_bytes_per_s=10,

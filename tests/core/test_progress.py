@@ -24,7 +24,6 @@ def sample(at_s: float, **figures: int | float | bool | None) -> MigrationProgre
         attempt=1,
         elapsed_ms=int(1000 * at_s),
         total_bytes=1000 * MIB,
-        processed_bytes=0,
         remaining_bytes=500 * MIB,
         rate_bytes_per_s=100 * MIB,
         dirty_bytes_per_s=0,

@@ -41,7 +41,6 @@ def progress(cluster: Cluster, name: str, done: float, *, dirty: int = 0, iterat
             attempt=operation.attempt,
             elapsed_ms=round((cluster.now - (operation.started_s or 0)) * 1000),
             total_bytes=1000,
-            processed_bytes=0,
             remaining_bytes=round(1000 * (1 - done)),
             rate_bytes_per_s=100,
             dirty_bytes_per_s=dirty,

@@ -294,7 +294,7 @@ async def test_disks_go_to_another_pool_and_a_cancel_leaves_them(lab: Lab, with_
     folder = own_file(lab, "n1", FAST_FOLDER)
     task = await copy_slowly(lab, there, vm)
     figures: list[MigrationProgress] = []
-    while len({seen.processed_bytes for seen in figures}) < 3:
+    while len({seen.remaining_bytes for seen in figures}) < 3:
         seen = await there.hypervisor.job_progress(N1, vm, OPERATION, 1)
         figures.extend([seen] if seen else [])
         await asyncio.sleep(0.1)

@@ -57,7 +57,6 @@ def courses(draw: st.DrawFn, *, always_stuck: bool = False) -> list[MigrationPro
                     attempt=1,
                     elapsed_ms=elapsed_ms,
                     total_bytes=total,
-                    processed_bytes=0,
                     remaining_bytes=left,
                     rate_bytes_per_s=rate,
                     dirty_bytes_per_s=int(rate * share),

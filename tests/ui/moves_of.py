@@ -73,7 +73,6 @@ def figures(
             attempt=operation.attempt,
             elapsed_ms=round((runtime.clock.at_s - begun_s) * 1000),
             total_bytes=1000 * MIB,
-            processed_bytes=round(1000 * done) * MIB,
             remaining_bytes=round(1000 * (1 - done)) * MIB,
             rate_bytes_per_s=rate * MIB,
             dirty_bytes_per_s=dirty * MIB,

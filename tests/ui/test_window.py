@@ -305,7 +305,6 @@ async def test_moves_show_bars_that_never_fall_and_a_count(open_desk: OpenDesk) 
                 attempt=move.attempt,
                 elapsed_ms=1000,
                 total_bytes=1000,
-                processed_bytes=1000 - remaining,
                 remaining_bytes=remaining,
                 rate_bytes_per_s=100,
                 dirty_bytes_per_s=10,

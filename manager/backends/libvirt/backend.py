@@ -8,7 +8,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 import libvirt
@@ -300,16 +300,7 @@ class LibvirtHypervisor:
             at_s=self._clock.now_s(),
             operation=operation,
             attempt=attempt,
-            elapsed_ms=figures.elapsed_ms,
-            total_bytes=figures.total_bytes,
-            processed_bytes=figures.processed_bytes,
-            remaining_bytes=figures.remaining_bytes,
-            rate_bytes_per_s=figures.rate_bytes_per_s,
-            dirty_bytes_per_s=figures.dirty_bytes_per_s,
-            iteration=figures.iteration,
-            downtime_ms=figures.downtime_ms,
-            post_copy=figures.post_copy,
-            throttle_percent=figures.throttle_percent,
+            **asdict(figures),
         )
 
     async def have_jobs(self, node: NodeId, vms: Sequence[VmId]) -> frozenset[VmId]:

@@ -52,7 +52,6 @@ class JobFigures:
 
     elapsed_ms: int = 0
     total_bytes: int = 0
-    processed_bytes: int = 0
     remaining_bytes: int = 0
     rate_bytes_per_s: int = 0
     dirty_bytes_per_s: int = 0
@@ -108,12 +107,10 @@ def figures_of(stats: Mapping[str, Any]) -> JobFigures | None:
         rate = figure("disk_processed") * 1000 // figure("time_elapsed")
     # A backup counts its disks only there.
     total = figure("data_total") or figure("disk_total")
-    is_counted = "data_total" in stats
     return JobFigures(
         elapsed_ms=figure("time_elapsed"),
         total_bytes=total,
-        processed_bytes=figure("data_processed" if is_counted else "disk_processed"),
-        remaining_bytes=figure("data_remaining" if is_counted else "disk_remaining"),
+        remaining_bytes=figure("data_remaining" if "data_total" in stats else "disk_remaining"),
         rate_bytes_per_s=rate,
         dirty_bytes_per_s=figure("memory_dirty_rate") * (figure("memory_page_size") or 4096),
         iteration=figure("memory_iteration"),

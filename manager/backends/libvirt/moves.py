@@ -346,7 +346,6 @@ def _figures(seen: copying.Standing, elapsed_s: float) -> jobs.JobFigures:
     return jobs.JobFigures(
         elapsed_ms=int(elapsed_s * 1000),
         total_bytes=seen.total_bytes,
-        processed_bytes=seen.done_bytes,
         remaining_bytes=seen.total_bytes - seen.done_bytes,
         rate_bytes_per_s=int(seen.done_bytes / elapsed_s) if elapsed_s else 0,
     )

@@ -120,21 +120,19 @@ class SimHypervisor(SimConnections):
                 attempt=attempt,
                 elapsed_ms=int(1000 * (self._world.time_s - job.since_s)),
                 total_bytes=int(total),
-                processed_bytes=int(total) - int(left),
                 remaining_bytes=int(left),
                 rate_bytes_per_s=int(sent.stream.rate) if sent is not None else 0,
                 dirty_bytes_per_s=0,
                 iteration=0,
             )
         move = self._world.moves.synced(job.move)
-        total_bytes, processed, remaining = move.figures
+        total_bytes, remaining = move.figures
         return MigrationProgress(
             at_s=self._clock.now_s(),
             operation=operation,
             attempt=attempt,
             elapsed_ms=int(1000 * (self._world.time_s - move.started_s)),
             total_bytes=total_bytes,
-            processed_bytes=processed,
             remaining_bytes=remaining,
             rate_bytes_per_s=int(move.rate),
             dirty_bytes_per_s=int(move.dirty_rate),

@@ -150,15 +150,14 @@ class Move:
         return min(self.total, self.source.config.memory_mib * MIB * self.source.guest.working_set)
 
     @property
-    def figures(self) -> tuple[int, int, int]:
-        """Bytes in all, sent and left, of disks and memory."""
+    def figures(self) -> tuple[int, int]:
+        """Bytes in all and left, of disks and memory."""
         disks = self.disks.total if self.disks else 0.0
         if self.phase is Phase.PREPARING:
-            return 0, 0, 0
+            return 0, 0
         if self.phase is Phase.DISKS and self.disks:
-            left = self.disks.left
-            return math.ceil(disks + self.total), int(disks - left), math.ceil(left + self.total)
-        return math.ceil(disks + self.total), int(disks + self.sent), math.ceil(self.left)
+            return math.ceil(disks + self.total), math.ceil(self.disks.left + self.total)
+        return math.ceil(disks + self.total), math.ceil(self.left)
 
     def sync(self, now_s: float) -> None:
         """Account for what was sent and dirtied since the last look."""
