@@ -525,14 +525,14 @@ class Details(QWidget):
 
 
 def many_title(found: Sequence[Vm], hidden: int) -> str:
-    """``37 selected: 35 running, 1 moving, 1 unknown │ 5 more hidden by the filter``."""
+    """``37 selected: 35 running, 1 moving, 1 unknown │ 5 more hidden``."""
     moving = sum(1 for vm in found if vm.moving_to is not None)
     states = Counter(vm.status.value.lower() for vm in found if vm.moving_to is None)
     parts = [f"{n:,} {name}" for name, n in states.most_common()]
     if moving:
         parts.insert(1 if parts else 0, f"{moving} moving")
     text = f"{len(found):,} selected: {', '.join(parts)}"
-    return f"{text}  │  {hidden} more hidden by the filter" if hidden else text
+    return f"{text}  │  {hidden:,} more hidden" if hidden else text
 
 
 def _with_remedy(note: Any) -> str:

@@ -337,8 +337,12 @@ class RowsTable(QTableView):
         """Give it the keyboard, on its first row if it was on none."""
         self.setFocus(Qt.FocusReason.OtherFocusReason)
         rows = self.rows_model.rows
-        if rows and not self.currentIndex().isValid():
+        if self.currentIndex().isValid():
+            return
+        if rows:
             self.select_ids([rows[0].key], current=rows[0].key)
+        elif self.rows_model.lines:  # groups, all of them closed
+            self._go_to(0)
 
     def invert_selection(self) -> None:
         """Select what is shown and not selected."""
