@@ -30,7 +30,9 @@ from manager.core.model import (
     VmStatus,
 )
 from manager.core.operations import Operation
+from manager.core.query.filter import matcher
 from manager.services.workspace import Adapters, Workspace
+from manager.ui.models.rows_model import RowsModel
 
 NOW_S = 1_790_000_000.0
 FEATURES = frozenset({"live migration", "node-to-node migration", "job figures", "load figures"})
@@ -363,3 +365,8 @@ def workspace_of(runtimes: list[FakeRuntime], views: MemoryViews | None = None) 
         adhoc=lambda uris: config_of(0),
     )
     return Workspace(adapters)
+
+
+def search(model: RowsModel, text: str) -> None:
+    """Show what a query finds, as the search box does."""
+    model.set_filter(matcher(text, model.kind) if text.strip() else None, text)

@@ -26,7 +26,7 @@ from manager.ui.models.rows_model import RowsModel
 from manager.ui.theme import Look
 from manager.ui.views.columns import ColumnsDialog
 from manager.ui.views.table import RowsTable
-from tests.ui.cluster_of import MemoryViews, runtime_of, vm_config, vm_id
+from tests.ui.cluster_of import MemoryViews, runtime_of, search, vm_config, vm_id
 from tests.ui.conftest import OpenDesk
 from tests.ui.test_rows_model import Shown
 
@@ -199,9 +199,9 @@ def test_a_click_closes_a_group_and_what_was_selected_in_it_is_hidden_not_lost(
     assert shown.table.selected_ids == [vm_id(1)]
     assert shown.table.hidden_text == "1 more in closed groups"
     assert shown.table.current_group is group(shown, "n1")
-    shown.model.set_search("web-2")
+    search(shown.model, "web-2")
     assert shown.table.hidden_text == "2 more hidden by the filter"
-    shown.model.set_search("")
+    search(shown.model, "")
     click(shown, qtbot, 0)
     assert set(shown.table.selected_ids) == {vm_id(0), vm_id(1)}
     assert shown.table.hidden_text == ""
@@ -417,7 +417,7 @@ def test_a_filter_that_ages_is_asked_again_while_the_list_is_shown(shown: Shown,
 def test_an_export_in_groups_has_their_titles_and_one_line_for_a_closed_one(shown: Shown) -> None:
     for name in ("activity", "tags", "information", "uptime_s", "cpu", "priority"):
         shown.table.setColumnHidden(shown.model.columns[name], True)
-    shown.model.set_search("web-1")
+    search(shown.model, "web-1")
     shown.model.group_by("owner")
     shown.table.set_open([group(shown, "n1"), group(shown, "n3")], False)
     assert list(csv.reader(io.StringIO(shown.table.as_csv()))) == [

@@ -36,7 +36,7 @@ from manager.ui.views import move_plot, queue_pane
 from manager.ui.views.limits_popup import LimitsPopup
 from manager.ui.views.move_detail import next_pause_ms, policy_of, policy_text
 from manager.ui.views.queue_pane import RECENT_S, QueuePane
-from tests.ui.cluster_of import FakeRuntime, runtime_of, vm_config, vm_id
+from tests.ui.cluster_of import FakeRuntime, runtime_of, search, vm_config, vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
 from tests.ui.moves_of import arrive, ask, check, fail, figures, move, others, stick
 from tests.ui.test_window import dialog_of, wait_for
@@ -584,11 +584,11 @@ async def test_rows_are_dragged_to_another_place(open_desk: OpenDesk) -> None:
     text = "To give rows another place by dragging, sort the list by # and clear the search."
     assert note.label.text() == text
     pane.model.sort_by("place", descending=False)
-    pane.model.set_search("web-1")
+    search(pane.model, "web-1")
     assert names(pane) == ["web-10"]
     drag(0, at(1))
     assert waiting_line(desk.runtime) == before
-    pane.model.set_search("")
+    search(pane.model, "")
     drag(5, at(2, -height // 2 + 2))
     await settle(desk)
     assert waiting_line(desk.runtime) == [before[-1], *before[:-1]]
@@ -1346,7 +1346,7 @@ async def test_a_thousand_queued_rows_never_hold_up_the_window(open_desk: OpenDe
         timed(f"scroll {step}", lambda at=step: pane.table.verticalScrollBar().setValue(at * 3000))  # type: ignore[misc]
     timed("select", lambda: pane.table.select_ids([pane.model.rows[900].key]))
     for text in ("w", "web-1", ""):
-        timed(f"search {text}", lambda words=text: pane.model.set_search(words))  # type: ignore[misc]
+        timed(f"search {text}", lambda words=text: search(pane.model, words))  # type: ignore[misc]
     first = slow.pop("asked") + slow.pop("told"), slow.pop("select")  # rows and details are made
     assert max(first) < 2 * LONGEST_S, first
     assert max(slow.values()) < LONGEST_S, {k: round(v * 1000) for k, v in slow.items() if v > 0.02}

@@ -15,7 +15,7 @@ from manager.core.model import StatusCause, VmLoad, VmStatus
 from manager.ui.models.rows_model import RowsModel
 from manager.ui.theme import Look
 from manager.ui.views.table import RowsTable
-from tests.ui.cluster_of import FakeRuntime, MemoryViews, runtime_of, vm_id
+from tests.ui.cluster_of import FakeRuntime, MemoryViews, runtime_of, search, vm_id
 
 
 class Shown:
@@ -85,15 +85,15 @@ def test_what_is_not_known_comes_last_in_either_direction(shown: Shown, descendi
     [("web-1", 11), ("WEB-1 n2", 5), ("off", 2), ("running web-2 n3", 5), ("nothing", 0), ("  ", 30)],
 )
 def test_every_word_must_occur_in_any_column(shown: Shown, text: str, found: int) -> None:
-    shown.model.set_search(text)
+    search(shown.model, text)
     assert len(shown.model.rows) == found
 
 
 def test_narrowing_and_widening_give_the_same_as_searching_anew(shown: Shown) -> None:
     for text in ("w", "web-1", "web-1 n1", "web-1", "web", ""):
-        shown.model.set_search(text)
+        search(shown.model, text)
         fresh = RowsModel(Kind.VM, shown.runtime.view)
-        fresh.set_search(text)
+        search(fresh, text)
         assert shown.names == [row.item.name for row in fresh.rows]
 
 
@@ -146,10 +146,10 @@ def test_a_list_in_which_nothing_is_selected_stays_at_its_top(shown: Shown) -> N
 
 def test_rows_hidden_by_a_search_are_counted_and_come_back_selected(shown: Shown) -> None:
     shown.table.select_ids([vm_id(1), vm_id(25)])
-    shown.model.set_search("web-25")
+    search(shown.model, "web-25")
     assert shown.table.selected_ids == [vm_id(25)]
     assert shown.table.hidden_selected == 1
-    shown.model.set_search("")
+    search(shown.model, "")
     assert set(shown.table.selected_ids) == {vm_id(1), vm_id(25)}
     assert shown.table.hidden_selected == 0
 
@@ -237,7 +237,7 @@ def test_copy_and_export_give_exactly_what_is_shown(shown: Shown) -> None:
     table = shown.table
     for name in ("activity", "tags", "information", "uptime_s", "cpu", "priority"):
         table.setColumnHidden(shown.model.columns[name], True)
-    shown.model.set_search("web-4")
+    search(shown.model, "web-4")
     table.selectAll()
     assert table.cells_text() == "web-4\tOff\tn2\t2"
     assert table.as_csv().splitlines() == ["Name,Status,Owner node,Memory GiB", "web-4,Off,n2,2"]

@@ -26,7 +26,6 @@ from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
 from manager.core.query.filter import Matcher
 from manager.core.query.grouping import TOTALS, Figures, GroupKey, figures_of, told
-from manager.core.query.query import AllOf, Words
 from manager.core.query.spec import FieldKind, FieldSpec
 from manager.ui.models.groups import Group, Grouping, Line
 from manager.ui.models.groups import Row as Row
@@ -365,11 +364,6 @@ class RowsModel(QAbstractTableModel):
         """Which objects belong to this list at all; None: every one."""
         self._scope = scope
         self._arrange()
-
-    def set_search(self, text: str) -> None:
-        """Show the rows in which every word of the text occurs, whatever else it could mean as a query."""
-        words = AllOf(tuple(Words(word, quoted=True) for word in text.split()))
-        self.set_filter(Matcher(words, self.kind) if words.parts else None, text)
 
     def set_filter(self, wanted: Matcher | None, text: str = "") -> None:
         """Show the rows that match; None: all. `text`: how a person wrote it."""
