@@ -1208,6 +1208,7 @@ async def test_the_history_keeps_what_the_core_has_forgotten(
     open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tree, "KEPT_ENDED", 4)  # two moves, each with its batch
+    monkeypatch.setattr(tree, "HEARD_AFTER_S", -1.0)
     desk = await open_desk(runtime_of(3, 18, migration=MigrationLimits(retry=RetryPolicy(times=0))))
     pane = queue_of(desk)
     pane.show_tab("history")
