@@ -129,13 +129,13 @@ class Matcher:
 
         def test(view: ClusterView, item: Any, hay: str) -> Answer:
             value = get(view, item)
-            if isinstance(value, Unavailable):
+            if value.__class__ is Unavailable:
                 return not denied if unknown else (None if fits or nothing else denied)
-            if value is None or value == () or value == "":
+            if value is None or (not value and (value == () or value == "")):
                 return nothing != denied
             if only is not None:
-                return only(view, value) != denied
-            return any(fit(view, value) for fit in fits) != denied
+                return only(view, value) is not denied
+            return any(fit(view, value) for fit in fits) is not denied
 
         return test
 
