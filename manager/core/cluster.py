@@ -20,6 +20,7 @@ from manager.core.model import (
     VmLoad,
 )
 from manager.core.operations import Operation, StandingOrders
+from manager.core.resources import Resources, ResourcesView
 from manager.core.tree import Tree
 from manager.core.work import Work
 
@@ -98,6 +99,11 @@ class ClusterView(Protocol):
         """What an administrator should look at."""
         ...
 
+    @property
+    def resources(self) -> ResourcesView:
+        """Storage and networks."""
+        ...
+
     def sightings(self, vm: VmId) -> Mapping[NodeId, Sighting]:
         """What every node says of a VM."""
         ...
@@ -130,6 +136,9 @@ class ClusterState:
         self._revision = 0
         self._now_s = 0.0
         inventory, work = self._inventory, self._work
+        self._resources = Resources(
+            config, inventory.nodes, self._story, inventory._problem, inventory._solved
+        )
         handlers: dict[type[ev.Event], Callable[[Any, Turn], None]] = {
             ev.NodeConnecting: inventory.node_connecting,
             ev.NodeConnected: inventory.node_connected,
@@ -140,6 +149,9 @@ class ClusterState:
             ev.NoticeGiven: inventory.noticed,
             ev.NodeHeld: inventory.node_held,
             ev.NodeReleased: inventory.node_released,
+            ev.NodeResourcesRead: self._resources.read,
+            ev.NodeResourcesChanged: self._resources.changed,
+            ev.PoolVolumesRead: self._resources.volumes_read,
             ev.VmStateChanged: inventory.state_changed,
             ev.VmRebooted: self._rebooted,
             ev.VmUndefined: self._undefined,
@@ -180,6 +192,7 @@ class ClusterState:
         if any(names & _ROOM for names in turn.changes[Kind.NODE].updated.values()):
             self._work.look()
         self._work.admit(turn)
+        self._resources.follow(turn, self._inventory.vms)
         if turn.changes:
             self._revision += 1
         return Outcome(
@@ -291,6 +304,11 @@ class ClusterState:
     def problems(self) -> Mapping[str, Problem]:
         """What an administrator should look at."""
         return self._inventory.problems
+
+    @property
+    def resources(self) -> ResourcesView:
+        """Storage and networks."""
+        return self._resources
 
     def sightings(self, vm: VmId) -> Mapping[NodeId, Sighting]:
         """What every node says of a VM."""

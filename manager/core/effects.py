@@ -167,6 +167,13 @@ class ReadVm(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResources(Effect):
+    """Read a node's pools, networks and interfaces again, soon, if anybody follows them."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetTimer(Effect):
     """Send `TimerFired(key)` at `at_s`; a later one with the same key replaces it."""
 

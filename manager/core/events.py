@@ -20,6 +20,7 @@ from manager.core.model import (
     VmStatus,
 )
 from manager.core.reasons import Reason
+from manager.core.resource_facts import SeenInterface, SeenNetwork, SeenPool, Volume
 
 if TYPE_CHECKING:
     from manager.core.actions import Plan
@@ -129,6 +130,35 @@ class NoticeGiven(Event):
 
     key: str
     reason: Reason | None  # None: it is so no more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResourcesRead(Event):
+    """A node's storage pools, networks and interfaces. None: the host has no driver that could tell."""
+
+    node: NodeId
+    pools: tuple[SeenPool, ...] | None
+    networks: tuple[SeenNetwork, ...] | None
+    interfaces: tuple[SeenInterface, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResourcesChanged(Event):
+    """A pool or a network of a node began, ended or changed: read them again.
+
+    Source: libvirt VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE, ..._REFRESH, VIR_NETWORK_EVENT_ID_LIFECYCLE.
+    """
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolVolumesRead(Event):
+    """What a pool holds on a node, asked for by somebody; the core keeps only the pool's own figures."""
+
+    node: NodeId
+    pool: SeenPool
+    volumes: tuple[Volume, ...]
 
 
 # --- VMs -------------------------------------------------------------------------------------

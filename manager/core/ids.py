@@ -18,6 +18,12 @@ VmId = NewType("VmId", str)
 OperationId = NewType("OperationId", str)
 """An operation's id, unique in the journal; sorts by age."""
 
+PoolId = NewType("PoolId", str)
+"""A storage pool of the cluster: ``netfs:nas:/vms`` where nodes share it, ``n1/default`` where one has it."""
+
+NetworkId = NewType("NetworkId", str)
+"""A network of the cluster by its kind and name: ``network:default``, ``bridge:br0``."""
+
 TraceId = NewType("TraceId", str)
 """Joins everything that came from one request: events, effects, log records."""
 
@@ -29,6 +35,9 @@ class Kind(StrEnum):
     NODE = "node"
     OPERATION = "operation"
     PROBLEM = "problem"
+    POOL = "pool"
+    VOLUME = "volume"
+    NETWORK = "network"
 
     @property
     def plural(self) -> str:

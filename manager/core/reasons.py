@@ -144,6 +144,15 @@ class ReasonCode(StrEnum):
     DEFINITION_TROUBLE = "definition-trouble"
     FOREIGN_JOB = "foreign-job"
     JOURNAL_NOTICE = "journal-notice"
+    # information on pools and networks
+    POOL_FULL = "pool-full"
+    POOL_FILLS = "pool-fills"
+    RESOURCE_MISSING = "resource-missing"
+    RESOURCE_INACTIVE = "resource-inactive"
+    RESOURCE_UNHEARD = "resource-unheard"
+    RESOURCE_NAMED = "resource-named"
+    RESOURCE_DIFFERS = "resource-differs"
+    RESOURCE_TROUBLE = "resource-trouble"
     VM_VANISHED = "vm-vanished"
     BEING_READ = "being-read"
     NOT_SAMPLED = "not-sampled"
@@ -331,6 +340,14 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.DEFINITION_TROUBLE: "its definition is not understood: {text}",
     ReasonCode.FOREIGN_JOB: "{what} by someone else since {since:time}",
     ReasonCode.JOURNAL_NOTICE: "{text}",
+    ReasonCode.POOL_FULL: "{percent} % full: {free} of {size} left",
+    ReasonCode.POOL_FILLS: "{percent} % full: {free} of {size} left",
+    ReasonCode.RESOURCE_MISSING: "missing on {nodes}",
+    ReasonCode.RESOURCE_INACTIVE: "not active on {nodes}",
+    ReasonCode.RESOURCE_UNHEARD: "{nodes} not heard",
+    ReasonCode.RESOURCE_NAMED: "named {name} on {nodes}",
+    ReasonCode.RESOURCE_DIFFERS: "{what} on {nodes}",
+    ReasonCode.RESOURCE_TROUBLE: "{nodes}: {text}",
     ReasonCode.VM_VANISHED: "no node has a definition of it any more",
     ReasonCode.BEING_READ: "being read",
     ReasonCode.NOT_SAMPLED: "not measured yet",
@@ -384,4 +401,8 @@ REMEDIES: dict[ReasonCode, str] = {
     " or see why Pacemaker hangs; then read the node again.",
     ReasonCode.OTHER_AUTHORITY: "Use Pacemaker's own tools on one of its nodes: pcs, crm or crm_resource.",
     ReasonCode.SAVED_NOT_MOVED: "Start it, then move it.",
+    ReasonCode.POOL_FULL: "Delete volumes that nobody uses, or make it larger:"
+    " a VM that finds no room is paused.",
+    ReasonCode.RESOURCE_MISSING: "Define it there too: a VM that needs it cannot be moved there.",
+    ReasonCode.RESOURCE_INACTIVE: "Start it there, and let it start with the host.",
 }

@@ -14,6 +14,7 @@ from manager.core.events import AbortFailed, EffectEnded, Event, TimerFired, Tun
 from manager.core.ids import NodeId
 from manager.services.node_session import NodeSession
 from manager.services.ports import Clock, Hypervisor
+from manager.services.resource_reader import ResourceReader
 from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,14 @@ class EffectRunner:
         clock: Clock,
         dispatch: Callable[[Event], None],
         sessions: dict[NodeId, NodeSession],
+        resources: ResourceReader,
         tasks: Tasks,
     ) -> None:
         self._hypervisor = hypervisor
         self._clock = clock
         self._dispatch = dispatch
         self._sessions = sessions
+        self._resources = resources
         self._tasks = tasks
         self._timers: dict[str, asyncio.Task[Any]] = {}
 
@@ -49,6 +52,8 @@ class EffectRunner:
                 self._sessions[node].read_again()
             case fx.ReadVm(node=node, vm=vm):
                 self._sessions[node].read_vm_again(vm)
+            case fx.ReadResources(node=node):
+                self._resources.read_soon(node)
             case fx.SetTimer(key=key):
                 self._drop_timer(key)
                 self._timers[key] = self._tasks.spawn(self._timer(effect), f"timer {key}")

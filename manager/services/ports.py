@@ -25,7 +25,9 @@ from manager.core.events import (
     Event,
     MigrationProgress,
     NodeInventoryRead,
+    NodeResourcesRead,
     NodeSampled,
+    PoolVolumesRead,
     VmAuthoritySeen,
     VmConfigRead,
 )
@@ -96,6 +98,17 @@ class Hypervisor(Protocol):
         """Which VMs of a node are Pacemaker's; None if there is no way to ask there.
 
         Raises `OperationError` if there was no answer: then nothing is known that was not known before.
+        """
+        ...
+
+    async def read_resources(self, node: NodeId) -> NodeResourcesRead:
+        """A node's pools, networks and interfaces; no volumes, and nothing is refreshed for it."""
+        ...
+
+    async def read_volumes(self, node: NodeId, pool: str) -> PoolVolumesRead:
+        """Refresh a pool where that is permitted, and list what is in it. May take a minute.
+
+        Raises `OperationError`: STORAGE if there is no such pool, or it is not active.
         """
         ...
 

@@ -37,6 +37,7 @@ from manager.services.engine import Engine, Ownership
 from manager.services.event_log import EventLog
 from manager.services.node_session import NodeSession
 from manager.services.ports import Clock, Hypervisor, Journal
+from manager.services.resource_reader import ResourceReader
 from manager.services.sampler import Sampler
 from manager.services.stories import Stories
 from manager.services.tasks import Tasks
@@ -84,11 +85,19 @@ class Runtime:
             )
             for node in config.nodes
         }
+        self.resources = ResourceReader(
+            hypervisor=hypervisor,
+            clock=clock,
+            state=self._state,
+            dispatch_in_turn=self._dispatch_in_turn,
+            tasks=self._tasks,
+        )
         self._runner = EffectRunner(
             hypervisor=hypervisor,
             clock=clock,
             dispatch=self.dispatch,
             sessions=self._sessions,
+            resources=self.resources,
             tasks=self._tasks,
         )
         self.engine = Engine(
@@ -230,6 +239,7 @@ class Runtime:
         if outcome.changes:
             if outcome.changes[Kind.OPERATION] or outcome.changes[Kind.VM]:
                 self.sampler.look()
+            self.resources.look(outcome.changes)
             self.engine.changed(outcome.changes)
             self._tell(outcome.changes)
 
@@ -352,6 +362,7 @@ class Runtime:
         for name, session in self._sessions.items():
             if node in (None, name):
                 session.try_now()
+        self.resources.read_soon(node)
 
     def _new_id(self) -> OperationId:
         return OperationId(f"{int(self.clock.now_s() * 1000):012x}{secrets.token_hex(3)}")

@@ -55,6 +55,7 @@ from manager.core.model import (
     VmStatus,
 )
 from manager.core.placement.planner import saved_path
+from manager.core.resource_facts import PoolState
 from manager.services.ports import Feature, Hypervisor
 
 T = TypeVar("T")
@@ -307,6 +308,39 @@ class HypervisorContract:
         assert read.config.agent_channel == (read.config.agent is not AgentState.ABSENT)
         again = await there.run(there.hypervisor.read_vm(there.home, there.vms[0]))
         assert again.config == read.config
+
+    async def test_pools_and_networks_are_told_with_their_figures(self, there: There) -> None:
+        for node in there.config.nodes:
+            read = await there.run(there.hypervisor.read_resources(node.name))
+            assert read.node == node.name
+            assert read.pools is not None
+            pool = next(pool for pool in read.pools if pool.name == POOL)
+            assert (pool.kind, pool.state, pool.trouble) == ("dir", PoolState.ACTIVE, "")
+            assert pool.target.startswith("/")
+            assert pool.capacity_bytes
+            assert pool.free_bytes is not None
+            assert 0 <= pool.free_bytes <= pool.capacity_bytes
+            assert len({pool.name for pool in read.pools}) == len(read.pools)
+            for network in read.networks or ():
+                assert network.name
+                assert network.mode
+                assert not network.trouble
+            for interface in read.interfaces or ():
+                assert interface.name
+                assert interface.kind
+
+    async def test_volumes_are_listed_with_fresh_figures_of_their_pool(self, there: There) -> None:
+        read = await there.run(there.hypervisor.read_volumes(there.home, POOL))
+        assert (read.node, read.pool.name, read.pool.state) == (there.home, POOL, PoolState.ACTIVE)
+        assert read.pool.capacity_bytes
+        assert len({volume.id for volume in read.volumes}) == len(read.volumes)
+        for volume in read.volumes:
+            assert volume.path.startswith(read.pool.target)
+            assert volume.capacity_bytes is not None
+
+    async def test_an_unknown_pool_has_no_volumes(self, there: There) -> None:
+        failure = await there.failure(there.hypervisor.read_volumes(there.home, "nowhere"))
+        assert (failure.code, failure.node) == (FailureCode.STORAGE, there.home)
 
     async def test_loads_are_figures_or_absent(self, there: There) -> None:
         for vm in there.vms:

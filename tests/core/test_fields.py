@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,7 @@ from manager.core.model import (
 from manager.core.query.fields import FIELDS
 from manager.core.query.operation_fields import operation_title
 from manager.core.query.spec import FieldSpec, Unavailable
+from manager.core.resource_facts import PoolState, SeenInterface, SeenNetwork, SeenPool, Volume
 from tests.core.support import OFF, PAUSED, Cluster, R, definition, uuid
 
 N1 = NodeId("n1")
@@ -72,6 +74,19 @@ def cluster() -> Cluster:
     )
     cluster.add("n2", "new", known=False)
     cluster.read("n2")
+    pool = SeenPool(name="vms", kind="dir", state=PoolState.ACTIVE, target="/srv")
+    network = SeenNetwork(name="default", is_active=True, subnets=("10.0.0.0/8",))
+    for node, used in ((N1, 99), (NodeId("n2"), None)):
+        size = None if used is None else 100
+        cluster.feed(
+            ev.NodeResourcesRead(
+                at_s=cluster.now,
+                node=node,
+                pools=(replace(pool, capacity_bytes=size, free_bytes=size and size - used),),
+                networks=(network,) * (node == N1),
+                interfaces=(SeenInterface(name="br0", kind="bridge"),),
+            )
+        )
     return cluster
 
 
@@ -83,6 +98,14 @@ def rows(cluster: Cluster, kind: Kind) -> list[object]:
             Kind.NODE: state.nodes,
             Kind.OPERATION: state.operations,
             Kind.PROBLEM: state.problems,
+            Kind.POOL: state.resources.pools,
+            Kind.NETWORK: state.resources.networks,
+            Kind.VOLUME: {
+                "known": Volume(
+                    id="a", name="a", path="/srv/a", capacity_bytes=9, users=("web-2",), overlays=1
+                ),
+                "not asked": Volume(id="b", name="b"),
+            },
         }[kind].values()
     )
 
@@ -120,6 +143,7 @@ def test_every_field_has_text_json_and_order_for_every_row(
 @pytest.mark.parametrize(("kind", "spec"), ALL, ids=IDS)
 def test_a_field_depends_on_attributes_there_are(kind: Kind, spec: FieldSpec, cluster: Cluster) -> None:
     beside = {"*", "load", "progress", "committed", "moving", "moves"}
+    beside |= {"users"} if kind in (Kind.POOL, Kind.NETWORK) else set()
     for row in rows(cluster, kind):
         assert not [name for name in spec.depends - beside if not hasattr(row, name)]
 

@@ -39,11 +39,23 @@ def domain(name: str, *, state: int = 1, inner: str = "", driver: str = "") -> s
     </domain>"""
 
 
+RESOURCES = """
+    <pool type='dir'><name>default</name><uuid>dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566</uuid>
+      <target><path>/var/lib/images</path></target>
+      <volume type='file'><name>old.img</name><capacity>1000000</capacity><allocation>50000</allocation>
+        <target><path>/var/lib/images/old.img</path><format type='qcow2'/></target></volume></pool>
+    <network><name>inner</name><uuid>eeb4c1b2-2e0e-4e5d-9c8f-0a4b0ed6e1e2</uuid><forward mode='nat'/>
+      <bridge name='virbr7'/><ip address='192.168.7.1' netmask='255.255.255.0'/></network>
+    <interface type='ethernet' name='eth7'><start mode='onboot'/><mac address='aa:bb:cc:dd:ee:ff'/>
+      <protocol family='ipv4'><ip address='192.0.2.5' prefix='24'/></protocol></interface>"""
+"""What a host of the test driver has besides domains."""
+
+
 def driver_host(folder: Path, name: str, domains: Sequence[str], *, auth: str = "") -> NodeConfig:
     """A node of the test driver with these domains. Every open of it is a world of its own."""
     file = folder / f"{name}.xml"
     cpu = "<cpu><mhz>2000</mhz><model>x86_64</model><active>8</active><nodes>1</nodes></cpu>"
-    file.write_text(f"<node>{cpu}<memory>16777216</memory>{auth}{''.join(domains)}</node>")
+    file.write_text(f"<node>{cpu}<memory>16777216</memory>{auth}{''.join(domains)}{RESOURCES}</node>")
     return NodeConfig(name=NodeId(name), uri=f"test://{file}")
 
 

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import libvirt
 
-from manager.backends.libvirt import changing, event_loop, jobs, pacemaker, reading, uris
+from manager.backends.libvirt import changing, event_loop, jobs, pacemaker, reading, resources, uris
 from manager.backends.libvirt.connection import Login, Watcher, facts_of, open_connection, watch
 from manager.backends.libvirt.errors import connect_code_of, failure_of, may_be_refusal
 from manager.backends.libvirt.foreign import Jobs
 from manager.backends.libvirt.lane import Lane, LanePool, Work
 from manager.backends.libvirt.link import CHANGE_S, LONG_CHANGE_S, Link, Links, not_connected
 from manager.backends.libvirt.moves import Moves
-from manager.backends.libvirt.translate import RawEvent, Told, event_of
+from manager.backends.libvirt.translate import RESOURCES, RawEvent, Told, event_of
 from manager.core.effects import (
     LONG_CHANGES,
     AbortMigration,
@@ -42,7 +42,9 @@ from manager.core.events import (
     MigrationProgress,
     NodeInventoryRead,
     NodeLost,
+    NodeResourcesRead,
     NodeSampled,
+    PoolVolumesRead,
     VmAuthoritySeen,
     VmConfigRead,
     VmStateChanged,
@@ -65,6 +67,7 @@ T = TypeVar("T")
 
 CONNECT_S = 12.0  # a host that accepts and never answers is Unknown within 15 s
 READ_S = 10.0
+VOLUMES_S = 60.0  # a refresh looks into every image
 SAMPLE_S = 10.0
 PROBE_S = 2.0
 CLOSE_S = 0.6
@@ -271,6 +274,26 @@ class LibvirtHypervisor:
             at_s=self._clock.now_s(), node=node, pacemaker=answer.pacemaker, names=answer.names
         )
 
+    async def read_resources(self, node: NodeId) -> NodeResourcesRead:
+        """See `Hypervisor.read_resources`. Beside the watching lane: a pool that hangs loses no host."""
+        link = self._links.of(node)
+        what = "reading pools and networks"
+        found = await link.call(link.figures, resources.resources, READ_S, what)
+        return NodeResourcesRead(
+            at_s=self._clock.now_s(),
+            node=node,
+            pools=found.pools,
+            networks=found.networks,
+            interfaces=found.interfaces,
+        )
+
+    async def read_volumes(self, node: NodeId, pool: str) -> PoolVolumesRead:
+        """See `Hypervisor.read_volumes`."""
+        link = self._links.of(node)
+        read = functools.partial(resources.volumes, name=pool, node=node, refresh=not self._config.read_only)
+        seen, found = await link.call(link.work, read, VOLUMES_S, f"reading the volumes of pool {pool}")
+        return PoolVolumesRead(at_s=self._clock.now_s(), node=node, pool=seen, volumes=found)
+
     async def sample(self, node: NodeId) -> NodeSampled:
         """See `Hypervisor.sample`. A host that has no figures gets none."""
         link = self._links.of(node)
@@ -394,6 +417,8 @@ class LibvirtHypervisor:
         event = event_of(raw, node=link.node.name, at_s=at_s)
         if event is not None:
             self._links.tell(event)
+        if raw.kind == RESOURCES:
+            return
         vm = VmId(raw.uuid)
         if raw.is_stop:
             link.running.pop(vm, None)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import libvirt
 
 from manager.backends.libvirt.errors import cleaned
-from manager.backends.libvirt.translate import RawEvent
+from manager.backends.libvirt.translate import RESOURCES, RawEvent
 from manager.backends.libvirt.xml_text import root_of
 from manager.core.model import NodeFacts
 from manager.services.ports import Feature, SecretStore
@@ -124,6 +124,9 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     ) -> None:
         watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), job, status))
 
+    def resources(*_: Any) -> None:
+        watcher.event(RawEvent(RESOURCES, "", ""))
+
     if (tell_closed := watcher.closed) is not None:
         connection.registerCloseCallback(lambda _c, reason, _o: tell_closed(reason), None)
     connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
@@ -143,6 +146,11 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     ):
         with contextlib.suppress(libvirt.libvirtError):
             connection.domainEventRegisterAny(None, kind, heard, kind)
+    for kind in (libvirt.VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE, libvirt.VIR_STORAGE_POOL_EVENT_ID_REFRESH):
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.storagePoolEventRegisterAny(None, kind, resources, None)
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.networkEventRegisterAny(None, libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, resources, None)
 
 
 @dataclass(slots=True)

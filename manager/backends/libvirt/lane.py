@@ -50,9 +50,10 @@ def drop(held: list[libvirt.virConnect]) -> None:
     """
     while held:
         connection = held.pop()
-        for callback in list(getattr(connection, "domainEventCallbackID", ())):
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.domainEventDeregisterAny(callback)
+        for of in ("domain", "network", "storagePool"):
+            for callback in list(getattr(connection, f"{of}EventCallbackID", ())):
+                with contextlib.suppress(libvirt.libvirtError):
+                    getattr(connection, f"{of}EventDeregisterAny")(callback)
         with contextlib.suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
         for _ in range(100):

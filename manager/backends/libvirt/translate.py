@@ -9,6 +9,7 @@ import libvirt
 
 from manager.core.events import (
     Event,
+    NodeResourcesChanged,
     VmDefinitionChanged,
     VmRebooted,
     VmStateChanged,
@@ -105,11 +106,15 @@ def told(state: int, reason: int, *, has_saved_state: bool = False) -> Told:
             return Told(_S.UNKNOWN, _C.OTHER)
 
 
+RESOURCES = -1
+"""In place of a domain event's number: of pools and networks it only counts that something changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawEvent:
     """What a callback copied out of libvirt's objects: names and numbers."""
 
-    kind: int  # VIR_DOMAIN_EVENT_ID_...
+    kind: int  # VIR_DOMAIN_EVENT_ID_..., or RESOURCES
     uuid: str
     name: str
     event: int = 0
@@ -225,6 +230,8 @@ _DEFINITION_KINDS = frozenset(
 
 def event_of(raw: RawEvent, *, node: NodeId, at_s: float) -> Event | None:
     """The core's event for one of libvirt's, or None if it changes nothing that is shown."""
+    if raw.kind == RESOURCES:
+        return NodeResourcesChanged(at_s=at_s, node=node)
     vm = VmId(raw.uuid)
     if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE:
         return _lifecycle(raw, vm, node, at_s)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from manager.backends.sim.hosts import HOST_MEMORY_MIB, Guest, Pool, SimNode, SimVm
+from manager.backends.sim.hosts import HOST_MEMORY_MIB, Guest, Pool, SimNetwork, SimNode, SimVm
 from manager.backends.sim.moves import MoveFault
 from manager.backends.sim.world import SimWorld
 from manager.core.effects import VmChange
@@ -28,6 +28,7 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
+from manager.core.resource_facts import SeenInterface
 from manager.core.units import GIB
 from manager.services.ports import Clock
 
@@ -41,6 +42,7 @@ _LIFE_S = (20.0, 60.0)  # between two events of a lively cluster's own life
 _BACKUP_S = (30.0, 75.0)  # how long someone's backup takes, and how long until the next one
 _SHARED = "/srv/vms"
 _ARCHIVE = "/srv/archive"
+_IMAGES = "/srv/iso"
 _LOCAL = "/var/lib/libvirt/images"
 
 
@@ -146,6 +148,7 @@ def demo_cluster(
     plans = [_plan(rng, family, number) for family, number in _roster(vms)]
     memory_gib, cpus = _host_size(plans, nodes)
     width = max(2, len(str(nodes)))
+    shared = _shared_pools(plans)
     for index in range(1, nodes + 1):
         world.add_node(
             SimNode(
@@ -155,11 +158,13 @@ def demo_cluster(
                 memory_mib=memory_gib * 1024,
                 bridges={"br0", "br20"},
                 connect_s=rng.uniform(0.05, 0.4),
+                # The last one was set up in a hurry: nobody has defined the pool of images there.
                 pools={
-                    "default": Pool(_LOCAL),
-                    "vms": Pool(_SHARED),
-                    "archive": Pool(_ARCHIVE),
+                    "default": Pool(_LOCAL, 0.62 * 4096 * GIB, capacity_bytes=4096 * GIB),
+                    **{name: pool for name, pool in shared.items() if name != "iso" or index < nodes},
                 },
+                networks=dict(_NETWORKS),
+                nics=_nics(index),
                 shared_paths=(_SHARED, _ARCHIVE),
             )
         )
@@ -175,6 +180,50 @@ def demo_cluster(
     if lively:
         _live(world, rng)
     return config, world
+
+
+_NETWORKS = {
+    "default": SimNetwork(subnets=("192.168.122.0/24",)),
+    "databases": SimNetwork(mode="bridge", bridge="br20"),
+}
+_ISOS = {"debian-12.iso": 661 << 20, "rescue.iso": 840 << 20, "virtio-win.iso": 709 << 20}
+
+
+def _shared_pools(plans: list[_Plan]) -> dict[str, Pool]:
+    """The storage that all nodes share: of the VMs, of what is put away, and of images of CDs."""
+    needed = sum(disk.capacity_bytes or 0 for plan in plans for disk in plan.config.disks)
+    vms = max(8192 * GIB, needed)
+    archive = max(64 * 1024 * GIB, 4 * needed)
+    return {
+        "vms": Pool(
+            _SHARED, 0.29 * vms, "netfs", "nfs", ("nas-1.example",), "/export/vms", capacity_bytes=vms
+        ),
+        "archive": Pool(_ARCHIVE, 0.12 * archive, capacity_bytes=archive),
+        "iso": Pool(
+            _IMAGES,
+            0.55 * 512 * GIB,
+            "netfs",
+            "nfs",
+            ("nas-1.example",),
+            "/export/iso",
+            capacity_bytes=512 * GIB,
+            files=dict(_ISOS),
+        ),
+    }
+
+
+def _nics(index: int) -> tuple[SeenInterface, ...]:
+    """Two cables of each host: one with its address, one for the databases' VLAN."""
+    return tuple(
+        SeenInterface(
+            name=f"eno{port}",
+            mac=f"52:54:01:00:{port:02x}:{index:02x}",
+            addresses=(f"10.1.0.{index}/24",) if port == 1 else (),
+            mtu=1500,
+            speed_mbit=10_000,
+        )
+        for port in (1, 2)
+    )
 
 
 # --- building ---------------------------------------------------------------------------------

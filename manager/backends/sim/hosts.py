@@ -12,6 +12,7 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event
 from manager.core.ids import NodeId, VmId
 from manager.core.model import AgentState, StatusCause, VmConfig, VmStatus
+from manager.core.resource_facts import SeenInterface
 from manager.core.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -181,6 +182,25 @@ class Pool:
 
     path: str
     free_bytes: float = math.inf
+    kind: str = "dir"
+    format: str = ""
+    hosts: tuple[str, ...] = ()
+    source: str = ""
+    capacity_bytes: int = 16 * 1024 * GIB
+    files: dict[str, int] = field(default_factory=dict)  # in it besides VMs' disks: name -> bytes
+
+
+@dataclass(slots=True, eq=False)
+class SimNetwork:
+    """A network of a host's libvirt."""
+
+    mode: str = "nat"
+    bridge: str = "virbr0"
+    subnets: tuple[str, ...] = ()
+
+
+def _networks() -> dict[str, SimNetwork]:
+    return {"default": SimNetwork(subnets=("192.168.122.0/24",))}
 
 
 def _pools() -> dict[str, Pool]:
@@ -205,6 +225,9 @@ class SimNode:
     encrypted_bytes_per_s: float = 500e6  # and if it is encrypted
     disk_bytes_per_s: float = 800e6  # shared by what is read and written
     pools: dict[str, Pool] = field(default_factory=_pools)
+    networks: dict[str, SimNetwork] = field(default_factory=_networks)
+    inactive: set[str] = field(default_factory=set)  # names of pools and networks that are stopped
+    nics: tuple[SeenInterface, ...] = ()
     post_copy: bool = True  # its kernel and QEMU can
     certificates: bool = True  # for encrypted moves
     dead_addresses: set[str] = field(default_factory=set)  # nobody reaches it there; "": at its own choice

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from manager.backends.sim import resources
 from manager.backends.sim.client import Connection, SimConnections
 from manager.backends.sim.hosts import Done, Job, SimNode, refused
 from manager.backends.sim.moves import Move, Phase, Wishes
@@ -31,7 +32,9 @@ from manager.core.events import (
     MigrationProgress,
     MigrationRouted,
     NodeInventoryRead,
+    NodeResourcesRead,
     NodeSampled,
+    PoolVolumesRead,
     VmAuthoritySeen,
     VmConfigRead,
 )
@@ -87,6 +90,26 @@ class SimHypervisor(SimConnections):
             if error.failure.code is FailureCode.TIMEOUT:
                 self._lose(connection, error.failure.text)
             raise
+
+    async def read_resources(self, node: NodeId) -> NodeResourcesRead:
+        """A node's pools, networks and interfaces."""
+        found = await self._ask(node, "read_resources", lambda sim, _: resources.of(sim))
+        return NodeResourcesRead(
+            at_s=self._clock.now_s(),
+            node=node,
+            pools=found.pools,
+            networks=found.networks,
+            interfaces=found.interfaces,
+        )
+
+    async def read_volumes(self, node: NodeId, pool: str) -> PoolVolumesRead:
+        """What is in a pool."""
+
+        def read(sim: SimNode, _: Connection) -> PoolVolumesRead:
+            seen, found = resources.volumes(self._world, sim, pool)
+            return PoolVolumesRead(at_s=self._clock.now_s(), node=node, pool=seen, volumes=found)
+
+        return await self._ask(node, "read_volumes", read, CHANGE_S)
 
     async def sample(self, node: NodeId) -> NodeSampled:
         """Loads of a node and its VMs; CPU figures from the second sample of a connection on."""

@@ -36,6 +36,7 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
     Event,
     ForeignJobSeen,
+    NodeResourcesChanged,
     SeenVm,
     VmDefinitionChanged,
     VmRebooted,
@@ -270,6 +271,15 @@ class SimWorld:
             migration=job.kind == "migration",
             what=job.kind,
         )
+
+    def tell_resources(self, node: SimNode) -> None:
+        """Send the event that says that a pool or a network of a node began, ended or changed."""
+        self._tell(node, NodeResourcesChanged(at_s=self.clock.now_s(), node=node.id))
+
+    def switch(self, node: SimNode, name: str, *, on: bool) -> None:
+        """Start or stop a pool or a network."""
+        (node.inactive.discard if on else node.inactive.add)(name)
+        self.tell_resources(node)
 
     def tell_undefined(self, vm: SimVm) -> None:
         """Send the event that says that a node has no definition of a VM any more."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from manager.core.ids import Kind
+from manager.core.query.network_fields import NETWORK_FIELDS
 from manager.core.query.node_fields import NODE_FIELDS
 from manager.core.query.operation_fields import OPERATION_FIELDS
+from manager.core.query.pool_fields import POOL_FIELDS, VOLUME_FIELDS
 from manager.core.query.problem_fields import PROBLEM_FIELDS
 from manager.core.query.spec import FieldSpec
 from manager.core.query.vm_fields import VM_FIELDS
@@ -14,6 +16,9 @@ FIELDS: dict[Kind, dict[str, FieldSpec]] = {
     Kind.NODE: {f.name: f for f in NODE_FIELDS},
     Kind.OPERATION: {f.name: f for f in OPERATION_FIELDS},
     Kind.PROBLEM: {f.name: f for f in PROBLEM_FIELDS},
+    Kind.POOL: {f.name: f for f in POOL_FIELDS},
+    Kind.VOLUME: {f.name: f for f in VOLUME_FIELDS},
+    Kind.NETWORK: {f.name: f for f in NETWORK_FIELDS},
 }
 """All fields by kind and name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from manager.core import units
 from manager.core.cluster import ClusterView
+from manager.core.ids import PoolId
 from manager.core.model import Problem
 from manager.core.query.spec import FieldKind, FieldSpec, attribute, on, plain
 
@@ -12,6 +13,10 @@ def _problem_subject(view: ClusterView, problem: Problem) -> str:
     if problem.key.startswith("vm:") and problem.vms:
         vm = view.vms.get(problem.vms[0])
         return f"VM {vm.name}" if vm else problem.vms[0]
+    if problem.key.startswith("pool:"):
+        pool = view.resources.pools.get(PoolId(problem.key.removeprefix("pool:")))
+        where = f" on {problem.node}" if problem.node else ""
+        return f"Pool {pool.name}{where}" if pool else "Pool"
     return f"Node {problem.node}" if problem.node else "Cluster"
 
 
