@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from manager.services.ports import UserUnits
     from manager.services.workspace import Adapters
 
-PAGES = ("overview", "roles", "nodes", "queue")
+PAGES = ("overview", "roles", "nodes", "storage", "networks", "queue")
 THEMES = ("system", "light", "dark")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -95,12 +95,12 @@ async def show_list(
     group: FieldSpec | None = None,
     measure: bool,
 ) -> int:
-    """``node list`` and ``vm list``.
+    """``node list``, ``vm list``, ``storage list`` and ``network list``.
 
     Args:
         app: Where the adapters come from.
         settings: Which cluster, how long, as what.
-        kind: Nodes or VMs.
+        kind: Of what.
         columns: What is shown.
         sort: By which fields, and whether downwards, the one that counts most first.
         where: What is left out; None: nothing.
@@ -109,23 +109,33 @@ async def show_list(
     """
     followed = [field.depends for field in (*columns, *(field for field, _ in sort))]
     followed.append(where.depends if where else frozenset())
-    definitions = kind is Kind.NODE or group is not None or any("config" in names for names in followed)
+    definitions = (
+        kind is Kind.NODE or group is not None or any(names & {"config", "users"} for names in followed)
+    )
     async with opened(app, settings, reading=True, definitions=definitions, enough=_always) as session:
-        if kind is Kind.VM:
+        if kind is not Kind.NODE:
             session.need_any()
         missing = session.warn_of_unreachable()
         if measure or (where is not None and where.samples):
             await session.sample()
         view = session.view
-        found: Iterable[Any] = view.nodes.values() if kind is Kind.NODE else view.vms.values()
-        rows = _sorted(view, where.select(view, found) if where else found, kind, sort)
+        if kind in (Kind.POOL, Kind.NETWORK):
+            await session.runtime.resources.read_all()
+        source: dict[Kind, Mapping[Any, Any]] = {
+            Kind.VM: view.vms,
+            Kind.NODE: view.nodes,
+            Kind.POOL: view.resources.pools,
+            Kind.NETWORK: view.resources.networks,
+        }
+        found: Iterable[Any] = source[kind].values()
+        rows = in_order(view, where.select(view, found) if where else found, kind, sort)
         if group is not None:
             down = next((down for field, down in sort if field is group), False)
             _print_groups(view, kind, in_groups(group, view, rows, down=down), columns, group, settings)
         elif settings.as_json:
-            print_json(_objects(view, rows, columns))
+            print_json(objects_of(view, rows, columns))
         else:
-            _print_rows(view, rows, columns)
+            print_rows(view, rows, columns)
         return NOT_REACHED if missing == len(view.nodes) else 0
 
 
@@ -135,11 +145,13 @@ def column_of(spec: FieldSpec) -> Column:
     return Column(title=title, right=spec.kind.is_number, shrinks=spec.name in SHRINKS)
 
 
-def _objects(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> list[dict[str, Any]]:
+def objects_of(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> list[dict[str, Any]]:
+    """A list as JSON has it."""
     return [{field.name: field.as_json(view, row) for field in columns} for row in rows]
 
 
-def _print_rows(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> None:
+def print_rows(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> None:
+    """A list as a table."""
     print_table([column_of(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
 
 
@@ -157,10 +169,10 @@ def _print_groups(
         figures = figures_of(kind, partial(_known, view, kind, rows))
         if settings.as_json:
             head = group_json(group, key, len(rows), figures)
-            found.append({**head, "rows": _objects(view, rows, columns)})
+            found.append({**head, "rows": objects_of(view, rows, columns)})
             continue
         print_heading(printable(f"{group_title(group, key)} ({told(kind, len(rows), figures)})"))
-        _print_rows(view, rows, columns)
+        print_rows(view, rows, columns)
     if settings.as_json:
         print_json(found)
 
@@ -169,7 +181,7 @@ def _known(view: ClusterView, kind: Kind, rows: list[Any], name: str) -> list[fl
     return known_values(FIELDS[kind][name], view, rows)
 
 
-def _sorted(
+def in_order(
     view: ClusterView, rows: Iterable[Any], kind: Kind, sort: Sequence[tuple[FieldSpec, bool]]
 ) -> list[Any]:
     """By the fields, then by name; what is not known comes last either way."""
@@ -194,6 +206,7 @@ async def show_cluster(app: App, settings: Settings) -> int:
     async with opened(app, settings, reading=True, enough=_always) as session:
         view, config = session.view, session.config
         missing = session.warn_of_unreachable()
+        await session.runtime.resources.read_all()  # a full pool is a problem
         by_status = Counter(vm.status for vm in view.vms.values())
         problems = sorted(view.problems.values(), key=lambda problem: (problem.since_s, problem.key))
         fields = FIELDS[Kind.PROBLEM]

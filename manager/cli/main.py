@@ -25,6 +25,7 @@ from manager.cli.options import (
 )
 from manager.cli.output import StderrHandler, say
 from manager.cli.queue import queue_group
+from manager.cli.resources import interfaces, show_network, show_pool, volumes
 from manager.cli.targets import read_query, where_option
 from manager.core.actions import ACTIONS
 from manager.core.errors import UserError
@@ -95,6 +96,16 @@ def build(app: App) -> Group:
                 commands=[_simple(app, "show", "Show where the cluster stands.", "show_cluster")],
             ),
             Group("node", help="The hosts of the cluster.", commands=[_list(app, Kind.NODE, "nodes")]),
+            Group(
+                "storage",
+                help="The storage pools. NAME is a pool's name, or NODE/NAME of one that is a node's own.",
+                commands=[_list(app, Kind.POOL, "storage pools"), show_pool(app), volumes(app)],
+            ),
+            Group(
+                "network",
+                help="The networks that VMs are connected to, and the hosts' interfaces.",
+                commands=[_list(app, Kind.NETWORK, "networks"), show_network(app), interfaces(app, words)],
+            ),
             Group(
                 "vm",
                 help="The virtual machines. NAME is a VM's name or its UUID.",

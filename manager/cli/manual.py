@@ -167,7 +167,8 @@ def _front(root: click.Group, ctx: click.Context) -> str:
         "Without a command, the window opens, on the clusters used last. Results go to standard output, "
         "everything else to standard error.",
         _table(("Command", ""), commands),
-        "What the window shows of the queue, its columns, reasons and keys: [the queue](../queue.md).",
+        "What the window shows of the queue, its columns, reasons and keys: [the queue](../queue.md). Which "
+        "pools are the same, and how fresh their figures are: [storage and networks](../storage.md).",
         "## Options that may stand anywhere",
         _options_table(_options(root, ctx, shared=True)),
         "Without a cluster option, `MUSTER_CLUSTER` names the cluster; without that, it is the only "
@@ -247,15 +248,18 @@ def _fields() -> str:
     parts = [
         GENERATED,
         "# Fields",
-        "The words for `--columns` and `--sort`, and the keys of JSON. Sizes are MiB in JSON and sorted as "
-        "such; tables show the unit in the header. Fields marked with * are measured when they are asked "
-        "for, which takes a second.",
+        "The words for `--columns` and `--sort`, and the keys of JSON. Sizes are MiB in JSON, or bytes where "
+        "the name says so, and sorted as such; tables show the unit in the header. Fields marked with * are "
+        "measured when they are asked for, which takes a second.",
     ]
     for kind, title in (
         (Kind.VM, "VMs"),
         (Kind.NODE, "Nodes"),
         (Kind.OPERATION, "Work in the queue"),
         (Kind.PROBLEM, "Problems in `cluster show`"),
+        (Kind.POOL, "Storage pools"),
+        (Kind.VOLUME, "Volumes"),
+        (Kind.NETWORK, "Networks"),
     ):
         rows = [
             (

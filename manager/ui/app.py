@@ -183,6 +183,8 @@ async def _screenshot(window: MainWindow, workspace: Workspace, path: Path) -> i
     await asyncio.gather(*(runtime.settled(SETTLE_S) for runtime in workspace.runtimes.values()))
     if window.current is not None and window.shows_loads:
         await _measured(window.current.runtime)
+    if window.current is not None and window.shows_resources:
+        await window.current.runtime.resources.read_all()
     await asyncio.sleep(PAINT_S)
     if not window.grab().save(str(path)):
         print(f"{path}: the picture cannot be written.", file=sys.stderr)

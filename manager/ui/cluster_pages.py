@@ -24,6 +24,14 @@ from manager.ui.views.queue_pane import QueuePane
 from manager.ui.views.table import RowsTable
 from manager.ui.views.work_panes import OperationsPane, ProblemsPane
 
+_LISTS = {
+    "roles": (Kind.VM, "Roles"),
+    "nodes": (Kind.NODE, "Nodes"),
+    "storage": (Kind.POOL, "Storage"),
+    "networks": (Kind.NETWORK, "Networks"),
+}
+"""The pages with a list, by name."""
+
 
 class ClusterPages(QObject):
     """Pages are made when they are first shown; hidden ones do no work."""
@@ -43,6 +51,7 @@ class ClusterPages(QObject):
         self.problems = ProblemsPane(runtime, look, views)
         self.made: Callable[[QWidget], None] = lambda page: None
         self.bridge.changed.connect(self._take)
+        runtime.resources.follow()
 
     @property
     def pages(self) -> list[QWidget]:
@@ -79,7 +88,7 @@ class ClusterPages(QObject):
     def _make(self, name: str) -> QWidget:
         if name == "overview":
             return Overview(self.runtime, self._look, self.tally)
-        kind, title = (Kind.NODE, "Nodes") if name == "nodes" else (Kind.VM, "Roles")
+        kind, title = _LISTS[name]
         return ListPage(self.runtime, kind, self._look, self._views, self._center, title=title)
 
     def _scope(self, scope: str) -> tuple[str, Scope | None]:

@@ -71,10 +71,11 @@ from manager.ui.views.navigation import SCOPES, Navigation, Place, node_of, tier
 from manager.ui.views.overview import Overview
 from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label, tip
 from manager.ui.views.queue_pane import QueuePane
+from manager.ui.views.resource_details import RESOURCES
 from manager.ui.views.table import RowsTable
 from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
-PAGES = ("overview", "roles", "nodes")
+PAGES = ("overview", "roles", "nodes", "storage", "networks")
 PANES = ("migrations", "operations", "problems")
 DENSITIES = ("compact", "usual", "roomy")
 
@@ -554,6 +555,12 @@ class MainWindow(QMainWindow):
         page = self.pages.currentWidget()
         return page.table.needs_samples if isinstance(page, ListPage) else isinstance(page, Overview)
 
+    @property
+    def shows_resources(self) -> bool:
+        """Whether what is shown comes from reading pools and networks."""
+        page = self.list_page
+        return page is not None and page.kind in RESOURCES
+
     def _page_made(self, page: QWidget) -> None:
         self.pages.addWidget(page)
         if isinstance(page, ListPage):
@@ -579,6 +586,14 @@ class MainWindow(QMainWindow):
                 "Nodes are the libvirt hosts that its cluster file names.",
                 "Connect to a cluster…",
                 self.connect_cluster,
+            )
+        if page.kind in RESOURCES:
+            what = "storage pool" if page.kind is Kind.POOL else "network"
+            return (
+                f"No {what} is known",
+                f"The nodes are asked for their {what}s a moment after they are connected to.",
+                "Read again",
+                self.refresh,
             )
         if page.scope_title and view.vms:
             return (
@@ -740,6 +755,10 @@ class MainWindow(QMainWindow):
         self._go_cluster(runtime.id)
         if problem.key.startswith("vm:") and problem.vms:
             self.show_vm(runtime.id, problem.vms[0])
+        elif problem.key.startswith("pool:"):
+            self.navigation.go(Place(runtime.id, "storage"))
+            if self.list_page is not None:
+                self.list_page.select([problem.key.removeprefix("pool:")])
         elif problem.node is not None:
             self.show_node(problem.node)
 
@@ -857,9 +876,10 @@ class MainWindow(QMainWindow):
         if count and page.kind is Kind.VM:
             self.actions_pane.say(f"{count:,} VMs selected", sizes_text(view, page.selected_ids))
         elif count:
-            self.actions_pane.say(
-                page.selected_ids[0] if count == 1 else f"{count} nodes selected", "Actions are on VMs"
-            )
+            nouns = {Kind.POOL: "pools", Kind.NETWORK: "networks"}
+            noun = nouns.get(page.kind, "nodes")
+            title = page.model.text(page.model.rows[page.model.position(page.selected_ids[0])], 0)
+            self.actions_pane.say(title if count == 1 else f"{count} {noun} selected", "Actions are on VMs")
         else:
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
 
@@ -877,7 +897,7 @@ class MainWindow(QMainWindow):
         elif page is not None:
             menu.addAction(self.refresh_action)
             ids = page.selected_ids
-            if len(ids) == 1 and self._here is not None:
+            if len(ids) == 1 and self._here is not None and page.kind is Kind.NODE:
                 place = Place(self._here.cluster, "roles", f"node:{ids[0]}")
                 menu.addAction("Show its VMs", lambda: self.navigation.go(place))
         menu.addSeparator()
@@ -1087,7 +1107,13 @@ class MainWindow(QMainWindow):
         if page.kind is Kind.VM:
             text = show_commands(view, page.selected_ids, self._cluster_option(pages.runtime))
         else:
-            text = f"muster {self._cluster_option(pages.runtime)} node list"
+            option = self._cluster_option(pages.runtime)
+            nouns = {Kind.POOL: "storage", Kind.NETWORK: "network"}
+            if page.kind in nouns:
+                ids = page.selected_ids
+                text = "\n".join(f"muster {option} {nouns[page.kind]} show {shlex.quote(i)}" for i in ids)
+            else:
+                text = f"muster {option} node list"
         QGuiApplication.clipboard().setText(text)
 
     def _cluster_option(self, runtime: Runtime) -> str:

@@ -8,6 +8,7 @@ import libvirt
 import pytest
 
 from manager.backends.libvirt import resources
+from manager.backends.libvirt.storage import is_own
 from manager.backends.libvirt.translate import RESOURCES, RawEvent, event_of
 from manager.core.events import NodeResourcesChanged
 from manager.core.ids import NodeId
@@ -94,6 +95,12 @@ def test_what_is_not_understood_is_said_and_harms_nothing(xml: str) -> None:
     assert resources.volume_of(xml, known) == known
     seen = SeenInterface(name="eth0")
     assert resources.interface_of(xml, seen) == seen
+
+
+def test_only_the_pools_that_muster_makes_for_a_moment_are_its_own() -> None:
+    assert is_own("muster-0f8fad5b-d9cb-469f-a165-70867728950e")
+    assert not is_own("muster-images")
+    assert not is_own("0f8fad5b-d9cb-469f-a165-70867728950e")
 
 
 def test_texts_of_a_host_are_one_line_of_bounded_length() -> None:

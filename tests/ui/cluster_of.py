@@ -14,7 +14,7 @@ from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterState
 from manager.core.effects import Effect
 from manager.core.errors import UserError
-from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
+from manager.core.ids import ClusterId, NodeId, OperationId, PoolId, TraceId, VmId
 from manager.core.model import (
     AgentState,
     ClusterConfig,
@@ -83,6 +83,27 @@ class FakeSampler:
         (self.wanted.add if wanted else self.wanted.discard)(who)
 
 
+class FakeResources:
+    """Remembers who wants storage and networks fresh; volumes are answered by the test."""
+
+    def __init__(self) -> None:
+        self.followed = False
+        self.wanted: set[str] = set()
+        self.asked: list[tuple[PoolId, Callable[..., None]]] = []
+
+    def follow(self) -> None:
+        """As the reader's."""
+        self.followed = True
+
+    def want(self, who: str, wanted: bool) -> None:
+        """As the reader's."""
+        (self.wanted.add if wanted else self.wanted.discard)(who)
+
+    def ask_volumes(self, pool: PoolId, told: Callable[..., None]) -> None:
+        """Keep the question."""
+        self.asked.append((pool, told))
+
+
 class FakeStories:
     """As in the process that owns the operations."""
 
@@ -101,6 +122,7 @@ class FakeRuntime:
         self.state = ClusterState(config)
         self.clock = FakeClock()
         self.sampler = FakeSampler()
+        self.resources = FakeResources()
         self.author = "adm@here"
         self.effects: list[Effect] = []
         self.read: list[NodeId | None] = []

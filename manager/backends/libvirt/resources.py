@@ -13,7 +13,7 @@ from lxml import etree
 
 from manager.backends.libvirt.domain_xml import MAX_VALUE
 from manager.backends.libvirt.errors import cleaned, failure_of
-from manager.backends.libvirt.storage import OWN_POOL
+from manager.backends.libvirt.storage import is_own
 from manager.backends.libvirt.xml_text import root_of
 from manager.core.errors import FailureCode, OperationError
 from manager.core.ids import NodeId
@@ -64,7 +64,7 @@ def resources(connection: libvirt.virConnect) -> Found:
     """
     pools = _listed(lambda: connection.listAllStoragePools(0), MAX_POOLS, _pool)
     return Found(
-        pools and tuple(pool for pool in pools if not pool.name.startswith(OWN_POOL)),
+        pools and tuple(pool for pool in pools if not is_own(pool.name)),
         _listed(lambda: connection.listAllNetworks(0), MAX_NETWORKS, _network),
         _listed(lambda: _own_interfaces(connection), MAX_INTERFACES, _interface),
     )
@@ -124,7 +124,8 @@ def _listed(ask: Callable[[], Sequence[Any]], most: int, read: Callable[[Any], T
 
 
 def _own_interfaces(connection: libvirt.virConnect) -> list[Any]:
-    return [each for each in connection.listAllInterfaces(0) if not each.name().startswith(GUESTS_INTERFACES)]
+    handles = connection.listAllInterfaces(0)
+    return [each for each in handles if not each.name().startswith(GUESTS_INTERFACES) and each.name() != "lo"]
 
 
 # --- one of each -----------------------------------------------------------------------------------

@@ -335,8 +335,16 @@ def _folder_pool(connection: libvirt.virConnect, folder: str) -> libvirt.virStor
     return pool
 
 
+def is_own(pool: str) -> bool:
+    """Whether a pool of that name is one of ours; somebody's may begin like them."""
+    try:
+        return pool.startswith(OWN_POOL) and bool(uuid.UUID(pool.removeprefix(OWN_POOL)))
+    except ValueError:
+        return False
+
+
 def _let_go(pool: libvirt.virStoragePool) -> None:
-    if not pool.name().startswith(OWN_POOL):
+    if not is_own(pool.name()):
         return
     try:
         pool.destroy()  # only libvirt's knowledge of the folder; the files stay

@@ -50,8 +50,23 @@ _OPERATION = (
     FlagSpec("done", "state:done", "It came to what was asked."),
 )
 
+_POOL = (
+    FlagSpec("shared", "reach:shared", "Nodes share it."),
+    FlagSpec("local", "reach:local", "It is one node's own."),
+    FlagSpec("missing", "not missing:none", "It is shared, and some node that is up does not have it."),
+    FlagSpec("full", "used>=95%", "It is full, or nearly."),
+)
+
+_NETWORK = (FlagSpec("missing", "not missing:none", "Some node that is up does not have it."),)
+
 FLAGS: dict[Kind, dict[str, FlagSpec]] = {
     kind: {flag.word: flag for flag in flags}
-    for kind, flags in ((Kind.VM, _VM), (Kind.NODE, _NODE), (Kind.OPERATION, _OPERATION))
+    for kind, flags in (
+        (Kind.VM, _VM),
+        (Kind.NODE, _NODE),
+        (Kind.OPERATION, _OPERATION),
+        (Kind.POOL, _POOL),
+        (Kind.NETWORK, _NETWORK),
+    )
 }
 """The shorthands by kind of object; some kinds have none."""

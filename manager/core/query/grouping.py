@@ -104,6 +104,11 @@ TOTALS: dict[Kind, tuple[Total, ...]] = {
         Total(field="cpus", text=lambda count: units.count_text(int(count), "CPU")),
         Total(field="cpu", text=_share, mean=True),
     ),
+    Kind.POOL: (
+        Total(field="capacity_bytes", text=units.size_text),
+        Total(field="free_bytes", text=lambda size: f"{units.size_text(size)} free"),
+    ),
+    Kind.VOLUME: (Total(field="allocated_bytes", text=lambda size: f"{units.size_text(size)} allocated"),),
 }
 """What is told of several objects of a kind besides how many they are."""
 

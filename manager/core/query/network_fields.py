@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from manager.core.query.pool_fields import nodes_of
 from manager.core.query.spec import FieldKind, FieldSpec, attribute, join, on, plain, yes_no
+from manager.core.resource_facts import NetworkStatus
 
 _KINDS = {"nat": "NAT", "route": "Routed", "hostdev": "Host devices"}
 
@@ -26,6 +27,7 @@ NETWORK_FIELDS: tuple[FieldSpec, ...] = (
         doc="Up, Partly up (missing or not active on a node), Down, Unknown.",
         get=lambda view, network: network.status.value,
         text=plain,
+        words=tuple(status.value for status in NetworkStatus),
         depends=on("status"),
         width=100,
         searchable=True,
@@ -63,6 +65,7 @@ NETWORK_FIELDS: tuple[FieldSpec, ...] = (
         get=nodes_of,
         text=lambda nodes: nodes.text,
         json=list,
+        aliases=("node",),
         depends=on("nodes"),
         width=90,
         searchable=True,
@@ -107,6 +110,7 @@ NETWORK_FIELDS: tuple[FieldSpec, ...] = (
         doc="Where the network is missing, not active, or another one of that name.",
         get=lambda view, network: "; ".join(note.text for note in network.notes) or None,
         text=plain,
+        prose=True,
         depends=on("notes"),
         width=340,
         searchable=True,

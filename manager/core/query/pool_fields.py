@@ -18,7 +18,7 @@ from manager.core.query.spec import (
     plain,
     yes_no,
 )
-from manager.core.resource_facts import Pool, Volume
+from manager.core.resource_facts import Pool, PoolStatus, Volume
 
 
 class Nodes(tuple[str, ...]):
@@ -74,6 +74,7 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         doc="Online, Partly online (missing or not active on a node), Offline, Unknown.",
         get=lambda view, pool: pool.status.value,
         text=plain,
+        words=tuple(status.value for status in PoolStatus),
         depends=on("status"),
         width=120,
         searchable=True,
@@ -85,6 +86,8 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         doc="Shared: the same storage on all nodes that have it. Local: one node's own.",
         get=_reach,
         text=plain,
+        words=("Shared", "Local"),
+        aliases=("assigned",),
         depends=on("is_shared"),
         width=90,
         searchable=True,
@@ -97,6 +100,7 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         get=nodes_of,
         text=lambda nodes: nodes.text,
         json=list,
+        aliases=("node",),
         depends=on("nodes"),
         width=90,
         searchable=True,
@@ -161,6 +165,7 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         doc="Where the pool is missing or not active, and how full it is once that matters.",
         get=lambda view, pool: "; ".join(note.text for note in pool.notes) or None,
         text=plain,
+        prose=True,
         depends=on("notes"),
         width=340,
         searchable=True,
@@ -172,6 +177,7 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         doc="Where the storage comes from; by it pools are matched over the nodes.",
         get=lambda view, pool: pool.source or None,
         text=plain,
+        prose=True,
         depends=on("source"),
         width=220,
         shown=False,
@@ -184,6 +190,7 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         doc="The folder in which the nodes have it.",
         get=lambda view, pool: pool.target or None,
         text=plain,
+        prose=True,
         depends=on("target"),
         width=200,
         shown=False,
@@ -297,6 +304,7 @@ VOLUME_FIELDS: tuple[FieldSpec, ...] = (
         doc="Where it is on the node that was asked.",
         get=lambda view, volume: volume.path or None,
         text=plain,
+        prose=True,
         depends=on("path"),
         width=280,
         searchable=True,
@@ -308,6 +316,7 @@ VOLUME_FIELDS: tuple[FieldSpec, ...] = (
         doc="The image of which it holds only what differs.",
         get=lambda view, volume: volume.backing or None,
         text=plain,
+        prose=True,
         depends=on("backing"),
         width=200,
         shown=False,

@@ -53,7 +53,7 @@ natural = natsort_keygen()
 """Key that sorts ``web-2`` before ``web-10``."""
 
 
-_UNITS = ("_mib_s", "_mib", "_ms", "_s")
+_UNITS = ("_mib_s", "_mib", "_bytes", "_ms", "_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,12 @@ def objects(view: ClusterView, kind: Kind) -> Mapping[Any, Any]:
         return view.vms
     if kind is Kind.NODE:
         return view.nodes
+    if kind is Kind.POOL:
+        return view.resources.pools
+    if kind is Kind.NETWORK:
+        return view.resources.networks
+    if kind is Kind.VOLUME:
+        return {}  # nobody keeps them: see `extra`
     return view.operations if kind is Kind.OPERATION else view.problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from manager.core.ids import Kind
@@ -10,13 +11,37 @@ from manager.core.migration.summary import OTHERS
 from manager.core.model import Node, NodeStatus, Priority, Problem, StatusCause, Vm, VmStatus
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import Reason, ReasonCode
+from manager.core.resource_facts import (
+    FULL_PERCENT,
+    NEARLY_FULL_PERCENT,
+    Network,
+    NetworkStatus,
+    Pool,
+    PoolStatus,
+)
 from manager.ui.icons import NODE_TOKENS, VM_TOKENS
 
 Shape = tuple[str, str]
 """A shape's name and its colour's token."""
 
-BARS = frozenset({(Kind.OPERATION, "percent"), (Kind.NODE, "cpu")})
+BARS = frozenset({(Kind.OPERATION, "percent"), (Kind.NODE, "cpu"), (Kind.POOL, "used")})
 """Cells that are drawn as a bar with its number."""
+
+MARKS = {(Kind.POOL, "used"): (NEARLY_FULL_PERCENT / 100, FULL_PERCENT / 100)}
+"""Where a bar has marks, as shares of its length."""
+
+_POOL_SHAPES = {
+    PoolStatus.ONLINE: ("running", "running"),
+    PoolStatus.PARTLY: ("alarm", "paused"),
+    PoolStatus.OFFLINE: ("off", "crashed"),
+    PoolStatus.UNKNOWN: ("unknown", "unknown"),
+}
+_NETWORK_SHAPES = {
+    NetworkStatus.UP: ("running", "running"),
+    NetworkStatus.PARTLY: ("alarm", "paused"),
+    NetworkStatus.DOWN: ("off", "crashed"),
+    NetworkStatus.UNKNOWN: ("unknown", "unknown"),
+}
 
 WORDS = frozenset({(Kind.OPERATION, "priority"), *BARS})
 """Numbers that are shown as words or bars: not right-aligned."""
@@ -46,9 +71,21 @@ _ERRORS = frozenset(
         ReasonCode.ENDED_ELSEWHERE,
         ReasonCode.INTERRUPTED,
         ReasonCode.NEVER_SEEN,
+        ReasonCode.POOL_FULL,
     }
 )
-_WARNINGS = frozenset({ReasonCode.DEFINITION_TROUBLE, ReasonCode.AGENT_SILENT, ReasonCode.NO_NODE_FITS})
+_WARNINGS = frozenset(
+    {
+        ReasonCode.DEFINITION_TROUBLE,
+        ReasonCode.AGENT_SILENT,
+        ReasonCode.NO_NODE_FITS,
+        ReasonCode.POOL_FILLS,
+        ReasonCode.RESOURCE_MISSING,
+        ReasonCode.RESOURCE_INACTIVE,
+        ReasonCode.RESOURCE_DIFFERS,
+        ReasonCode.RESOURCE_TROUBLE,
+    }
+)
 
 _OPERATION_TOKENS = {
     OperationState.DONE: "running",
@@ -91,10 +128,28 @@ def node_shape(node: Node) -> Shape:
     return {"running": "running", "unknown": "unknown"}.get(token, "crashed"), token
 
 
+def pool_shape(pool: Pool) -> Shape:
+    """The shape and colour of a pool's status."""
+    return _POOL_SHAPES[pool.status]
+
+
+def network_shape(network: Network) -> Shape:
+    """The shape and colour of a network's status."""
+    return _NETWORK_SHAPES[network.status]
+
+
+def fill_token(percent: float) -> str:
+    """The colour of a bar that says how full something is."""
+    if percent >= FULL_PERCENT:
+        return "crashed"
+    return "paused" if percent >= NEARLY_FULL_PERCENT else "accent"
+
+
 def shape(kind: Kind, field: str, item: Any) -> Shape | None:
     """The shape before a cell's text, if it has one."""
     if field == "status":
-        return vm_shape(item) if kind is Kind.VM else node_shape(item) if kind is Kind.NODE else None
+        of = _SHAPES.get(kind)
+        return of(item) if of is not None else None
     if kind is Kind.OPERATION and field == "state":
         assert isinstance(item, Operation)
         return _OPERATION_SHAPES.get(item.state, ("connecting", "accent"))
@@ -102,6 +157,14 @@ def shape(kind: Kind, field: str, item: Any) -> Shape | None:
         assert isinstance(item, Problem)
         return "alarm", "crashed" if item.severity == "error" else "paused"
     return None
+
+
+_SHAPES: dict[Kind, Callable[[Any], Shape]] = {
+    Kind.VM: vm_shape,
+    Kind.NODE: node_shape,
+    Kind.POOL: pool_shape,
+    Kind.NETWORK: network_shape,
+}
 
 
 def token(kind: Kind, field: str, item: Any, text: str) -> str:
@@ -112,6 +175,8 @@ def token(kind: Kind, field: str, item: Any, text: str) -> str:
         if field == "information":
             return reason_token(item.information)
         return "" if item.status is NodeStatus.UP or field in ("name", "status") else "dim"
+    if kind in (Kind.POOL, Kind.NETWORK):
+        return reason_token(item.information) if field == "information" else ""
     if kind is Kind.OPERATION:
         if item.action == OTHERS:
             return "faint" if field == "place" else "dim"
@@ -148,4 +213,4 @@ def bar_token(kind: Kind, item: Any, phase: str) -> str:
         if item.state is OperationState.DONE:
             return "running"
         return "paused" if phase == MovePhase.NOT_CONVERGING.value else "accent"
-    return "accent"
+    return fill_token(item.used_percent or 0) if kind is Kind.POOL else "accent"

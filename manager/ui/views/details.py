@@ -36,6 +36,13 @@ from manager.ui.models import tones
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look, repolish
 from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label
+from manager.ui.views.resource_details import (
+    INTERFACE_TITLES,
+    POOL_TITLES,
+    interface_row,
+    network_row,
+    pool_row,
+)
 
 HISTORY_S = 600.0
 """How far back the Performance tab reaches."""
@@ -230,6 +237,11 @@ class Details(QWidget):
         self._story = PlainTable(("Time", "What happened"), look, name="Story")
         self._performance = Performance(look)
         self._add("Performance", self._performance)
+        if kind is Kind.NODE:
+            self._pools = PlainTable(POOL_TITLES, look, name="Storage")
+            self._connections = PlainTable(INTERFACE_TITLES, look, name="Network connections")
+            self._add("Storage", self._pools)
+            self._add("Network connections", self._connections)
         self._add("Story", self._story)
         if kind is Kind.VM:
             self._add("Sightings", self._sightings)
@@ -423,6 +435,16 @@ class Details(QWidget):
             return
         if current is self._performance:
             self._performance.show_samples(self.history.of(Kind.NODE, node.id))
+            return
+        if current is self._pools:
+            pools = view.resources.pools_of(node.id) or {}
+            self._pools.show_rows(sorted(pool_row(seen) for seen in pools.values()))
+            return
+        if current is self._connections:
+            networks = view.resources.networks_of(node.id) or {}
+            interfaces = view.resources.interfaces_of(node.id) or {}
+            rows = [interface_row(each) for each in interfaces.values()]
+            self._connections.show_rows(sorted(rows) + sorted(network_row(n) for n in networks.values()))
             return
         self._blocked.hide()
         self._spacer.show()

@@ -19,6 +19,7 @@ from manager.ui.models.rows_model import RowsModel, Scope, objects
 from manager.ui.theme import Look
 from manager.ui.views.details import Details
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
+from manager.ui.views.resource_details import RESOURCES, ResourceDetails
 from manager.ui.views.search import SearchBox
 from manager.ui.views.table import RowsTable
 
@@ -40,6 +41,7 @@ ROLES_COLUMNS = (
 WIDTHS = {
     Kind.VM: {"name": 140, "status": 150, "owner": 146, "memory_mib": 98, "priority": 92},
     Kind.NODE: {"cpu": 150, "memory_mib": 98},
+    Kind.POOL: {"used": 170},
 }
 
 
@@ -50,7 +52,7 @@ SEARCH_TIP = (
 
 
 class ListPage(QWidget):
-    """Roles or Nodes of one cluster. A hidden page does no work."""
+    """Roles, Nodes, Storage or Networks of one cluster. A hidden page does no work."""
 
     selection_settled = Signal()
     opened = Signal(str)
@@ -84,7 +86,11 @@ class ListPage(QWidget):
             shown=ROLES_COLUMNS if kind is Kind.VM else None,
             widths=WIDTHS.get(kind),
         )
-        self.details = Details(runtime, kind, look, center)
+        self.details = (
+            ResourceDetails(runtime, kind, look, views)
+            if kind in RESOURCES
+            else Details(runtime, kind, look, center)
+        )
         self._who = f"page {kind.value}"
         strip = QWidget()
         strip.setObjectName("strip")
@@ -188,6 +194,8 @@ class ListPage(QWidget):
         self.model.refresh_ages()
         self._ages.start()
         self._want_samples(self.table.needs_samples)
+        if self.kind in RESOURCES:
+            self.runtime.resources.want(self._who, True)
         self._counts()
         self._selected()
 
@@ -197,6 +205,7 @@ class ListPage(QWidget):
         self.model.set_active(False)
         self._ages.stop()
         self._want_samples(False)
+        self.runtime.resources.want(self._who, False)
         self.runtime.sampler.want_loads(f"{self._who} chart", False)
 
     def _values(self, spec: FieldSpec) -> list[str]:

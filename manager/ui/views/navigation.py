@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem,
 
 from manager.core.ids import ClusterId, NodeId
 from manager.core.model import Tier
+from manager.core.resource_facts import NetworkStatus, PoolStatus
 from manager.services.runtime import Runtime
 from manager.ui.icons import state_pixmap
 from manager.ui.models.tones import node_shape
@@ -30,7 +31,7 @@ class Place:
     """Where one can be in the window."""
 
     cluster: ClusterId
-    page: str  # overview, roles, nodes
+    page: str  # overview, roles, nodes, storage, networks
     scope: str = ""  # of roles: attention, unmovable, moving, node:NAME
 
 
@@ -149,6 +150,8 @@ class Navigation(QTreeWidget):
         nodes = self._item(root, "Nodes", Place(cluster, "nodes"))
         for name in runtime.view.nodes:
             self._item(nodes, name, Place(cluster, "roles", f"node:{name}"))
+        self._item(root, "Storage", Place(cluster, "storage"))
+        self._item(root, "Networks", Place(cluster, "networks"))
         root.setExpanded(True)
         roles.setExpanded(True)
         nodes.setExpanded(len(runtime.view.nodes) <= 8)
@@ -176,6 +179,13 @@ class Navigation(QTreeWidget):
         self._count(Place(cluster, "roles", "attention"), len(tally.attention), "crashed")
         self._count(Place(cluster, "roles", "unmovable"), len(tally.unmovable))
         self._count(Place(cluster, "roles", "moving"), len(tally.moving), "accent")
+        for page, rows, well in (
+            ("storage", view.resources.pools, PoolStatus.ONLINE),
+            ("networks", view.resources.networks, NetworkStatus.UP),
+        ):
+            is_well = all(row.status in (well, "Unknown") for row in rows.values())
+            if rows:  # before anything was read, none is not known to be none
+                self._count(Place(cluster, page), len(rows), "" if is_well else "paused")
         for name, node in view.nodes.items():
             item = self._items.get(Place(cluster, "roles", f"node:{name}"))
             if item is not None:

@@ -427,12 +427,13 @@ class FlatBar(QWidget):
         self._look = look
         self._share = 0.0
         self._token = "accent"
+        self._marks: tuple[float, ...] = ()
         self.setMinimumWidth(40)
         look.changed.connect(self.update)
 
-    def show_share(self, share: float, token: str = "accent") -> None:
-        """How far it goes, 0 to 1, and in which colour."""
-        share = max(0.0, min(1.0, share))
+    def show_share(self, share: float, token: str = "accent", marks: tuple[float, ...] = ()) -> None:
+        """How far it goes, 0 to 1, in which colour, and where it has marks."""
+        share, self._marks = max(0.0, min(1.0, share)), marks
         if (share, token) != (self._share, self._token):
             self._share, self._token = share, token
             self.update()
@@ -448,4 +449,6 @@ class FlatBar(QWidget):
         top = (self.height() - px) // 2
         painter.fillRect(QRect(0, top, self.width(), px), t.track)
         painter.fillRect(QRect(0, top, round(self.width() * self._share), px), t.colour(self._token))
+        for mark in self._marks:
+            painter.fillRect(round(self.width() * mark), top - 2, 1, px + 4, t.dim)
         painter.end()

@@ -587,7 +587,7 @@ class RowsTable(QTableView):
         if (model.kind, spec.name) in tones.BARS:
             value = spec.value(model.view, row.item)
             if isinstance(value, int | float):
-                self._paint_bar(painter, row, cell, text, value / 100)
+                self._paint_bar(painter, row, cell, text, value / 100, spec.name)
                 return
         left = cell.left() + PAD
         room = cell.width() - 2 * PAD
@@ -628,7 +628,9 @@ class RowsTable(QTableView):
             found = self._elided[key] = metrics.elidedText(text, mode, room)
         return found
 
-    def _paint_bar(self, painter: QPainter, row: Row, cell: QRect, text: str, share: float) -> None:
+    def _paint_bar(
+        self, painter: QPainter, row: Row, cell: QRect, text: str, share: float, field: str
+    ) -> None:
         model, t = self.rows_model, self._look.tokens
         share = max(0.0, min(1.0, share))
         label = 44 if text.endswith("%") else 30
@@ -645,6 +647,8 @@ class RowsTable(QTableView):
             painter.fillRect(bar, t.track)
             colour = t.colour(tones.bar_token(model.kind, row.item, phase))
             painter.fillRect(bar.adjusted(0, 0, round(width * share) - width, 0), colour)
+            for mark in tones.MARKS.get((model.kind, field), ()):
+                painter.fillRect(bar.left() + round(width * mark), bar.top() - 2, 1, bar.height() + 4, t.dim)
         painter.setPen(t.text)
         painter.drawText(cell.right() - PAD - label, cell.top(), label + 1, cell.height(), _RIGHT, text)
 
