@@ -21,6 +21,7 @@ from manager.core.events import NodeLost, VmStateChanged, VmUndefined
 from manager.core.ids import Kind, NodeId
 from manager.core.model import StatusCause, VmLoad, VmSettings, VmStatus
 from manager.core.query.filter import matcher
+from manager.core.resource_facts import Volume
 from manager.ui.models.groups import Group, Row
 from manager.ui.models.rows_model import RowsModel
 from manager.ui.theme import Look
@@ -28,6 +29,7 @@ from manager.ui.views.columns import ColumnsDialog
 from manager.ui.views.table import RowsTable
 from tests.ui.cluster_of import MemoryViews, runtime_of, search, vm_config, vm_id
 from tests.ui.conftest import OpenDesk
+from tests.ui.test_resources import OWN, POOL, tell, volume
 from tests.ui.test_rows_model import Shown
 
 
@@ -125,11 +127,14 @@ def test_every_field_of_every_kind_is_shown_sorted_grouped_and_exported(
 ) -> None:
     runtime = runtime_of(3, 30, off=frozenset({4, 7}))
     runtime.request(LIVE_MIGRATE.plan(runtime.view, [vm_id(n) for n in range(6)]))
+    for node in ("n1", "n2"):
+        tell(runtime, node, POOL, OWN)
     for node, code in (("n3", FailureCode.UNREACHABLE), ("n2", FailureCode.TIMEOUT)):
         runtime.dispatch(NodeLost(at_s=runtime.clock.at_s, node=NodeId(node), failure=Failure(code=code)))
     for number in (9, 12):
         runtime.change(number, VmStatus.PAUSED, StatusCause.IO_ERROR)
-    model = RowsModel(kind, runtime.view)
+    volumes = {each.id: each for each in (volume(0), volume(1), Volume(id="x", name="not asked"))}
+    model = RowsModel(kind, runtime.view, extra=volumes if kind is Kind.VOLUME else None)
     table = RowsTable(model, look, name="t", views=MemoryViews(), title="T")
     qtbot.addWidget(table)
     table.resize(1200, 400)
