@@ -121,6 +121,16 @@ async def test_marks_are_painted_over_the_bar(open_desk: OpenDesk) -> None:
     assert found == [left + round(width * 0.85), left + round(width * 0.95)]
 
 
+async def test_pools_of_one_name_stand_in_the_order_of_their_nodes(open_desk: OpenDesk) -> None:
+    runtime = runtime_of(11)
+    for number in (10, 2, 11, 1):
+        tell(runtime, f"n{number}", OWN)
+    desk = await open_desk(runtime)
+    desk.window.go_page("storage")
+    await desk.settle()
+    assert [row.key for row in desk.page.model.rows] == [f"n{n}/default" for n in (1, 2, 10, 11)]
+
+
 async def test_rows_follow_what_nodes_tell(open_desk: OpenDesk) -> None:
     desk = await open_desk(told())
     desk.window.go_page("storage")

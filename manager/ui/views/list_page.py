@@ -19,7 +19,7 @@ from manager.ui.models.rows_model import RowsModel, Scope, objects
 from manager.ui.theme import Look
 from manager.ui.views.details import Details
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
-from manager.ui.views.resource_details import RESOURCES, ResourceDetails
+from manager.ui.views.resource_details import RESOURCES, ResourceDetails, by_name_and_node
 from manager.ui.views.search import SearchBox
 from manager.ui.views.table import RowsTable
 
@@ -75,7 +75,7 @@ class ListPage(QWidget):
         self._title = title
         self._look = look
         self.scope_title = ""
-        self.model = RowsModel(kind, runtime.view)
+        self.model = RowsModel(kind, runtime.view, own_order=by_name_and_node if kind is Kind.POOL else None)
         self.model.set_active(False)
         self.table = RowsTable(
             self.model,

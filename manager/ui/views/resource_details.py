@@ -51,6 +51,11 @@ INTERFACE_TITLES = ("Name", "Kind", "Status", "MAC address", "Addresses", "Ports
 POOL_TITLES = ("Name", "Status", "Type", "Source", "Path", "Used", "Free", "Capacity", "Autostart")
 
 
+def by_name_and_node(view: ClusterView, pool: Pool) -> tuple[object, object]:
+    """The order of pools before anybody sorts them: those of the same name by their nodes."""
+    return natural(pool.name.lower()), natural(pool.nodes[0])
+
+
 def interface_row(each: SeenInterface) -> tuple[str, ...]:
     """An interface as a line of a table with `INTERFACE_TITLES`."""
     return (
