@@ -1,0 +1,52 @@
+"""One declaration per action. Menus, panes, keys, the command line and the manual are made from these."""
+
+from manager.core.actions.moves import (
+    CANCEL,
+    LIVE_MIGRATE,
+    MOVE_STORAGE,
+    MOVES,
+    QUICK_MIGRATE,
+    MigrateParameters,
+    StorageParameters,
+)
+from manager.core.actions.power import POWER, SHUT_DOWN, TURN_OFF, ShutDownHow, ShutDownParameters
+from manager.core.actions.settings import PRIORITY, SETTINGS, TAGS, PriorityParameters, TagsParameters
+from manager.core.actions.spec import (
+    ACTIONS,
+    ActionSpec,
+    Allowed,
+    Denied,
+    Group,
+    NoParameters,
+    Plan,
+    PlanStep,
+    Skipped,
+)
+
+ACTIONS.update({spec.id: spec for spec in (*POWER, *MOVES, *SETTINGS)})
+
+__all__ = [
+    "ACTIONS",
+    "CANCEL",
+    "LIVE_MIGRATE",
+    "MOVE_STORAGE",
+    "PRIORITY",
+    "QUICK_MIGRATE",
+    "SHUT_DOWN",
+    "TAGS",
+    "TURN_OFF",
+    "ActionSpec",
+    "Allowed",
+    "Denied",
+    "Group",
+    "MigrateParameters",
+    "NoParameters",
+    "Plan",
+    "PlanStep",
+    "PriorityParameters",
+    "ShutDownHow",
+    "ShutDownParameters",
+    "Skipped",
+    "StorageParameters",
+    "TagsParameters",
+]
