@@ -27,6 +27,7 @@ from manager.core.ids import NodeId
 from manager.core.migration.convergence import POLICIES, TUNABLE
 from manager.core.model import MoveType, PeerRoute, Priority
 from manager.core.operations import OperationKind
+from manager.core.tags import trouble, words_of
 
 Chosen = tuple[ActionSpec[Any], Any]
 """An action with its parameters."""
@@ -47,12 +48,20 @@ def _priority_word(priority: Priority) -> str:
 _PRIORITIES = {_priority_word(priority): priority for priority in sorted(Priority, reverse=True)}
 
 
-def _tags(text: str) -> tuple[str, ...]:
-    tags = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    wrong = next((tag for tag in tags if not tag.isprintable() or len(tag) > 64), None)
+def _tags(tags: str | None, add: tuple[str, ...], remove: tuple[str, ...]) -> TagsParameters:
+    if tags is None and not add and not remove:
+        raise click.UsageError("Say what to change: --add, --remove or --set.")
+    if tags is not None and (add or remove):
+        raise click.UsageError("--set gives all tags: --add and --remove cannot be given with it.")
+    came, went = words_of(",".join(add)), words_of(",".join(remove))
+    whole = None if tags is None else words_of(tags)
+    both = next((tag for tag in came if tag in went), None)
+    if both is not None:
+        raise click.UsageError(f"The tag {both} cannot be added and removed at once.")
+    wrong = trouble((*came, *(whole or ())))
     if wrong is not None:
-        raise click.UsageError(f"tag {wrong!r}: needs printable text of at most 64 characters.")
-    return tags
+        raise click.UsageError(f"{wrong.text[0].upper()}{wrong.text[1:]}.")
+    return TagsParameters(tags=whole, add=came, remove=went)
 
 
 FORMS: dict[type, _Form] = {
@@ -79,13 +88,18 @@ FORMS: dict[type, _Form] = {
     TagsParameters: _Form(
         options=lambda words: [
             click.Option(
+                ["--add"], metavar="TAG,...", multiple=True, help="Tags that the VMs get; others stay."
+            ),
+            click.Option(
+                ["--remove"], metavar="TAG,...", multiple=True, help="Tags that the VMs lose; others stay."
+            ),
+            click.Option(
                 ["--set", "tags"],
                 metavar="TAG,...",
-                required=True,
-                help="The tags that the VMs have afterwards; an empty text takes all away.",
-            )
+                help="The tags that the VMs have afterwards, and no others; an empty text takes all away.",
+            ),
         ],
-        parameters=lambda tags: TagsParameters(tags=_tags(tags)),
+        parameters=_tags,
     ),
 }
 """By the type of an action's parameters; those of moves are the options of ``vm migrate``."""

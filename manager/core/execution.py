@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+from manager.core import tags
 from manager.core.changes import Story, Turn
 from manager.core.ids import Kind, OperationId
 from manager.core.instructions import Instructions
@@ -104,4 +105,7 @@ def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSetting
     """What was to be changed when it was asked for, on top of what others changed since."""
     names = [f.name for f in fields(VmSettings)]
     changed = {n: getattr(wanted, n) for n in names if getattr(wanted, n) != getattr(before, n)}
+    if "tags" in changed:
+        came, went = tags.difference(before.tags, wanted.tags)
+        changed["tags"] = tags.changed(now.tags, add=came, remove=went) if came or went else wanted.tags
     return replace(now, **changed)

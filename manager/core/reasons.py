@@ -23,6 +23,10 @@ class ReasonCode(StrEnum):
     ALREADY_PAUSED = "already-paused"
     ALREADY_THERE = "already-there"
     ALREADY_SET = "already-set"
+    TAGS_CHANGE = "tags-change"
+    TAG_CHARACTERS = "tag-characters"
+    TAG_LENGTH = "tag-length"
+    TOO_MANY_TAGS = "too-many-tags"
     NOT_RUNNING = "not-running"
     NOT_PAUSED = "not-paused"
     NO_SAVED_STATE = "no-saved-state"
@@ -216,6 +220,10 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.ALREADY_PAUSED: "already paused",
     ReasonCode.ALREADY_THERE: "already on {node}",
     ReasonCode.ALREADY_SET: "already so",
+    ReasonCode.TAGS_CHANGE: "{what}",
+    ReasonCode.TAG_CHARACTERS: "“{tag}” cannot be a tag: it needs printable text without commas",
+    ReasonCode.TAG_LENGTH: "the tag {tag} has {count} characters; {most} are the most",
+    ReasonCode.TOO_MANY_TAGS: "it would have {count} tags; {most} are the most",
     ReasonCode.NOT_RUNNING: "not running ({status})",
     ReasonCode.NOT_PAUSED: "not paused ({status})",
     ReasonCode.NO_SAVED_STATE: "has no saved state",

@@ -58,7 +58,7 @@ class Entry:
 
 
 UNNAMED = "\0"
-"""A pool, or a tag, that nobody has: which one is meant is asked for when the action is chosen."""
+"""A pool that nobody has: which one is meant is asked for when the action is chosen."""
 
 _PRIORITY_KEYS = {Priority.HIGH: "1", Priority.MEDIUM: "2", Priority.LOW: "3", Priority.NO_AUTO_START: "0"}
 
@@ -98,8 +98,8 @@ def _entries() -> tuple[Entry, ...]:
             # Counted with a pool: which one it is is asked for when it is chosen.
             made.append(Entry(spec.id, spec, StorageParameters(pool=UNNAMED), spec.title))
         elif spec is TAGS:
-            # Counted with tags that nobody has: the default, none, would be "already so" for most.
-            made.append(Entry(spec.id, spec, TagsParameters(tags=("\0",)), spec.title))
+            # Counted with a tag that nobody has: the default, no change, would be "already so" for all.
+            made.append(Entry(spec.id, spec, TagsParameters(tags=("·" * 64,)), spec.title))
         else:
             made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
     return tuple(made)

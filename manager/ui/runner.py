@@ -35,8 +35,9 @@ from manager.services.tasks import Tasks
 from manager.ui.actions import UNNAMED, Entry
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
-from manager.ui.dialogs.small import PeerLoginDialog, TagsDialog
+from manager.ui.dialogs.small import PeerLoginDialog
 from manager.ui.dialogs.storage import StorageDialog
+from manager.ui.dialogs.tags import TagsDialog
 from manager.ui.theme import Look
 from manager.ui.wording import result_text, sentence, skipped_text, why_text
 
@@ -227,12 +228,9 @@ class Runner:
             parameters = plan.parameters
 
     async def _ask_tags(self, runtime: Runtime, ids: tuple[VmId, ...]) -> TagsParameters | None:
-        view = runtime.view
-        first = view.vms[ids[0]].config if ids and ids[0] in view.vms else None
-        dialog = TagsDialog(
-            self._parent, view.config, len(ids), first.settings.tags if first is not None else ()
-        )
-        return TagsParameters(tags=dialog.tags) if await dialog.answer() else None
+        option = self._cluster_option(runtime)
+        dialog = TagsDialog(self._parent, self._look, runtime.view, ids, cluster_option=option)
+        return dialog.parameters if await dialog.answer() else None
 
     def _tell_target(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
         step = plan.steps[0]

@@ -171,7 +171,10 @@ def plan_command(view: ClusterView, plan: Plan[Any], option: str) -> str:
     elif isinstance(parameters, PriorityParameters):
         words += ["--set", parameters.priority.name.lower().replace("_", "-")]
     elif isinstance(parameters, TagsParameters):
-        words += ["--set", shlex.quote(",".join(parameters.tags))]
+        for option, given in (("--add", parameters.add), ("--remove", parameters.remove)):
+            words += [option, shlex.quote(",".join(given))] if given else []
+        if parameters.tags is not None:
+            words += ["--set", shlex.quote(",".join(parameters.tags))]
     return " ".join(words)
 
 

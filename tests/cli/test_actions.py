@@ -20,7 +20,7 @@ from tests.cli.support import TWINS, Cli, small
 
 EXTRA = {
     "priority": ("--set", "low"),
-    "tags": ("--set", "a,b"),
+    "tag": ("--set", "a,b"),
     "migrate --type storage": ("--pool", "default"),
 }
 """What some actions cannot do without."""
@@ -49,7 +49,7 @@ AFTER = {
     "migrate --type storage": "its disks are in pool default on n1 now; the old images are kept",
     "cancel": "nothing is under way",
     "priority": "Low",
-    "tags": "a, b",
+    "tag": "a, b",
 }
 
 
@@ -318,11 +318,40 @@ def test_log_json(muster: Cli, tmp_path: Path) -> None:
 
 
 def test_tags(muster: Cli) -> None:
-    assert muster("vm", "tags", "web-1", "--set", " a, b,,a").code == 0
+    assert muster("vm", "tag", "web-1", "--set", " a, b,,a").code == 0
     assert muster.vm("web-1").config.settings.tags == ("a", "b")
-    assert muster("vm", "tags", "web-1", "--set", "").code == 0
+    assert muster("vm", "tag", "web-1", "--set", "").code == 0
     assert muster.vm("web-1").config.settings.tags == ()
-    assert muster("vm", "tags", "web-1", "--set", "a\x1b").code == 2
+    assert muster("vm", "tag", "web-1", "--set", "a\x1b").code == 2
     assert muster("vm", "priority", "web-1", "--set", "urgent").code == 2
     assert muster("vm", "priority", "web-1", "--set", "no-auto-start").code == 0
     assert muster.vm("web-1").config.settings.priority is Priority.NO_AUTO_START
+
+
+def test_tags_are_added_and_removed_without_touching_others(muster: Cli) -> None:
+    assert muster("vm", "tag", "web-1", "--set", "own").code == 0
+    ran = muster("vm", "tag", "web-1", "web-2", "--add", "a", "--add", "b,c", "--remove", "own", "--what-if")
+    assert "adds a, b, c; removes own" in ran.out
+    assert muster.vm("web-1").config.settings.tags == ("own",)
+    assert muster("vm", "tag", "web-1", "web-2", "--add", "a", "--json").results() == {
+        "web-1": "done",
+        "web-2": "done",
+    }
+    assert muster.vm("web-1").config.settings.tags == ("own", "a")
+    assert muster("vm", "tag", "web-1", "--remove", "own,nobody").code == 0
+    assert muster.vm("web-1").config.settings.tags == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "Say what to change: --add, --remove or --set."),
+        (("--set", "a", "--add", "b"), "--set gives all tags"),
+        (("--add", "a", "--remove", "b,a"), "The tag a cannot be added and removed at once."),
+        (("--add", "x" * 65), "has 65 characters; 64 are the most"),
+    ],
+)
+def test_wrong_tags_are_explained(muster: Cli, given: tuple[str, ...], said: str) -> None:
+    ran = muster("vm", "tag", "web-1", *given)
+    assert ran.code == 2
+    assert said in ran.err

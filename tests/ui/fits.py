@@ -53,11 +53,11 @@ from manager.ui.dialogs.small import (
     MessageDialog,
     PeerLoginDialog,
     SecretDialog,
-    TagsDialog,
     WhyGreyDialog,
     WorkLeftDialog,
 )
 from manager.ui.dialogs.storage import StorageDialog
+from manager.ui.dialogs.tags import TagsDialog
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.main_window import MainWindow
 from manager.ui.models.rows_model import RowsModel
@@ -372,7 +372,7 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         "keys": KeysDialog(window, look),
         "about": AboutDialog(window),
         "secret": SecretDialog(window, "n1", "adm", "Password", kept=False),
-        "tags": TagsDialog(window, view.config, 3, ("prod", "web")),
+        "tags": TagsDialog(window, look, view, [vm_id(n) for n in range(3)], cluster_option=""),
         "left": WorkLeftDialog(window, 3, 12, 1, demo=False),
         "quick": MigrateDialog(
             window, look, view, ids, MigrateParameters(), cluster_option="--demo 3x24", spec=QUICK_MIGRATE

@@ -1,4 +1,4 @@
-"""The small dialogs: password, tags, a login between nodes, why an action is grey, keys, about, closing."""
+"""The small dialogs: password, a login between nodes, why an action is grey, keys, about, closing."""
 
 from __future__ import annotations
 
@@ -39,37 +39,6 @@ class SecretDialog(Asking):
         self.button("Cancel", self.reject)
         self.button("Log in", self.accept, style="primary", default=True)
         self.field.setFocus()
-
-
-class TagsDialog(Asking):
-    """The tags of one or many VMs."""
-
-    def __init__(
-        self, parent: QWidget | None, cluster: ClusterConfig, count: int, tags: Sequence[str]
-    ) -> None:
-        super().__init__(parent, f"Tags of {units.count_text(count, 'VM')}", cluster)
-        self.setMinimumWidth(420)
-        self.field = QLineEdit(", ".join(tags))
-        self.field.setMaxLength(1000)
-        self.field.setAccessibleName("Tags, separated by commas")
-        self.body.addWidget(
-            text_label("Words to find and group VMs by, separated by commas.", "dim", wrap=True)
-        )
-        self.body.addWidget(self.field)
-        if count > 1:
-            self.body.addWidget(
-                text_label(f"All {count} VMs have these tags afterwards, and no others.", wrap=True)
-            )
-        self.add_buttons()
-        self.button("Cancel", self.reject)
-        self.button(f"Set the tags of {count}", self.accept, style="primary", default=True)
-        self.field.setFocus()
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """What was entered: each word once, in order."""
-        words = (word.strip() for word in self.field.text().split(","))
-        return tuple(dict.fromkeys(word for word in words if word))
 
 
 class PeerLoginDialog(Asking):
