@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from manager.cli import completion
+from manager.cli import completion, definition
 from manager.cli.app import App
 from manager.cli.options import Command, Seconds, settings_of
 from manager.cli.targets import Targets
@@ -64,6 +64,10 @@ def _tags(tags: str | None, add: tuple[str, ...], remove: tuple[str, ...]) -> Ta
     return TagsParameters(tags=whole, add=came, remove=went)
 
 
+def _edit_form(options: Callable[[], list[click.Parameter]], parameters: Callable[..., Any]) -> _Form:
+    return _Form(options=lambda words: options(), parameters=parameters)
+
+
 FORMS: dict[type, _Form] = {
     NoParameters: _Form(options=lambda words: [], parameters=NoParameters),
     ShutDownParameters: _Form(
@@ -101,6 +105,7 @@ FORMS: dict[type, _Form] = {
         ],
         parameters=_tags,
     ),
+    **{kind: _edit_form(*form) for kind, form in definition.FORMS.items()},
 }
 """By the type of an action's parameters; those of moves are the options of ``vm migrate``."""
 

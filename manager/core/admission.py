@@ -160,7 +160,8 @@ class Admission:
         copies = self._inventory.copies(vm.id)
         if len(copies) > 1 and not vm.alarm:  # one of them is old news, or it is an alarm
             return because(ReasonCode.WAITS_INVENTORY, node=min(copies))
-        harmless = operation.kind is OperationKind.SETTINGS or operation.change is VmChange.TURN_OFF
+        writes = operation.kind is OperationKind.SETTINGS and operation.edit is None
+        harmless = writes or operation.change is VmChange.TURN_OFF
         if vm.alarm and not harmless:
             nodes = ", ".join(sorted({vm.owner, *vm.other_nodes}))
             return End(operation, _S.FAILED, because(ReasonCode.RUNS_TWICE, nodes=nodes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from manager.core.edits import Edit
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
 from manager.core.model import Convergence, PeerRoute, VmSettings
 
@@ -149,6 +150,13 @@ class WriteVmSettings(VmEffect):
     """Store settings in the domain's metadata; what else stands there is kept."""
 
     settings: VmSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditVm(VmEffect):
+    """Change a VM's definition: as it is stored, and as it runs where that can be and is wanted."""
+
+    edit: Edit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from manager.core import edits
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId, VmId
 from manager.core.inventory import Inventory
@@ -14,7 +15,8 @@ from manager.core.reasons import Reason, ReasonCode, because
 def work_text(operation: Operation) -> str:
     """An operation's kind of work as people say it: ``live migrate``."""
     words = operation.action.partition(".")[2].replace("_", " ")
-    return f"set the {words}" if operation.kind is OperationKind.SETTINGS else words
+    is_set = operation.kind is OperationKind.SETTINGS and not words.endswith(" disk")
+    return f"set the {words}" if is_set else words
 
 
 def busy(operation: Operation, activity: Activity) -> Reason:
@@ -44,6 +46,15 @@ class Explanations:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
+
+    def edited(self, operation: Operation) -> Reason | None:
+        """What a VM's definition says now; None if it was not that which was changed."""
+        if operation.edit is None:
+            return None
+        edit, vm = operation.edit.one, self._inventory.vms.get(operation.vm) if operation.vm else None
+        runs = vm is not None and vm.status in (VmStatus.RUNNING, VmStatus.PAUSED)
+        code = ReasonCode.EDITED_LATER if runs and edits.is_later(edit) else ReasonCode.EDITED
+        return because(code, what=edits.told(edit))
 
     def place(self, vm_id: VmId | None) -> str:
         """Where a VM is and in what state, for the end of a sentence."""

@@ -11,6 +11,7 @@ from manager.core.effects import (
     CheckPeerLogin,
     CopyDefinition,
     CopyDisks,
+    EditVm,
     Effect,
     ForgetDefinition,
     ReadNode,
@@ -51,6 +52,8 @@ class Instructions:
 
     def change(self, operation: Operation) -> Effect:
         """The one call of what is no move."""
+        if operation.edit is not None:
+            return EditVm(**_about(operation), edit=operation.edit.one)
         if operation.kind is OperationKind.SETTINGS:
             assert operation.settings is not None
             return WriteVmSettings(**_about(operation), settings=operation.settings)

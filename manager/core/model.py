@@ -320,6 +320,7 @@ class Interface:
     kind: str = ""  # bridge, network, direct, user
     source: str = ""
     model: str = ""
+    link_up: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,9 +336,13 @@ class VmSettings:
 class VmConfig:
     """What a VM's definition says; read once per connection and again when it changes."""
 
-    memory_mib: int
+    memory_mib: int  # the most it can have without a restart
     vcpus: int
+    current_memory_mib: int = 0  # what it has of that; 0: all
+    vcpus_most: int = 0  # without a restart; 0: those it has
     title: str = ""
+    description: str = ""
+    boot: tuple[str, ...] = ()  # targets of disks and MAC addresses, in order
     machine: str = ""
     arch: str = ""
     cpu_mode: str = ""
@@ -356,6 +361,17 @@ class VmConfig:
     settings: VmSettings = VmSettings()
     digest: str = ""  # of the definition; equal digests mean an equal definition
     trouble: str = ""  # why part of the definition could not be understood
+    stored: VmConfig | None = None  # by which it starts the next time, where that differs from how it runs
+
+    @property
+    def memory_now_mib(self) -> int:
+        """The memory that it has."""
+        return self.current_memory_mib or self.memory_mib
+
+    @property
+    def most_vcpus(self) -> int:
+        """The vCPUs that it can have without a restart."""
+        return self.vcpus_most or self.vcpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

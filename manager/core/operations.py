@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from manager.core.edits import VmEdit
 from manager.core.effects import VmChange
 from manager.core.errors import ImpossibleTransition
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
@@ -21,7 +22,7 @@ class OperationKind(StrEnum):
     BATCH = "batch"  # a parent: one request for many VMs; ends when its children have
     CHANGE = "change"  # one change of state of one VM
     MIGRATE = "migrate"  # one move of a VM, of any type
-    SETTINGS = "settings"  # one write of a VM's metadata
+    SETTINGS = "settings"  # one write of a VM's metadata or definition
     CONTROL = "control"  # the queue's standing orders; one per cluster, never over
 
 
@@ -124,6 +125,8 @@ class Operation:
     restores: bool = False  # a start of a VM that was saved: its memory is read from a disk
     settings: VmSettings | None = None
     before: VmSettings | None = None  # what `settings` replaced, for undo
+    edit: VmEdit | None = None  # of a VM's definition
+    back: VmEdit | None = None  # what takes `edit` back
     priority: int = int(Priority.MEDIUM)
     memory_mib: int = 0  # reserved on the target while it moves, and `vcpus`
     vcpus: int = 0

@@ -24,6 +24,13 @@ class ReasonCode(StrEnum):
     ALREADY_THERE = "already-there"
     ALREADY_SET = "already-set"
     TAGS_CHANGE = "tags-change"
+    EDITED = "edited"
+    EDITED_LATER = "edited-later"
+    EDIT_LATER = "edit-later"
+    EDIT_WRONG = "edit-wrong"
+    NO_CD_DRIVE = "no-cd-drive"
+    WHICH_DEVICE = "which-device"
+    NO_SUCH_DEVICE = "no-such-device"
     TAG_CHARACTERS = "tag-characters"
     TAG_LENGTH = "tag-length"
     TOO_MANY_TAGS = "too-many-tags"
@@ -221,6 +228,13 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.ALREADY_THERE: "already on {node}",
     ReasonCode.ALREADY_SET: "already so",
     ReasonCode.TAGS_CHANGE: "{what}",
+    ReasonCode.EDITED: "{what}",
+    ReasonCode.EDITED_LATER: "{what}, at its next start",
+    ReasonCode.EDIT_LATER: "{what}, at its next start: {why}",
+    ReasonCode.EDIT_WRONG: "{text}",
+    ReasonCode.NO_CD_DRIVE: "has no CD drive",
+    ReasonCode.WHICH_DEVICE: "has several: {known}",
+    ReasonCode.NO_SUCH_DEVICE: "has no {device}; it has {known}",
     ReasonCode.TAG_CHARACTERS: "“{tag}” cannot be a tag: it needs printable text without commas",
     ReasonCode.TAG_LENGTH: "the tag {tag} has {count} characters; {most} are the most",
     ReasonCode.TOO_MANY_TAGS: "it would have {count} tags; {most} are the most",
@@ -377,6 +391,7 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.POST_COPY_ALONE: "Choose another policy, or set parallel_connections = 1 in the cluster file.",
     ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
+    ReasonCode.WHICH_DEVICE: "Name one, with --drive, --disk or --mac.",
     ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"
     " it counts from the next start of the VM.",
     ReasonCode.SHARING_UNDECLARED: "Name the shared folders under [storage] shared_paths"

@@ -219,10 +219,11 @@ class Work:
             reason = self._explanations.failed(operation, failure)
             self._execution.end(operation, _S.FAILED, reason, turn)
             return
-        assert operation.source and operation.vm and operation.settings
-        self._inventory.settings_written(operation.vm, operation.source, operation.settings, turn)
+        assert operation.source and operation.vm
+        if operation.settings is not None:
+            self._inventory.settings_written(operation.vm, operation.source, operation.settings, turn)
         turn.effects.append(ReadVm(trace=turn.trace, node=operation.source, vm=operation.vm))
-        self._execution.end(operation, _S.DONE, None, turn)
+        self._execution.end(operation, _S.DONE, self._explanations.edited(operation), turn)
 
     def abort_failed(self, event: ev.AbortFailed, turn: Turn) -> None:
         """The cancel could not be delivered: tried again while the move still runs."""

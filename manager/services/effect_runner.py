@@ -84,6 +84,8 @@ class EffectRunner:
                 self._spawn(effect, partial(self._hypervisor.check_peer, effect))
             case fx.WriteVmSettings():
                 self._spawn(effect, partial(self._hypervisor.write_settings, effect))
+            case fx.EditVm():
+                self._spawn(effect, partial(self._hypervisor.edit_vm, effect))
             case _:
                 raise TypeError(f"nobody carries out {type(effect).__name__}")
 

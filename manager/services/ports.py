@@ -14,6 +14,7 @@ from manager.core.effects import (
     CheckPeerLogin,
     CopyDefinition,
     CopyDisks,
+    EditVm,
     ForgetDefinition,
     RestoreFromFile,
     SaveToFile,
@@ -168,6 +169,10 @@ class Hypervisor(Protocol):
 
     async def write_settings(self, effect: WriteVmSettings) -> None:
         """Write our metadata element; unknown content in it is kept."""
+        ...
+
+    async def edit_vm(self, effect: EditVm) -> None:
+        """Change a VM's definition; what is not named in it is kept. `ALREADY` is never raised."""
         ...
 
     def events(self) -> AsyncIterator[Event]:

@@ -13,7 +13,7 @@ import pytest
 
 from manager.cli.actions import FORMS, MOVES
 from manager.core.actions import ACTIONS
-from manager.core.model import Priority, VmStatus
+from manager.core.model import Disk, Priority, VmStatus
 from manager.core.operations import Operation
 from manager.services.memory_journal import MemoryJournal
 from tests.cli.support import TWINS, Cli, small
@@ -21,6 +21,15 @@ from tests.cli.support import TWINS, Cli, small
 EXTRA = {
     "priority": ("--set", "low"),
     "tag": ("--set", "a,b"),
+    "cd": ("--insert", "default/debian-13.iso"),
+    "memory": ("--set", "512MiB"),
+    "vcpus": ("--set", "1"),
+    "describe": ("--title", "Shop"),
+    "autostart": ("--set", "on"),
+    "network": ("--link", "down"),
+    "boot-order": ("--set", "vda"),
+    "add-disk": ("--pool", "vms", "--size", "1GiB"),
+    "grow-disk": ("--to", "100GiB"),
     "migrate --type storage": ("--pool", "default"),
 }
 """What some actions cannot do without."""
@@ -50,12 +59,26 @@ AFTER = {
     "cancel": "nothing is under way",
     "priority": "Low",
     "tag": "a, b",
+    "cd": "CD default/debian-13.iso in sda",
+    "memory": "memory 512 MiB of at most 1 GiB",
+    "vcpus": "1 vCPU of at most 2, at its next start",
+    "describe": "title “Shop”",
+    "autostart": "starts with its host",
+    "network": "link of 52:54:00:00:00:01 down",
+    "boot-order": "boots from vda, at its next start",
+    "add-disk": "a new disk of 1 GiB in pool vms",
+    "grow-disk": "vda of 100 GiB",
 }
 
 
 @pytest.mark.parametrize("command", [spec.command for spec in ACTIONS.values()])
 def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> None:
     name = FITS.get(command, "web-1")
+    config = muster.vm(name).config
+    drive = Disk(target="sda", device="cdrom", read_only=True)
+    muster.vm(name).config = replace(
+        config, disks=(*config.disks, drive) if command == "cd" else config.disks
+    )
     ran = muster("vm", *command.split(), name, *EXTRA.get(command, ()), "--json")
     assert ran.rows == [
         {"uuid": muster.vm(name).id, "vm": name, "result": "done", "reason": AFTER[command]}

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from manager.core.edits import Describe, Edit, SetAutostart, SetBootOrder, SetMemory, SetVcpus, pending
 from manager.core.effects import (
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
     CopyDefinition,
     CopyDisks,
+    EditVm,
     ForgetDefinition,
     RestoreFromFile,
     SaveToFile,
@@ -51,6 +53,7 @@ from manager.core.model import (
     PeerRoute,
     Priority,
     StatusCause,
+    VmConfig,
     VmSettings,
     VmStatus,
 )
@@ -166,6 +169,11 @@ class There:
         return WriteVmSettings(
             trace=TraceId("t"), operation=OPERATION, attempt=1, vm=vm, node=self.home, settings=settings
         )
+
+    async def edit(self, vm: VmId, edit: Edit) -> VmConfig:
+        """Change a definition of the first node; returns it as it is read then."""
+        await self.run(self.hypervisor.edit_vm(EditVm(**self.of(vm), edit=edit)))
+        return (await self.run(self.hypervisor.read_vm(self.home, vm))).config
 
     def of(self, vm: VmId, node: NodeId | None = None) -> dict[str, Any]:
         """The fields of an effect that say whose it is."""
@@ -362,6 +370,7 @@ class HypervisorContract:
             there.hypervisor.read_vm(there.home, NOBODY),
             there.hypervisor.change_vm(there.changing(NOBODY, VmChange.START)),
             there.hypervisor.write_settings(there.writing(NOBODY, VmSettings())),
+            there.hypervisor.edit_vm(EditVm(**there.of(NOBODY), edit=SetAutostart())),
         )
         for call in calls:
             failure = await there.failure(call)
@@ -479,6 +488,49 @@ class HypervisorContract:
         await there.run(there.hypervisor.write_settings(there.writing(vm, stored)))
         await there.change(vm, VmChange.START)
         assert (await there.run(there.hypervisor.read_vm(there.home, vm))).config.settings == stored
+
+    # --- definitions ---
+
+    async def test_a_definition_is_changed_at_once_and_at_the_next_start(self, there: There) -> None:
+        vm = there.vms[0]
+        before = (await there.run(there.hypervisor.read_vm(there.home, vm))).config
+        assert pending(before) == ()
+        size = before.memory_mib
+        less = await there.edit(vm, SetMemory(memory_mib=size - 8, maximum_mib=size))
+        assert (less.memory_mib, less.memory_now_mib, pending(less)) == (size, size - 8, ())
+        more = await there.edit(vm, SetMemory(memory_mib=size + 32, maximum_mib=size + 64, live=False))
+        assert more.memory_mib == size
+        assert pending(more) == ("memory",)
+        both = before.vcpus + 1
+        await there.edit(vm, SetVcpus(vcpus=both, maximum=both + 1, live=False))
+        await there.edit(vm, Describe(title="Shop", description="a <b>\nü & c"))
+        config = await there.edit(vm, SetAutostart(autostart=True))
+        assert (config.title, config.description, config.autostart) == ("Shop", "a <b>\nü & c", True)
+        assert (config.vcpus, config.disks, config.interfaces) == (
+            before.vcpus,
+            before.disks,
+            before.interfaces,
+        )
+        assert pending(config) == ("memory", "vCPUs")
+
+        await there.change(vm, VmChange.TURN_OFF)
+        config = await there.edit(vm, SetBootOrder(devices=(config.disks[0].target,)))
+        assert config.boot == (config.disks[0].target,)
+        assert config.stored is None
+        await there.change(vm, VmChange.START)
+        config = (await there.run(there.hypervisor.read_vm(there.home, vm))).config
+        assert (config.memory_mib, config.memory_now_mib) == (size + 64, size + 32)
+        assert (config.vcpus, config.most_vcpus) == (both, both + 1)
+        assert pending(config) == ()
+        assert config.settings == before.settings
+
+        await there.edit(vm, SetMemory(memory_mib=before.memory_now_mib, maximum_mib=size))
+        await there.edit(vm, SetVcpus(vcpus=before.vcpus, maximum=before.most_vcpus, live=False))
+        config = await there.edit(vm, Describe(title="", description=""))
+        assert (config.title, config.description) == ("", "")
+        config = await there.edit(vm, SetAutostart(autostart=False))
+        assert not config.autostart
+        assert pending(config) == ("memory", "vCPUs")
 
     # --- moving ---
 

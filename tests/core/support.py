@@ -12,6 +12,16 @@ from manager.core import events as ev
 from manager.core.actions import ACTIONS, Plan
 from manager.core.changes import ChangeSet, Outcome
 from manager.core.cluster import ClusterState
+from manager.core.edits import (
+    Describe,
+    Edit,
+    SetAutostart,
+    SetBootOrder,
+    SetInterface,
+    SetMedium,
+    SetMemory,
+    SetVcpus,
+)
 from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
@@ -83,6 +93,33 @@ def definition(
     """A VM's definition."""
     settings = VmSettings(priority=priority, tags=tags)
     return VmConfig(memory_mib=memory_mib, vcpus=2, settings=settings, digest="read", **values)
+
+
+def edited(config: VmConfig, edit: Edit) -> VmConfig:
+    """A definition with a change, as of a VM that is off."""
+    match edit:
+        case SetMedium():
+            disks = (replace(d, source=edit.source) if d.target == edit.disk else d for d in config.disks)
+            return replace(config, disks=tuple(disks))
+        case SetMemory():
+            current = 0 if edit.memory_mib == edit.maximum_mib else edit.memory_mib
+            return replace(config, memory_mib=edit.maximum_mib, current_memory_mib=current)
+        case SetVcpus():
+            return replace(config, vcpus=edit.vcpus, vcpus_most=edit.maximum)
+        case Describe():
+            given = {k: v for k in ("title", "description") if (v := getattr(edit, k)) is not None}
+            return replace(config, **given)
+        case SetAutostart():
+            return replace(config, autostart=edit.autostart)
+        case SetInterface():
+            kept = {k: v for k in ("kind", "source") if (v := getattr(edit, k))}
+            link = {} if edit.link_up is None else {"link_up": edit.link_up}
+            nics = (replace(i, **kept, **link) if i.mac == edit.mac else i for i in config.interfaces)
+            return replace(config, interfaces=tuple(nics))
+        case SetBootOrder():
+            return replace(config, boot=edit.devices)
+        case _:
+            raise AssertionError(edit)
 
 
 @dataclass
@@ -328,6 +365,11 @@ class Cluster:
             case fx.SaveToFile() | fx.RestoreFromFile() | fx.CopyDefinition() | fx.ForgetDefinition():
                 self.end(effect, failure or self._hand_over(effect))
             case fx.CopyDisks():
+                self.end(effect, failure)
+            case fx.EditVm():
+                if failure is None:
+                    guest = self.hosts[effect.node][effect.vm]
+                    guest.config = edited(guest.config, effect.edit)
                 self.end(effect, failure)
             case _:
                 raise AssertionError(effect)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from manager.core import effects as fx
 from manager.core import events as ev
-from manager.core.actions import ACTIONS, Allowed, Denied, NoParameters, ShutDownHow
+from manager.core.actions import ACTIONS, DEFINITION, Allowed, Denied, NoParameters, ShutDownHow
+from manager.core.edits import Edit
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId, OperationId
 from manager.core.model import Disk, MigrationLimits, Pacemaker, PeerRoute, Priority, StatusCause, VmStatus
@@ -103,7 +105,18 @@ TABLE: dict[str, tuple[str, str, str, str, str]] = {
     "cancel": ("= nothing is under way",) * 5,
     "priority": ("= already so",) * 5,
     "tags": ("= already so",) * 5,
+    "cd": ("has no CD drive",) * 5,
+    "memory": ("memory is from 16 MiB to 64 TiB",) * 5,
+    "vcpus": ("vCPUs are from 1 to 4096",) * 5,
+    "description": ("= already so",) * 5,
+    "autostart": ("yes",) * 5,
+    "network": ("has no network interface",) * 5,
+    "boot_order": ("no device is named to boot from",) * 5,
+    "add_disk": ("no pool is named",) * 5,
+    "grow_disk": ("has no disk",) * 5,
 }
+SETTINGS = {"priority", "tags", *(spec.id.removeprefix("vm.") for spec in DEFINITION)}
+"""These wait for other work on the VM."""
 STATES = (R, OFF, SAVED, PAUSED, CRASHED)
 
 
@@ -162,14 +175,14 @@ def test_what_forbids_every_action(action: str) -> None:
     assert gone.reason.code is ReasonCode.VM_VANISHED
 
 
-@pytest.mark.parametrize("action", set(TABLE) - {"cancel", "priority", "tags"})
+@pytest.mark.parametrize("action", set(TABLE) - {"cancel"} - SETTINGS)
 def test_a_busy_vm_says_with_what(cluster: Cluster, action: str) -> None:
     cluster.add("n1", "a")
     cluster.ask("vm.save", "a")
     assert said(cluster, action) == "busy: saving"
 
 
-@pytest.mark.parametrize("action", set(TABLE) - {"cancel", "priority", "tags"})
+@pytest.mark.parametrize("action", set(TABLE) - {"cancel"} - SETTINGS)
 def test_a_vm_busy_with_others_says_so(cluster: Cluster, action: str) -> None:
     cluster.add("n1", "a")
     cluster.feed(ev.ForeignJobSeen(at_s=cluster.later(), node=N1, vm=uuid("a"), active=True))
@@ -460,5 +473,6 @@ def test_over_a_read_only_connection_nothing_is_cancelled(cluster: Cluster) -> N
 
 def test_the_default_parameters_are_those_of_the_action() -> None:
     for spec in ACTIONS.values():
-        assert type(spec.default).__name__.endswith("Parameters")
+        is_edit = type(spec.default) in get_args(Edit)
+        assert is_edit or type(spec.default).__name__.endswith("Parameters")
     assert isinstance(ACTIONS["vm.start"].default, NoParameters)

@@ -25,7 +25,10 @@ def test_a_server() -> None:
     assert parse(text) == VmConfig(
         memory_mib=16384,
         vcpus=4,
+        current_memory_mib=8192,
+        vcpus_most=8,
         title="Orders database (production)",
+        description="Owner: J. Müller",
         machine="pc-q35-7.2",
         arch="x86_64",
         cpu_mode="host-model",

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import libvirt
 
-from manager.backends.libvirt import changing, event_loop, jobs, pacemaker, reading, resources, uris
+from manager.backends.libvirt import changing, editing, event_loop, jobs, pacemaker, reading, resources, uris
 from manager.backends.libvirt.connection import Login, Watcher, facts_of, open_connection, watch
 from manager.backends.libvirt.errors import connect_code_of, failure_of, may_be_refusal
 from manager.backends.libvirt.foreign import Jobs
@@ -28,6 +28,7 @@ from manager.core.effects import (
     CheckPeerLogin,
     CopyDefinition,
     CopyDisks,
+    EditVm,
     ForgetDefinition,
     RestoreFromFile,
     SaveToFile,
@@ -349,6 +350,12 @@ class LibvirtHypervisor:
         link = self._links.of(effect.node)
         write = functools.partial(changing.write_settings, vm=effect.vm, settings=effect.settings)
         await link.change(write, CHANGE_S, "writing the settings", effect.vm)
+
+    async def edit_vm(self, effect: EditVm) -> None:
+        """See `Hypervisor.edit_vm`."""
+        link = self._links.of(effect.node)
+        make = functools.partial(editing.edit, vm=effect.vm, wanted=effect.edit, node=effect.node)
+        await link.change(make, CHANGE_S, "changing the definition", effect.vm)
 
     # --- moving ------------------------------------------------------------------------------
 

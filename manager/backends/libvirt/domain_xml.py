@@ -16,6 +16,7 @@ from manager.core.model import AgentState, Disk, Interface, VmConfig
 MAX_XML_BYTES = 2 * 1024 * 1024
 MAX_DEVICES = 1024
 MAX_VALUE = 1000
+MAX_TEXT = 8000
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 _UNIT_BYTES = {
@@ -72,8 +73,12 @@ class _Reader:
         config = replace(
             base,
             memory_mib=self._memory_mib(),
+            current_memory_mib=self._current_memory_mib(),
             vcpus=self._vcpus(),
+            vcpus_most=self._most_vcpus(),
             title=_line(self.root.findtext("title")),
+            description=_text(self.root.findtext("description")),
+            boot=self._boot(),
             machine=_value(os_type, "machine"),
             arch=_value(os_type, "arch"),
             cpu_mode=_value(cpu, "mode") or ("custom" if cpu is not None else ""),
@@ -99,13 +104,34 @@ class _Reader:
         return found[:MAX_DEVICES]
 
     def _memory_mib(self) -> int:
-        element = self.root.find("memory")
+        found = self._size_mib("memory")
+        if found is None:
+            self._say("its memory size is missing or not understood")
+        return found or 0
+
+    def _current_memory_mib(self) -> int:
+        """What it has of its memory; 0 is all of it, as libvirt assumes."""
+        current = self._size_mib("currentMemory")
+        return 0 if current is None or current == self._size_mib("memory") else current
+
+    def _size_mib(self, name: str) -> int | None:
+        element = self.root.find(name)
         unit = None if element is None else _UNIT_BYTES.get((element.get("unit") or "KiB").lower())
         number = None if element is None else _number(element.text)
-        if unit is None or number is None:
-            self._say("its memory size is missing or not understood")
-            return 0
-        return number * unit // 1024**2
+        return None if unit is None or number is None else number * unit // 1024**2
+
+    def _boot(self) -> tuple[str, ...]:
+        """Names of devices: by their own orders, or by the kinds that the definition lists instead."""
+        devices = [*self._devices("disk"), *self._devices("interface")]
+        own = [(_number(_value(e.find("boot"), "order")) or 0, _name(e)) for e in devices]
+        if any(order for order, _ in own):
+            return tuple(name for order, name in sorted(own) if order and name)
+        first: dict[str, str] = {}
+        for element in devices:
+            kind = _BOOT_KINDS.get(_value(element, "device") or "disk", "")
+            first.setdefault("network" if element.tag == "interface" else kind, _name(element))
+        kinds = [_value(e, "dev") for e in self.root.findall("os/boot")[:MAX_DEVICES]]
+        return tuple(dict.fromkeys(first[kind] for kind in kinds if first.get(kind)))
 
     def _vcpus(self) -> int:
         element = self.root.find("vcpu")
@@ -116,6 +142,11 @@ class _Reader:
             self._say("its number of vCPUs is not understood")
             return 0
         return number
+
+    def _most_vcpus(self) -> int:
+        """Without a restart; 0 are those that it has."""
+        most = _number(self.root.findtext("vcpu")) or 0
+        return 0 if most == self._vcpus() else most
 
     def _nvram(self) -> str:
         element = self.root.find("os/nvram")
@@ -175,6 +206,16 @@ def _host_device(device: etree._Element) -> str:
     return _line(f"{kind} {_value(device, 'mode')}")
 
 
+_BOOT_KINDS = {"disk": "hd", "lun": "hd", "cdrom": "cdrom", "floppy": "fd"}
+
+
+def _name(device: etree._Element) -> str:
+    """How a disk or an interface is named: by its target, or its MAC address."""
+    if device.tag == "interface":
+        return _value(device.find("mac"), "address")
+    return _value(device.find("target"), "dev")
+
+
 def _disk(element: etree._Element) -> Disk:
     driver = element.find("driver")
     kind = _value(element, "type") or "file"
@@ -219,6 +260,7 @@ def _interface(element: etree._Element) -> Interface:
         kind=kind,
         source=next((value for value in found if value), ""),
         model=_value(element.find("model"), "type"),
+        link_up=_value(element.find("link"), "state") != "down",
     )
 
 
@@ -228,6 +270,11 @@ def _value(element: etree._Element | None, attribute: str) -> str:
 
 def _line(text: str | None) -> str:
     return cleaned(text[:MAX_VALUE]) if text else ""
+
+
+def _text(text: str | None) -> str:
+    """Several lines without control characters; nothing else is changed, for it may be written back."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in (text or "")[:MAX_TEXT])
 
 
 def _number(text: str | None) -> int | None:

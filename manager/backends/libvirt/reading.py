@@ -11,6 +11,7 @@ import libvirt
 
 from manager.backends.libvirt import domain_xml
 from manager.backends.libvirt.translate import Told, told
+from manager.core.edits import settled
 from manager.core.events import SeenVm
 from manager.core.ids import VmId
 from manager.core.model import NodeLoad, VmConfig, VmLoad
@@ -122,31 +123,45 @@ class ConfigCache:
     """The last definition read of each VM of a node, so that an unchanged one is not parsed again."""
 
     by_vm: dict[VmId, VmConfig] = field(default_factory=dict)
+    stored: dict[VmId, str] = field(default_factory=dict)  # digests of what they start by the next time
 
-    def config(self, vm: VmId, xml: str) -> VmConfig:
-        """The definition as a value."""
+    def config(self, vm: VmId, xml: str, stored_xml: str = "") -> VmConfig:
+        """The definition as a value; `stored_xml`: of a VM that runs, by which it starts the next time."""
         digest = domain_xml.digest_of(xml)
+        stored = domain_xml.digest_of(stored_xml) if stored_xml else ""
         known = self.by_vm.get(vm)
-        if known is None or known.digest != digest:
-            known = self.by_vm[vm] = domain_xml.parse(xml, digest)
+        if known is None or (known.digest, self.stored.get(vm)) != (digest, stored):
+            config = domain_xml.parse(xml, digest)
+            if stored_xml:
+                config = settled(replace(config, stored=domain_xml.parse(stored_xml, stored)))
+            known = self.by_vm[vm] = config
+            self.stored[vm] = stored
         return known
+
+    def forget(self, vm: VmId) -> None:
+        """It is gone."""
+        self.by_vm.pop(vm, None)
+        self.stored.pop(vm, None)
 
 
 def vm_config(connection: libvirt.virConnect, vm: VmId, cache: ConfigCache) -> VmConfig:
     """A VM's definition as it runs (or would start), with what libvirt keeps beside it."""
     try:
         domain = lookup(connection, vm)
-        config = cache.config(vm, domain.XMLDesc(0))
+        persistent = bool(domain.isPersistent())
+        has_two = persistent and domain.isActive()
+        stored = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if has_two else ""
+        config = cache.config(vm, domain.XMLDesc(0), stored)
         return replace(
             config,
             autostart=bool(_number(domain.autostart)),
-            persistent=bool(domain.isPersistent()),
+            persistent=persistent,
             snapshots=_number(domain.snapshotNum),
             checkpoints=checkpoints(domain),
         )
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            cache.by_vm.pop(vm, None)
+            cache.forget(vm)
         raise
 
 

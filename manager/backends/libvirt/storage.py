@@ -291,8 +291,14 @@ def remove_unused(connection: libvirt.virConnect, vm: VmId, copies: Sequence[Cop
 # --- files in a folder ---
 
 
-def in_folder(connection: libvirt.virConnect, folder: str, work: Callable[[libvirt.virStoragePool], T]) -> T:
-    """Do something with the files of a folder, which is made if need be; all its pool's volumes are known.
+def in_folder(
+    connection: libvirt.virConnect,
+    folder: str,
+    work: Callable[[libvirt.virStoragePool], T],
+    *,
+    make: bool = True,
+) -> T:
+    """Do something with the files of a folder, which may be made if need be; all its volumes are known.
 
     libvirt has no call for files but through a pool, and takes one pool per folder: one that is there is used
     as it is, else one of ours is there meanwhile. Another call of ours may take it away at any moment.
@@ -300,7 +306,7 @@ def in_folder(connection: libvirt.virConnect, folder: str, work: Callable[[libvi
     for tries_left in reversed(range(TRIES)):
         pool = None
         try:
-            pool = _folder_pool(connection, folder)
+            pool = _folder_pool(connection, folder, make=make)
             return work(pool)
         except libvirt.libvirtError as error:
             if error.get_error_code() not in _POOL_WENT or not tries_left:
@@ -321,16 +327,15 @@ _POOL_WENT = frozenset(
 )
 
 
-def _folder_pool(connection: libvirt.virConnect, folder: str) -> libvirt.virStoragePool:
+def _folder_pool(connection: libvirt.virConnect, folder: str, *, make: bool) -> libvirt.virStoragePool:
     try:
         pool = connection.storagePoolLookupByTargetPath(folder)
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_POOL:
             raise
         name = f"{OWN_POOL}{uuid.uuid4()}"
-        return connection.storagePoolCreateXML(
-            folder_pool_xml(name, folder), libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD
-        )
+        build = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if make else 0
+        return connection.storagePoolCreateXML(folder_pool_xml(name, folder), build)
     pool.refresh(0)
     return pool
 

@@ -31,6 +31,8 @@ RUNS = frozenset({VmStatus.RUNNING, VmStatus.PAUSED})
 DISK_BYTES = 20 * GIB
 """The size of a disk whose definition does not say it."""
 
+_MEDIA = ("debian-13.iso", "drivers.iso")
+
 NOT_RUNNING = "Requested operation is not valid: domain is not running"
 """libvirt's words for a change that needs a running VM."""
 
@@ -173,7 +175,26 @@ class SimVm:
             agent = AgentState.CONNECTED
         else:
             agent = AgentState.DISCONNECTED
-        return replace(self.config, agent=agent, digest=f"{self.id}:{self.name}:{self.revision}")
+        config = self.config if self.runs else afresh(self.config)
+        return replace(config, agent=agent, digest=f"{self.id}:{self.name}:{self.revision}")
+
+
+def afresh(config: VmConfig) -> VmConfig:
+    """The definition by which a VM starts; what is no hardware is the same in both."""
+    stored = config.stored
+    if stored is None:
+        return config
+    return replace(
+        config,
+        memory_mib=stored.memory_mib,
+        current_memory_mib=stored.current_memory_mib,
+        vcpus=stored.vcpus,
+        vcpus_most=stored.vcpus_most,
+        boot=stored.boot,
+        disks=stored.disks,
+        interfaces=stored.interfaces,
+        stored=None,
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +228,10 @@ def _pools() -> dict[str, Pool]:
     return {"default": Pool("/var/lib/libvirt/images"), "vms": Pool("/srv/vms")}
 
 
+def _media() -> set[str]:
+    return {f"{folder}/{name}" for folder in ("/var/lib/libvirt/images", "/srv/vms") for name in _MEDIA}
+
+
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class SimNode:
     """A host."""
@@ -231,6 +256,7 @@ class SimNode:
     post_copy: bool = True  # its kernel and QEMU can
     certificates: bool = True  # for encrypted moves
     dead_addresses: set[str] = field(default_factory=set)  # nobody reaches it there; "": at its own choice
+    media: set[str] = field(default_factory=_media)  # images of CDs
     bridges: set[str] = field(default_factory=lambda: {"br0"})
     shared_paths: tuple[str, ...] = ("/srv/vms",)  # the same files on every node that has the path
     connect_s: float = 0.05

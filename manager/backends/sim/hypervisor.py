@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from manager.backends.sim import resources
+from manager.backends.sim import editing, resources
 from manager.backends.sim.client import Connection, SimConnections
 from manager.backends.sim.hosts import Done, Job, SimNode, refused
 from manager.backends.sim.moves import Move, Phase, Wishes
@@ -18,6 +18,7 @@ from manager.core.effects import (
     CheckPeerLogin,
     CopyDefinition,
     CopyDisks,
+    EditVm,
     ForgetDefinition,
     RestoreFromFile,
     SaveToFile,
@@ -203,6 +204,15 @@ class SimHypervisor(SimConnections):
             self._world.write_settings(self._world.find(sim, effect.vm), effect.settings)
 
         await self._ask(effect.node, "write_settings", write, CHANGE_S, vm=effect.vm, needs_lock=True)
+
+    async def edit_vm(self, effect: EditVm) -> None:
+        """Change a VM's definition."""
+        self._writable(effect.node, effect.vm)
+
+        def change(sim: SimNode, _: Connection) -> None:
+            editing.edit(self._world, self._world.find(sim, effect.vm), effect.edit)
+
+        await self._ask(effect.node, "edit_vm", change, CHANGE_S, vm=effect.vm, needs_lock=True)
 
     async def _long(
         self,

@@ -26,6 +26,7 @@ from manager.backends.sim.hosts import (
     SimNode,
     SimVm,
     Timer,
+    afresh,
     refused,
 )
 from manager.backends.sim.moves import Moves
@@ -564,6 +565,8 @@ class SimWorld:
             paused: it stands still then.
             call: as the message about the lock names it.
         """
+        if not restored:
+            vm.config = afresh(vm.config)
         self._need_images(vm)
         self.need_room(vm, vm.node)
         before = (vm.status, vm.cause)

@@ -1,5 +1,17 @@
 """One declaration per action. Menus, panes, keys, the command line and the manual are made from these."""
 
+from manager.core.actions.definition import (
+    ADD_DISK,
+    AUTOSTART,
+    BOOT_ORDER,
+    CD,
+    DEFINITION,
+    DESCRIPTION,
+    GROW_DISK,
+    MEMORY,
+    NETWORK,
+    VCPUS,
+)
 from manager.core.actions.moves import (
     CANCEL,
     LIVE_MIGRATE,
@@ -23,18 +35,28 @@ from manager.core.actions.spec import (
     Skipped,
 )
 
-ACTIONS.update({spec.id: spec for spec in (*POWER, *MOVES, *SETTINGS)})
+ACTIONS.update({spec.id: spec for spec in (*POWER, *MOVES, *SETTINGS, *DEFINITION)})
 
 __all__ = [
     "ACTIONS",
+    "ADD_DISK",
+    "AUTOSTART",
+    "BOOT_ORDER",
     "CANCEL",
+    "CD",
+    "DEFINITION",
+    "DESCRIPTION",
+    "GROW_DISK",
     "LIVE_MIGRATE",
+    "MEMORY",
     "MOVE_STORAGE",
+    "NETWORK",
     "PRIORITY",
     "QUICK_MIGRATE",
     "SHUT_DOWN",
     "TAGS",
     "TURN_OFF",
+    "VCPUS",
     "ActionSpec",
     "Allowed",
     "Denied",

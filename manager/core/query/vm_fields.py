@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from manager.core import units
+from manager.core import edits, units
 from manager.core.cluster import ClusterView
 from manager.core.model import Activity, AgentState, Priority, StatusCause, Vm, VmLoad, VmStatus
 from manager.core.placement import planner
@@ -349,6 +349,41 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         width=120,
         shown=False,
         searchable=True,
+    ),
+    FieldSpec(
+        name="needs_restart",
+        title="Needs restart",
+        kind=FieldKind.LIST,
+        doc="What the VM will have only from its next start: where its stored definition differs.",
+        get=_config(edits.pending),
+        text=join,
+        json=list,
+        depends=on("config"),
+        width=130,
+        shown=False,
+    ),
+    FieldSpec(
+        name="title",
+        title="Title",
+        kind=FieldKind.TEXT,
+        doc="The title in the VM's definition.",
+        get=_config(lambda config: config.title or None),
+        text=plain,
+        depends=on("config"),
+        width=160,
+        shown=False,
+        searchable=True,
+    ),
+    FieldSpec(
+        name="autostart",
+        title="Autostart",
+        kind=FieldKind.BOOL,
+        doc="Whether the VM is started when its host starts.",
+        get=_config(lambda config: config.autostart),
+        text=yes_no,
+        depends=on("config"),
+        width=80,
+        shown=False,
     ),
     FieldSpec(
         name="other_nodes",

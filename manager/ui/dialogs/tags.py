@@ -89,7 +89,7 @@ class TagsDialog(PlanDialog):
 
     @property
     def parameters(self) -> TagsParameters:
-        """What the boxes and the new words ask for; a box in its half state asks for nothing, nor does one left as it was."""
+        """What the boxes and the new words ask for; one left as it was asks for nothing."""
         add: list[str] = []
         remove: list[str] = []
         for row in range(self.boxes.count()):
