@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,9 +18,7 @@ from manager.core.edits import (
     SetMemory,
     SetVcpus,
 )
-
-_MIB = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib": 1024**2}
-_UPPER = {"mb": "MiB", "gb": "GiB", "tb": "TiB", "kb": "MiB", "k": "MiB", "kib": "MiB"}
+from manager.core.units import mib_of
 
 
 class Size(click.ParamType[int]):
@@ -30,16 +27,11 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Refuse what is no size, and units that leave open whether they are thousands."""
-        found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]*)", str(value).strip().lower())
-        unit = found.group(2) if found else ""
-        if found is None or unit not in _MIB:
-            near = f"; did you mean {_UPPER[unit]}?" if unit in _UPPER else ""
-            self.fail(f"{value!r}: needs a size, for example 512MiB or 4GiB{near}", param, ctx)
-        size = float(found.group(1)) * _MIB[unit]
-        if size != int(size):
-            self.fail(f"{value!r}: needs whole MiB", param, ctx)
-        return int(size)
+        """Refuse what is no size."""
+        try:
+            return mib_of(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 def _switch(words: tuple[str, str]) -> click.Choice[str]:

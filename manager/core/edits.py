@@ -177,7 +177,7 @@ def told(edit: Edit) -> str:
             new = f"a new disk of {units.mib_text(size_mib)}" if size_mib else f"disk {volume}"
             return f"{new} in pool {pool}"
         case GrowDisk(disk=disk, size_mib=size_mib):
-            return f"{disk} of {units.mib_text(size_mib)}"
+            return f"disk {disk} of {units.mib_text(size_mib)}"
 
 
 def is_later(edit: Edit) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 MIB = 1024 * 1024
@@ -22,6 +23,27 @@ def size_text(size_bytes: float) -> str:
 def mib_text(size_mib: float) -> str:
     """A size in MiB as text."""
     return size_text(size_mib * MIB)
+
+
+_MIB_PER = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib": 1024**2}
+_MEANT = {"mb": "MiB", "gb": "GiB", "tb": "TiB"}
+
+
+def mib_of(text: str) -> int:
+    """A size as people write it, in whole MiB: ``512``, ``4GiB``, ``1.5 g``.
+
+    Raises:
+        ValueError: it is none, or its unit leaves open whether thousands are meant.
+    """
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]*)", text.strip().lower())
+    unit = found.group(2) if found else ""
+    if found is None or unit not in _MIB_PER:
+        near = f"; did you mean {_MEANT[unit]}?" if unit in _MEANT else ""
+        raise ValueError(f"needs a size, for example 512MiB or 4GiB{near}")
+    size = float(found.group(1)) * _MIB_PER[unit]
+    if size != int(size):
+        raise ValueError("needs whole MiB")
+    return int(size)
 
 
 def duration_text(seconds: float) -> str:

@@ -14,6 +14,9 @@ from PySide6.QtWidgets import QMenu, QWidget
 
 from manager.core.actions import (
     ACTIONS,
+    CD,
+    DEFINITION,
+    DESCRIPTION,
     LIVE_MIGRATE,
     MOVE_STORAGE,
     PRIORITY,
@@ -28,6 +31,7 @@ from manager.core.actions import (
 )
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
+from manager.core.edits import Describe
 from manager.core.ids import Kind, VmId
 from manager.core.model import Priority
 from manager.core.reasons import Reason, ReasonCode, because
@@ -55,10 +59,17 @@ class Entry:
     shortcut: str = ""
     submenu: str = ""  # title of the submenu it stands in
     asks_target: bool = False  # opens the plan with the choice of a node
+    doc: str = ""  # instead of the action's
 
 
 UNNAMED = "\0"
 """A pool that nobody has: which one is meant is asked for when the action is chosen."""
+
+SETTINGS = "vm.settings"
+"""The entry that opens the settings of one VM."""
+
+_SETTINGS = "See and change a VM's memory, vCPUs, CD, networks, boot order, disks and texts."
+_EJECT = "Take the CD out of the VMs' drive."
 
 _PRIORITY_KEYS = {Priority.HIGH: "1", Priority.MEDIUM: "2", Priority.LOW: "3", Priority.NO_AUTO_START: "0"}
 
@@ -100,8 +111,13 @@ def _entries() -> tuple[Entry, ...]:
         elif spec is TAGS:
             # Counted with a tag that nobody has: the default, no change, would be "already so" for all.
             made.append(Entry(spec.id, spec, TagsParameters(tags=("·" * 64,)), spec.title))
-        else:
+        elif spec is CD:
+            made.append(Entry("vm.cd.eject", spec, spec.default, "Eject CD", doc=_EJECT))
+        elif spec not in DEFINITION:  # the others are in the settings of one VM
             made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
+    # Counted with a title that nobody has: whether it can be described tells whether it can be changed.
+    wish = Describe(title="·" * 64)
+    made.append(Entry(SETTINGS, DESCRIPTION, wish, "Settings…", "Alt+Return", doc=_SETTINGS))
     return tuple(made)
 
 
@@ -295,7 +311,7 @@ class ActionCenter(QObject):
     def explain(self, entry: Entry) -> str:
         """What it does, its key, and why it does not apply where it does not."""
         count = self.counts[entry.id]
-        lines = [entry.spec.doc]
+        lines = [entry.doc or entry.spec.doc]
         if not count.total:
             lines.append("No VM is selected.")
         else:

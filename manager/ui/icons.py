@@ -50,6 +50,8 @@ FAMILY = {
     "cancel": "ph.x-circle",
     "priority": "ph.flag",
     "tags": "ph.tag",
+    "cd": "ph.disc",
+    "description": "ph.sliders-horizontal",
     "back": "ph.arrow-left",
     "forward": "ph.arrow-right",
     "refresh": "ph.arrow-clockwise",

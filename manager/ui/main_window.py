@@ -222,7 +222,7 @@ class MainWindow(QMainWindow):
         self.large_action = a("Large lower pane", self.toggle_large_pane, "Ctrl+Shift+J")
         self.pause_all_action = a("Pause all work", self.pause_all, "Ctrl+.", tip=PAUSE_TIP)
         self.why_action = a("Why is this grey?…", self.explain_grey, "Shift+F1")
-        self.properties_action = a("Details", self.show_details, "Alt+Return", glyph="details")
+        self.properties_action = a("Details", self.show_details, glyph="details")
         self.keys_action = a("Keys", lambda: self._open(KeysDialog(self, self.look)), "F1")
         self.about_action = a("About Muster", lambda: self._open(AboutDialog(self)))
         self.page_actions = [

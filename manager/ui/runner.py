@@ -32,9 +32,10 @@ from manager.core.placement import planner
 from manager.core.reasons import ReasonCode
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
-from manager.ui.actions import UNNAMED, Entry
+from manager.ui.actions import SETTINGS, UNNAMED, Entry
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
+from manager.ui.dialogs.settings import SettingsDialog
 from manager.ui.dialogs.small import PeerLoginDialog
 from manager.ui.dialogs.storage import StorageDialog
 from manager.ui.dialogs.tags import TagsDialog
@@ -67,6 +68,9 @@ class Runner:
 
     def start(self, runtime: Runtime, entry: Entry, ids: Sequence[VmId]) -> None:
         """Begin an action on these VMs."""
+        if entry.id == SETTINGS:
+            self._tasks.spawn(self._ask_settings(runtime, tuple(ids)), "settings")
+            return
         self.run(runtime, entry.spec, ids, entry.parameters, asks_target=entry.asks_target)
 
     def run(
@@ -231,6 +235,16 @@ class Runner:
         option = self._cluster_option(runtime)
         dialog = TagsDialog(self._parent, self._look, runtime.view, ids, cluster_option=option)
         return dialog.parameters if await dialog.answer() else None
+
+    async def _ask_settings(self, runtime: Runtime, ids: tuple[VmId, ...]) -> None:
+        if len(ids) != 1 or ids[0] not in runtime.view.vms:
+            self._note("Settings are those of one VM: select one.", (), "")
+            return
+        option = self._cluster_option(runtime)
+        dialog = SettingsDialog(self._parent, self._look, runtime.view, ids[0], cluster_option=option)
+        if await dialog.answer():
+            for plan in dialog.plans:
+                self.run(runtime, plan.spec, ids, plan.parameters, unasked=True)
 
     def _tell_target(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
         step = plan.steps[0]

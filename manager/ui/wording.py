@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from manager.core import units
+from manager.core import edits, units
 from manager.core.actions import (
     LIVE_MIGRATE,
     MigrateParameters,
@@ -175,7 +175,42 @@ def plan_command(view: ClusterView, plan: Plan[Any], option: str) -> str:
             words += [option, shlex.quote(",".join(given))] if given else []
         if parameters.tags is not None:
             words += ["--set", shlex.quote(",".join(parameters.tags))]
+    elif isinstance(parameters, get_args(edits.Edit)):
+        words += [shlex.quote(word) for word in _edit_words(parameters)]
     return " ".join(words)
+
+
+def _edit_words(edit: edits.Edit) -> Iterator[str]:
+    """The options of the command that makes a change of a definition."""
+    match edit:
+        case edits.SetMedium(disk=disk, source=source, force=force):
+            yield from ("--insert", source) if source else ("--eject",)
+            yield from ("--drive", disk) if disk else ()
+            yield from ("--force",) if force else ()
+        case edits.SetMemory(memory_mib=memory_mib, maximum_mib=maximum_mib):
+            yield from ("--set", f"{memory_mib}MiB")
+            yield from ("--maximum", f"{maximum_mib}MiB") if maximum_mib else ()
+        case edits.SetVcpus(vcpus=vcpus, maximum=maximum):
+            yield from ("--set", str(vcpus))
+            yield from ("--maximum", str(maximum)) if maximum else ()
+        case edits.Describe(title=title, description=description):
+            yield from ("--title", title) if title is not None else ()
+            yield from ("--description", description) if description is not None else ()
+        case edits.SetAutostart(autostart=autostart):
+            yield from ("--set", "on" if autostart else "off")
+        case edits.SetInterface(mac=mac, kind=kind, source=source, link_up=link_up):
+            yield from ("--mac", mac) if mac else ()
+            yield from (f"--{kind}", source) if kind else ()
+            yield from ("--link", "up" if link_up else "down") if link_up is not None else ()
+        case edits.SetBootOrder(devices=devices):
+            yield from ("--set", ",".join(devices))
+        case edits.AddDisk(pool=pool, volume=volume, size_mib=size_mib):
+            yield from ("--pool", pool)
+            yield from ("--volume", volume) if volume else ()
+            yield from ("--size", f"{size_mib}MiB") if size_mib else ()
+        case edits.GrowDisk(disk=disk, size_mib=size_mib):
+            yield from ("--disk", disk) if disk else ()
+            yield from ("--to", f"{size_mib}MiB")
 
 
 def show_commands(view: ClusterView, ids: Sequence[str], option: str) -> str:

@@ -67,7 +67,7 @@ AFTER = {
     "network": "link of 52:54:00:00:00:01 down",
     "boot-order": "boots from vda, at its next start",
     "add-disk": "a new disk of 1 GiB in pool vms",
-    "grow-disk": "vda of 100 GiB",
+    "grow-disk": "disk vda of 100 GiB",
 }
 
 

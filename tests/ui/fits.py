@@ -47,6 +47,7 @@ from manager.ui.dialogs.base import Asking
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.connect import ConnectDialog
 from manager.ui.dialogs.migrate import MigrateDialog
+from manager.ui.dialogs.settings import SettingsDialog
 from manager.ui.dialogs.small import (
     AboutDialog,
     KeysDialog,
@@ -373,6 +374,7 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         "about": AboutDialog(window),
         "secret": SecretDialog(window, "n1", "adm", "Password", kept=False),
         "tags": TagsDialog(window, look, view, [vm_id(n) for n in range(3)], cluster_option=""),
+        "settings": SettingsDialog(window, look, view, vm_id(0), cluster_option=""),
         "left": WorkLeftDialog(window, 3, 12, 1, demo=False),
         "quick": MigrateDialog(
             window, look, view, ids, MigrateParameters(), cluster_option="--demo 3x24", spec=QUICK_MIGRATE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
@@ -32,6 +33,8 @@ from manager.core.units import MIB, size_text
 _LIVE, _CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
 _NO_STORAGE = frozenset({libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_CONNECT})
 _NEW_FORMAT = "qcow2"
+TRIES = 20
+PAUSE_S = 0.2
 
 
 def edit(connection: libvirt.virConnect, vm: VmId, wanted: Edit, node: NodeId) -> None:
@@ -98,11 +101,20 @@ def _set_memory(domain: libvirt.virDomain, wanted: SetMemory) -> None:
     flags, kib = _affected(domain, live=wanted.live), wanted.memory_mib * 1024
     if flags & _LIVE:
         domain.setMemoryFlags(kib, _LIVE)
+        _await_balloon(domain, kib)
     if flags & _CONFIG:
         maximum = wanted.maximum_mib or wanted.memory_mib
         if domain_xml.parse(_stored(domain)).memory_mib != maximum:
             domain.setMemoryFlags(maximum * 1024, _CONFIG | libvirt.VIR_DOMAIN_MEM_MAXIMUM)
         domain.setMemoryFlags(kib, _CONFIG)
+
+
+def _await_balloon(domain: libvirt.virDomain, kib: int) -> None:
+    """Give the guest a moment: what is read next is then what it has. It may take longer, or never do it."""
+    for _ in range(TRIES):
+        if domain.info()[2] == kib:
+            return
+        time.sleep(PAUSE_S)
 
 
 def _set_vcpus(domain: libvirt.virDomain, wanted: SetVcpus) -> None:

@@ -102,6 +102,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("Ctrl+E", "Export what is shown"),
     ("Enter", "Details"),
     ("Space", "Press the button that has the keyboard; in a dialog Enter does so too"),
+    ("Alt+Enter", "Settings of the selected VM"),
     ("Menu or Shift+F10", "Actions"),
     ("Shift+F1", "Why is this grey?"),
     ("Ctrl+M, Ctrl+Shift+M", "Live migrate: with the plan, to the best node"),
