@@ -375,17 +375,6 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         searchable=True,
     ),
     FieldSpec(
-        name="autostart",
-        title="Autostart",
-        kind=FieldKind.BOOL,
-        doc="Whether the VM is started when its host starts.",
-        get=_config(lambda config: config.autostart),
-        text=yes_no,
-        depends=on("config"),
-        width=80,
-        shown=False,
-    ),
-    FieldSpec(
         name="other_nodes",
         title="Also defined on",
         kind=FieldKind.LIST,
