@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from manager import __version__
+from manager.core.chronicle import KEPT_EVENTS
 from manager.core.ids import ClusterId
 from manager.core.model import ClusterConfig, Tier
 from manager.services.event_log import EventLog
@@ -73,11 +74,11 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
         demo=_demo_config,
         adhoc=lambda uris: config_from_uris(list(uris)),
         event_log=event_log,
-        past=lambda config, limit: _past(config, paths, limit),
+        past=lambda config, limit, since_s=None: _past(config, paths, limit, since_s),
     )
 
 
-async def _past(config: ClusterConfig, paths: Paths, limit: int) -> Past | None:
+async def _past(config: ClusterConfig, paths: Paths, limit: int, since_s: float | None) -> Past | None:
     """What a journal says that nobody works on. The lock is held meanwhile, so that nobody begins to."""
     from manager.store.journal import SqliteJournal
     from manager.store.lock import OwnershipLock
@@ -88,7 +89,12 @@ async def _past(config: ClusterConfig, paths: Paths, limit: int) -> Past | None:
         return None
     journal = SqliteJournal(paths.journal(key))
     try:
-        return Past(left=await journal.load(), ended=await journal.history(limit) if limit else ())
+        return Past(
+            left=await journal.load(),
+            ended=await journal.history(limit) if limit else (),
+            events=() if since_s is None else await journal.happened(since_s, KEPT_EVENTS),
+            lives=await journal.lives(),
+        )
     finally:
         await journal.close()
         lock.release()

@@ -15,6 +15,7 @@ from manager.cli import completion
 from manager.cli.actions import MOVES, action, migrate, tune
 from manager.cli.app import PAGES, THEMES, App, WindowOptions
 from manager.cli.engine import engine_group
+from manager.cli.events import events_commands
 from manager.cli.options import (
     Command,
     Group,
@@ -116,6 +117,7 @@ def build(app: App) -> Group:
                 ],
             ),
             queue_group(app),
+            *events_commands(app, words),
             engine_group(app),
             _completion(),
             _manual(),

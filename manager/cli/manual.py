@@ -260,6 +260,8 @@ def _fields() -> str:
         (Kind.POOL, "Storage pools"),
         (Kind.VOLUME, "Volumes"),
         (Kind.NETWORK, "Networks"),
+        (Kind.PROBLEM, "Problems"),
+        (Kind.EVENT, "Events"),
     ):
         rows = [
             (

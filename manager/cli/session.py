@@ -278,6 +278,13 @@ class Session:
         known = Known(vms=sorted(vms)[:MOST_REMEMBERED], nodes=[str(node) for node in self.view.nodes])
         views.write(key, msgspec.json.encode(known))
 
+    def remembered_vms(self) -> list[str]:
+        """The VMs that were seen last, for a command that connects to nothing."""
+        data = self.adapters.views.read(completion_key(self.config.name))
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(data or b"{}", type=Known).vms
+        return []
+
     # --- names -----------------------------------------------------------------------------
 
     def by_name(self) -> list[VmId]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from manager.core import events as ev
 from manager.core.changes import ChangeSet, LogEntry, Outcome, Story, Turn
+from manager.core.chronicle import ClusterEvent, Source
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, VmId
 from manager.core.inventory import Inventory
 from manager.core.migration.progress import MoveProgress
@@ -15,12 +17,15 @@ from manager.core.model import (
     Node,
     NodeLoad,
     Problem,
+    ProblemLife,
     Sighting,
     Vm,
     VmLoad,
 )
 from manager.core.operations import Operation, StandingOrders
 from manager.core.resources import Resources, ResourcesView
+from manager.core.operations import Operation, StandingOrders, words_of
+from manager.core.reasons import ReasonCode, because
 from manager.core.tree import Tree
 from manager.core.work import Work
 
@@ -102,6 +107,13 @@ class ClusterView(Protocol):
     @property
     def resources(self) -> ResourcesView:
         """Storage and networks."""
+    def events(self) -> Mapping[str, ClusterEvent]:
+        """What happened, oldest first: since this program looks, and of the past what was asked for."""
+        ...
+
+    @property
+    def lives(self) -> Mapping[str, ProblemLife]:
+        """What is kept of problems, ended ones too, the latest change last."""
         ...
 
     def sightings(self, vm: VmId) -> Mapping[NodeId, Sighting]:
@@ -156,6 +168,7 @@ class ClusterState:
             ev.VmRebooted: self._rebooted,
             ev.VmUndefined: self._undefined,
             ev.VmDefinitionChanged: inventory.definition_changed,
+            ev.VmDiskFailed: inventory.disk_failed,
             ev.VmConfigRead: inventory.config_read,
             ev.VmAuthoritySeen: inventory.authority_seen,
             ev.ForeignJobSeen: self._foreign_job,
@@ -171,6 +184,9 @@ class ClusterState:
             ev.OperationsReported: self._reported,
             ev.ActionRequested: self._requested,
             ev.CancelRequested: self._cancelled,
+            ev.OwnershipTaken: self._owned,
+            ev.EventsTold: self._told,
+            ev.ProblemsMarked: inventory.problems.mark,
         }
         self._handlers = handlers
 
@@ -199,6 +215,8 @@ class ClusterState:
             effects=tuple(dict.fromkeys(turn.effects)),
             changes=turn.changes,
             transitions=tuple(turn.transitions.values()),
+            happened=tuple(turn.happened),
+            lives=tuple(turn.lives.values()),
         )
 
     def _inventory_read(self, event: ev.NodeInventoryRead, turn: Turn) -> None:
@@ -221,6 +239,8 @@ class ClusterState:
         kind, _, key = event.key.partition(":")
         if kind == "silent":
             self._inventory.node_silent(NodeId(key), event.at_s, turn)
+        elif kind == "mute":
+            self._inventory.problems.heard_again(key, turn)
         else:
             self._work.timer(kind, key, turn)
 
@@ -232,8 +252,27 @@ class ClusterState:
 
     def _requested(self, event: ev.ActionRequested, turn: Turn) -> None:
         batch, children = event.plan.operations(event, self)
-        self._work.add(batch, children, turn)
         self._story.tell(batch.id, event.at_s, f"asked by {event.author}")
+        only = children[0] if len(children) == 1 else None
+        self._story.record(
+            turn,
+            because(
+                ReasonCode.OPERATION_ASKED, what=words_of(only or replace(batch, children=len(children)))
+            ),
+            source=Source.REQUEST,
+            vm=only.vm if only else None,
+            vm_name=only.vm_name if only else "",
+            by=batch,
+        )
+        self._work.add(batch, children, turn)
+
+    def _owned(self, event: ev.OwnershipTaken, turn: Turn) -> None:
+        self._story.keeps = True
+        self._inventory.problems.take_charge(event.lives, turn)
+
+    def _told(self, event: ev.EventsTold, turn: Turn) -> None:
+        self._story.hear(event.events, turn)
+        self._inventory.problems.hear(event.lives, turn)
 
     def _cancelled(self, event: ev.CancelRequested, turn: Turn) -> None:
         self._work.cancel(event.operations, event.author, turn)
@@ -303,7 +342,17 @@ class ClusterState:
     @property
     def problems(self) -> Mapping[str, Problem]:
         """What an administrator should look at."""
-        return self._inventory.problems
+        return self._inventory.problems.now
+
+    @property
+    def events(self) -> Mapping[str, ClusterEvent]:
+        """What happened, oldest first."""
+        return self._story.events
+
+    @property
+    def lives(self) -> Mapping[str, ProblemLife]:
+        """What is kept of problems, the latest change last."""
+        return self._inventory.problems.lives
 
     @property
     def resources(self) -> ResourcesView:

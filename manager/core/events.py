@@ -14,6 +14,7 @@ from manager.core.model import (
     NodeFacts,
     NodeLoad,
     Pacemaker,
+    ProblemLife,
     StatusCause,
     VmConfig,
     VmLoad,
@@ -24,6 +25,7 @@ from manager.core.resource_facts import SeenInterface, SeenNetwork, SeenPool, Vo
 
 if TYPE_CHECKING:
     from manager.core.actions import Plan
+    from manager.core.chronicle import ClusterEvent
     from manager.core.effects import TuneMigration
     from manager.core.migration.progress import MoveProgress
     from manager.core.operations import Operation
@@ -202,6 +204,22 @@ class VmDefinitionChanged(Event):
     node: NodeId
     vm: VmId
     name: str = ""
+    is_new: bool = False  # it was defined here just now
+    agent: bool | None = None  # the guest agent began to answer, or ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmDiskFailed(Event):
+    """A disk of a VM could not be read or written; a change of its state is an event of its own.
+
+    Source: libvirt VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON.
+    """
+
+    node: NodeId
+    vm: VmId
+    disk: str
+    text: str = ""
+    stopped: bool = False  # the VM was paused because of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +343,21 @@ class OperationsReported(Event):
     progress: tuple[tuple[OperationId, MoveProgress], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnershipTaken(Event):
+    """From now on this process owns the operations: it records what happens. With what the journal kept."""
+
+    lives: tuple[ProblemLife, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsTold(Event):
+    """The journal, or the process that owns the operations, says what happened in the cluster."""
+
+    events: tuple[ClusterEvent, ...] = ()
+    lives: tuple[ProblemLife, ...] = ()
+
+
 # --- requests --------------------------------------------------------------------------------
 
 
@@ -343,6 +376,26 @@ class CancelRequested(Event):
 
     operations: tuple[OperationId, ...]
     author: str
+
+
+class ProblemVerb(StrEnum):
+    """What can be said of a problem."""
+
+    ACKNOWLEDGE = "acknowledge"
+    REOPEN = "reopen"  # acknowledged no more
+    MUTE = "mute"
+    UNMUTE = "unmute"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemsMarked(Event):
+    """An administrator says something of problems."""
+
+    verb: ProblemVerb
+    keys: tuple[str, ...]
+    author: str
+    note: str = ""
+    until_s: float | None = None  # MUTE
 
 
 class QueueVerb(StrEnum):

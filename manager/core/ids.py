@@ -38,6 +38,7 @@ class Kind(StrEnum):
     POOL = "pool"
     VOLUME = "volume"
     NETWORK = "network"
+    EVENT = "event"
 
     @property
     def plural(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
+from manager.core.chronicle import Level, Source
 from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, VmId
@@ -22,7 +23,6 @@ from manager.core.model import (
     NodeLoad,
     NodeStatus,
     Pacemaker,
-    Problem,
     Sighting,
     StatusCause,
     Vm,
@@ -33,6 +33,7 @@ from manager.core.model import (
 from manager.core.operations import Operation, OperationKind, OperationState, StandingOrders
 from manager.core.placement import planner
 from manager.core.placement.planner import COUNTED
+from manager.core.problems import Problems
 from manager.core.reasons import Reason, ReasonCode, because
 
 SILENT_PROBLEM_S = 60.0
@@ -89,7 +90,7 @@ class Inventory:
         self.vms: dict[VmId, Vm] = {}
         self.node_loads: dict[NodeId, NodeLoad] = {}
         self.vm_loads: dict[VmId, VmLoad] = {}
-        self.problems: dict[str, Problem] = {}
+        self.problems = Problems(story, lambda vm: self.vms[vm].name if vm in self.vms else "")
         self.foreign_jobs: dict[VmId, tuple[NodeId, str, bool]] = {}
         self._foreign_since_s: dict[VmId, float] = {}
         self.last_failures: dict[VmId, Reason] = {}
@@ -210,7 +211,7 @@ class Inventory:
         if twin is not None:
             reason = because(ReasonCode.SAME_HOST_TWICE, node=twin)
             self._set_node(turn, node, status=NodeStatus.INCOMPATIBLE, information=reason)
-            self._problem(turn, f"node:{node.id}", reason, node=node.id)
+            self.problems.found(turn, f"node:{node.id}", reason, node=node.id)
             return
         # A new connection: what was read on the old one may have changed unseen.
         for vm in self._on_node[node.id]:
@@ -226,7 +227,8 @@ class Inventory:
             retry_at_s=None,
             information=_said_of(node.pacemaker),
         )
-        self._story.tell(node.id, event.at_s, f"connected: {event.facts.hostname}")
+        what = because(ReasonCode.NODE_CONNECTED, hostname=event.facts.hostname)
+        self._story.record(turn, what, node=node.id)
 
     def node_failed(self, event: ev.NodeConnectFailed | ev.NodeLost, turn: Turn) -> None:
         """A node could not be reached, or was lost: its rows turn Unknown, never Off."""
@@ -253,12 +255,18 @@ class Inventory:
         )
         if not changed:
             return
-        self._story.tell(node.id, event.at_s, f"{status.value}: {failure.text or failure.code.value}")
+        lost, text = status is NodeStatus.UNKNOWN, failure.text or failure.code.value
+        what = (
+            because(ReasonCode.NODE_LOST, text=text)
+            if lost
+            else because(ReasonCode.NODE_FAILED, status=status.value, text=text)
+        )
+        self._story.record(turn, what, level=Level.ERROR, node=node.id)
         for vm in tuple(self._on_node[node.id]):
             self.refresh(vm, turn)
         if status in (NodeStatus.LOGIN_FAILED, NodeStatus.INCOMPATIBLE):
             vms = tuple(self._owned[node.id])
-            self._problem(turn, f"node:{node.id}", reason, node=node.id, vms=vms)
+            self.problems.found(turn, f"node:{node.id}", reason, node=node.id, vms=vms)
         else:
             due_s = (node.last_seen_s or event.at_s) + SILENT_PROBLEM_S
             turn.effects.append(SetTimer(trace=turn.trace, key=f"silent:{node.id}", at_s=due_s))
@@ -290,7 +298,7 @@ class Inventory:
             if node.last_seen_s is not None
             else node.information or because(ReasonCode.CONNECTING, node=node_id)
         )
-        self._problem(turn, f"node:{node_id}", reason, node=node_id, vms=tuple(self._owned[node_id]))
+        self.problems.found(turn, f"node:{node_id}", reason, node=node_id, vms=tuple(self._owned[node_id]))
 
     def inventory_read(self, event: ev.NodeInventoryRead, turn: Turn) -> None:
         """All VMs of a node at one moment; events since then are newer and win."""
@@ -307,9 +315,9 @@ class Inventory:
             information=_said_of(node.pacemaker),
         )
         if came_up:
-            self._solved(turn, f"node:{node.id}")
+            self.problems.solved(turn, f"node:{node.id}")
             turn.effects.append(CancelTimer(trace=turn.trace, key=f"silent:{node.id}"))
-            self._story.tell(node.id, event.at_s, "up: inventory read")
+            self._story.record(turn, because(ReasonCode.NODE_UP), node=node.id)
         read = {seen.vm for seen in event.vms}
         overtaken = False
         for seen in event.vms:
@@ -359,9 +367,9 @@ class Inventory:
         """A standing notice about this computer's own part."""
         key = f"notice:{event.key}"
         if event.reason is None:
-            self._solved(turn, key)
+            self.problems.solved(turn, key)
         else:
-            self._problem(turn, key, event.reason)
+            self.problems.found(turn, key, event.reason)
 
     def node_held(self, event: ev.NodeHeld, turn: Turn) -> None:
         """One more reason to keep a node empty."""
@@ -369,12 +377,16 @@ class Inventory:
         if node is not None:
             others = tuple(h for h in node.holds if h.who != event.hold.who)
             self._set_node(turn, node, holds=(*others, event.hold))
+            what, who = because(ReasonCode.NODE_HOLD_SET, why=event.hold.why), event.hold.who
+            self._story.record(turn, what, source=Source.REQUEST, node=node.id, who=who)
 
     def node_released(self, event: ev.NodeReleased, turn: Turn) -> None:
         """One reason less."""
         node = self.nodes.get(event.node)
         if node is not None:
             self._set_node(turn, node, holds=tuple(h for h in node.holds if h.who != event.who))
+            what = because(ReasonCode.NODE_HOLD_ENDED)
+            self._story.record(turn, what, source=Source.REQUEST, node=node.id, who=event.who)
 
     # --- VMs -------------------------------------------------------------------------------
 
@@ -407,10 +419,23 @@ class Inventory:
     def definition_changed(self, event: ev.VmDefinitionChanged, turn: Turn) -> None:
         """Read the definition again; of a VM not seen yet, the whole node."""
         self._last_event_s[event.node] = event.at_s
+        if event.agent is not None:
+            code = ReasonCode.VM_AGENT_UP if event.agent else ReasonCode.VM_AGENT_DOWN
+            self._happened(turn, event.vm, event.node, because(code), name=event.name)
+        elif event.is_new and not self.sightings(event.vm):
+            what = because(ReasonCode.VM_DEFINED, node=event.node)
+            self._happened(turn, event.vm, event.node, what, name=event.name)
         if self.sighting(event.vm, event.node) is None:
             turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
         else:
             turn.effects.append(ReadVm(trace=turn.trace, node=event.node, vm=event.vm))
+
+    def disk_failed(self, event: ev.VmDiskFailed, turn: Turn) -> None:
+        """A disk had an error; what became of the VM its state tells."""
+        then = "the VM was paused" if event.stopped else "the VM runs on"
+        text = event.text or "no reason given"
+        what = because(ReasonCode.VM_DISK_ERROR, disk=event.disk or "?", text=text, then=then)
+        self._happened(turn, event.vm, event.node, what, level=Level.ERROR)
 
     def config_read(self, event: ev.VmConfigRead, turn: Turn) -> None:
         """A definition arrived."""
@@ -435,7 +460,8 @@ class Inventory:
             self._sightings[event.vm][event.node] = replace(
                 seen, started_at_s=event.at_s, shutting_down=False
             )
-            self._story.tell(event.vm, event.at_s, f"restarted on {event.node}")
+            what = because(ReasonCode.VM_RESTARTED, node=event.node)
+            self._happened(turn, event.vm, event.node, what)
             self.refresh(event.vm, turn)
 
     def authority_seen(self, event: ev.VmAuthoritySeen, turn: Turn) -> None:
@@ -522,14 +548,47 @@ class Inventory:
         )
         self._on_node[node].add(vm)
         self._note_incoming(vm, node, before, turn)
-        if before is None or before.status is not status:
-            suffix = f" ({cause.value})" if cause.value else ""
-            if before is not None or told:
-                self._story.tell(vm, turn.at_s, f"{status.value} on {node}{suffix}")
+        if (before is not None and before.status is not status) or (before is None and told):
+            self._status_changed(turn, before, self._sightings[vm][node])
         if before is not None and before.name != name and name:
-            self._story.tell(vm, turn.at_s, f"renamed from {before.name} to {name}")
+            what = because(ReasonCode.VM_RENAMED, before=before.name, name=name)
+            self._happened(turn, vm, node, what)
             turn.effects.append(ReadVm(trace=turn.trace, node=node, vm=vm))
         self.refresh(vm, turn)
+
+    def _status_changed(self, turn: Turn, before: Sighting | None, seen: Sighting) -> None:
+        """Tell of a VM's new state. What is only a moment of a move or of a start is a line of its story."""
+        vm, node, status, cause = seen.vm, seen.node, seen.status, seen.cause
+        suffix = f" ({cause.value})" if cause.value else ""
+        left = self._left(vm, node)
+        moved = status is VmStatus.RUNNING and cause in (StatusCause.MIGRATED, StatusCause.POSTCOPY)
+        if moved and left is not None and (before is None or is_incoming(before)):
+            self._happened(turn, vm, node, because(ReasonCode.VM_MOVED, source=left.node, node=node))
+        elif _is_passing(before, seen):
+            self._story.tell(vm, turn.at_s, f"{status.value} on {node}{suffix}")
+        else:
+            paused = before is not None and before.status is VmStatus.PAUSED
+            code = ReasonCode.VM_RESUMED if paused and status is VmStatus.RUNNING else _BECAME[status]
+            if cause is StatusCause.BOOTED:
+                code = _BECAME[status]
+            what = because(code, node=node, cause=suffix)
+            self._happened(turn, vm, node, what, level=_level(status, cause))
+
+    def _happened(
+        self,
+        turn: Turn,
+        vm: VmId,
+        node: NodeId,
+        what: Reason,
+        *,
+        level: Level = Level.INFORMATION,
+        name: str = "",
+    ) -> None:
+        """A host told something of a VM, perhaps because of what we do to it."""
+        seen, held = self.sighting(vm, node), self._claim(vm)
+        name = name or (seen.name if seen else "")
+        by = held[0] if held and held[0].state is not OperationState.WAITING else None
+        self._story.record(turn, what, level=level, node=node, vm=vm, vm_name=name, by=by)
 
     def _left(self, vm: VmId, node: NodeId) -> Sighting | None:
         """What the node says from which a VM came to this one."""
@@ -551,11 +610,14 @@ class Inventory:
                 self._incoming[vm] = node
 
     def _unsee(self, turn: Turn, vm: VmId, node: NodeId) -> None:
+        if len(self._sightings[vm]) > 1:
+            self._story.tell(vm, turn.at_s, f"no longer on {node}")
+        else:
+            self._happened(turn, vm, node, because(ReasonCode.VM_GONE, node=node))
         self._sightings[vm].pop(node, None)
         self._on_node[node].discard(vm)
         if self._incoming.get(vm) == node:
             self._forget_incoming(vm, turn)
-        self._story.tell(vm, turn.at_s, f"no longer on {node}")
         self.refresh(vm, turn)
 
     # --- rows ------------------------------------------------------------------------------
@@ -574,7 +636,7 @@ class Inventory:
                 self.last_failures.pop(vm, None)
                 self._own(vm, before, None, turn)
                 turn.changes[Kind.VM].remove(vm)
-                self._solved(turn, f"vm:{vm}")
+                self.problems.solved(turn, f"vm:{vm}")
             return
         row = self._derive(vm, sightings, turn)
         if row == before:
@@ -789,14 +851,14 @@ class Inventory:
     def _vm_problem(self, turn: Turn, row: Vm) -> None:
         key = f"vm:{row.id}"
         if row.alarm and row.information:
-            self._problem(turn, key, row.information, node=row.owner, vms=(row.id,))
+            self.problems.found(turn, key, row.information, node=row.owner, vms=(row.id,))
         elif row.status is VmStatus.CRASHED:
             reason = (
                 because(ReasonCode.CRASHED_BEFORE)
                 if row.changed_at_s is None
                 else because(ReasonCode.CRASHED_AT, at=row.changed_at_s, cause=row.cause.value)
             )
-            self._problem(turn, key, reason, node=row.owner, vms=(row.id,))
+            self.problems.found(turn, key, reason, node=row.owner, vms=(row.id,))
         elif row.status is VmStatus.PAUSED and row.cause in (
             StatusCause.IO_ERROR,
             StatusCause.WATCHDOG,
@@ -804,37 +866,11 @@ class Inventory:
             StatusCause.PANICKED,
         ):
             reason = because(ReasonCode.PAUSED_BECAUSE, cause=row.cause.value)
-            self._problem(turn, key, reason, node=row.owner, vms=(row.id,))
-        elif key in self.problems:
-            self._solved(turn, key)
-
-    def _problem(
-        self,
-        turn: Turn,
-        key: str,
-        reason: Reason,
-        *,
-        node: NodeId | None = None,
-        vms: tuple[VmId, ...] = (),
-    ) -> None:
-        before = self.problems.get(key)
-        problem = Problem(
-            key=key,
-            reason=reason,
-            since_s=before.since_s if before else turn.at_s,
-            node=node,
-            vms=vms,
-        )
-        if problem != before:
-            self.problems[key] = problem
-            if before is None:
-                turn.changes[Kind.PROBLEM].add(key)
-            else:
-                turn.changes[Kind.PROBLEM].update(key, ("reason", "vms"))
-
-    def _solved(self, turn: Turn, key: str) -> None:
-        if self.problems.pop(key, None) is not None:
-            turn.changes[Kind.PROBLEM].remove(key)
+            self.problems.found(turn, key, reason, node=row.owner, vms=(row.id,))
+        elif row.status is VmStatus.UNKNOWN:
+            self.problems.unseen(turn, key)
+        elif self.problems.is_open(key):
+            self.problems.solved(turn, key)
 
 
 def _goes_live(operation: Operation) -> bool:
@@ -844,6 +880,53 @@ def _goes_live(operation: Operation) -> bool:
 
 def _is_moving(operation: Operation) -> bool:
     return operation.kind is OperationKind.MIGRATE and operation.state is not OperationState.WAITING
+
+
+_BECAME = {
+    VmStatus.RUNNING: ReasonCode.VM_STARTED,
+    VmStatus.PAUSED: ReasonCode.VM_PAUSED,
+    VmStatus.OFF: ReasonCode.VM_STOPPED,
+    VmStatus.SAVED: ReasonCode.VM_SAVED,
+    VmStatus.CRASHED: ReasonCode.VM_CRASHED,
+}
+_TROUBLE = frozenset(
+    {
+        StatusCause.IO_ERROR,
+        StatusCause.WATCHDOG,
+        StatusCause.POSTCOPY_FAILED,
+        StatusCause.PANICKED,
+        StatusCause.CRASHED,
+    }
+)
+_STRANGE = frozenset({StatusCause.FAILED, StatusCause.DAEMON, StatusCause.API_ERROR})
+
+
+def _level(status: VmStatus, cause: StatusCause) -> Level:
+    """How much it matters that a VM is in this state."""
+    if status is VmStatus.CRASHED or cause in _TROUBLE:
+        return Level.ERROR
+    return Level.WARNING if cause in _STRANGE else Level.INFORMATION
+
+
+_PASSING = _INCOMING | {StatusCause.POSTCOPY, StatusCause.SAVING, StatusCause.DUMPING}
+
+
+def _is_passing(before: Sighting | None, seen: Sighting) -> bool:
+    """Whether a state is only a moment of a move, a start or a save, or the VM just comes out of that."""
+    if seen.status not in _BECAME or seen.cause is StatusCause.MIGRATED:
+        return True
+    if seen.status is VmStatus.PAUSED:
+        return seen.cause in _PASSING
+    came_out = before is not None and before.status is VmStatus.PAUSED and before.cause in _PASSING
+    return (
+        came_out
+        and seen.status is VmStatus.RUNNING
+        and seen.cause
+        not in (
+            StatusCause.BOOTED,
+            StatusCause.RESTORED,
+        )
+    )
 
 
 def _counts(vm: Vm | None) -> tuple[int, int, int, int, int]:

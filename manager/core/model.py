@@ -442,6 +442,28 @@ class Vm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemLife:
+    """What is kept of a problem beyond the moment. Times are wall-clock seconds."""
+
+    key: str
+    cause: str  # what makes two of a key the same problem
+    first_s: float
+    since_s: float  # when it began, this time
+    last_s: float  # when it was seen to begin or to end last
+    times: int = 1
+    ended: bool = False
+    acknowledged_by: str = ""  # until it ends
+    acknowledged_s: float | None = None
+    note: str = ""
+    muted_by: str = ""  # also if it ends and comes again
+    muted_until_s: float | None = None
+
+    def is_muted(self, now_s: float) -> bool:
+        """Whether nobody wants to hear of it now."""
+        return self.muted_until_s is not None and now_s < self.muted_until_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Something an administrator should know of and may act on. One per cause."""
 
@@ -451,3 +473,9 @@ class Problem:
     severity: str = "error"  # error, warning
     node: NodeId | None = None
     vms: tuple[VmId, ...] = ()
+    life: ProblemLife | None = None  # None: its owner has not told
+
+    def is_new(self, now_s: float) -> bool:
+        """Whether somebody should still look at it: neither acknowledged nor muted."""
+        life = self.life
+        return life is None or not (life.acknowledged_by or life.is_muted(now_s))

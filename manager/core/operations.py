@@ -14,6 +14,7 @@ from manager.core.migration import moves
 from manager.core.migration.moves import MoveStep
 from manager.core.model import MoveType, PeerRoute, Priority, VmSettings
 from manager.core.reasons import Reason
+from manager.core.units import count_text
 
 
 class OperationKind(StrEnum):
@@ -189,3 +190,11 @@ def nodes_of(operation: Operation) -> Iterable[NodeId]:
     if operation.step in (*moves.LEAVING, MoveStep.COPY_DISKS):
         return [operation.source] if operation.source is not None else []
     return [n for n in (operation.source, operation.target) if n is not None]
+
+
+def words_of(operation: Operation) -> str:
+    """What an operation does, for the record: ``live migrate web-01``, ``shut down 12 VMs``."""
+    verb = operation.action.rpartition(".")[2].replace("_", " ")
+    if operation.kind is OperationKind.BATCH:
+        return f"{verb} {count_text(operation.children, 'VM')}"
+    return f"{verb} {operation.vm_name}"

@@ -165,6 +165,38 @@ class ReasonCode(StrEnum):
     RESOURCE_DIFFERS = "resource-differs"
     RESOURCE_TROUBLE = "resource-trouble"
     VM_VANISHED = "vm-vanished"
+    # what happened
+    NODE_CONNECTED = "node-connected"
+    NODE_UP = "node-up"
+    NODE_LOST = "node-lost"
+    NODE_FAILED = "node-failed"
+    NODE_HOLD_SET = "node-hold-set"
+    NODE_HOLD_ENDED = "node-hold-ended"
+    VM_STARTED = "vm-started"
+    VM_MOVED = "vm-moved"
+    VM_RESUMED = "vm-resumed"
+    VM_PAUSED = "vm-paused"
+    VM_STOPPED = "vm-stopped"
+    VM_SAVED = "vm-saved"
+    VM_CRASHED = "vm-crashed"
+    VM_RESTARTED = "vm-restarted"
+    VM_RENAMED = "vm-renamed"
+    VM_DEFINED = "vm-defined"
+    VM_GONE = "vm-gone"
+    VM_DISK_ERROR = "vm-disk-error"
+    VM_AGENT_UP = "vm-agent-up"
+    VM_AGENT_DOWN = "vm-agent-down"
+    OPERATION_ASKED = "operation-asked"
+    OPERATION_BEGUN = "operation-begun"
+    OPERATION_ENDED = "operation-ended"
+    OPERATION_CANCELLING = "operation-cancelling"
+    QUEUE_STEERED = "queue-steered"
+    PROBLEM_BEGAN = "problem-began"
+    PROBLEM_ENDED = "problem-ended"
+    PROBLEM_ACKNOWLEDGED = "problem-acknowledged"
+    PROBLEM_REOPENED = "problem-reopened"
+    PROBLEM_MUTED = "problem-muted"
+    PROBLEM_UNMUTED = "problem-unmuted"
     BEING_READ = "being-read"
     NOT_SAMPLED = "not-sampled"
     NOT_KNOWN = "not-known"
@@ -370,6 +402,37 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.RESOURCE_NAMED: "named {name} on {nodes}",
     ReasonCode.RESOURCE_DIFFERS: "{what} on {nodes}",
     ReasonCode.RESOURCE_TROUBLE: "{nodes}: {text}",
+    ReasonCode.NODE_CONNECTED: "connected: {hostname}",
+    ReasonCode.NODE_UP: "up: inventory read",
+    ReasonCode.NODE_LOST: "lost: {text}",
+    ReasonCode.NODE_FAILED: "{status}: {text}",
+    ReasonCode.NODE_HOLD_SET: "takes no new VMs: {why}",
+    ReasonCode.NODE_HOLD_ENDED: "takes new VMs again",
+    ReasonCode.VM_STARTED: "Running on {node}{cause}",
+    ReasonCode.VM_MOVED: "Moved from {source} to {node}",
+    ReasonCode.VM_RESUMED: "Running on {node} again{cause}",
+    ReasonCode.VM_PAUSED: "Paused on {node}{cause}",
+    ReasonCode.VM_STOPPED: "Off on {node}{cause}",
+    ReasonCode.VM_SAVED: "Saved on {node}{cause}",
+    ReasonCode.VM_CRASHED: "Crashed on {node}{cause}",
+    ReasonCode.VM_RESTARTED: "restarted on {node}",
+    ReasonCode.VM_RENAMED: "renamed from {before} to {name}",
+    ReasonCode.VM_DEFINED: "defined on {node}",
+    ReasonCode.VM_GONE: "no longer on {node}",
+    ReasonCode.VM_DISK_ERROR: "error on disk {disk} ({text}); {then}",
+    ReasonCode.VM_AGENT_UP: "the guest agent answers",
+    ReasonCode.VM_AGENT_DOWN: "the guest agent answers no more",
+    ReasonCode.OPERATION_ASKED: "Asked: {what}",
+    ReasonCode.OPERATION_BEGUN: "Begun: {what}",
+    ReasonCode.OPERATION_ENDED: "{state}: {what}",
+    ReasonCode.OPERATION_CANCELLING: "Being cancelled: {what}",
+    ReasonCode.QUEUE_STEERED: "The queue: {what}",
+    ReasonCode.PROBLEM_BEGAN: "Problem",
+    ReasonCode.PROBLEM_ENDED: "Problem ended after {span:duration}",
+    ReasonCode.PROBLEM_ACKNOWLEDGED: "Problem acknowledged{note}",
+    ReasonCode.PROBLEM_REOPENED: "Problem acknowledged no more",
+    ReasonCode.PROBLEM_MUTED: "Problem muted for {span:duration}",
+    ReasonCode.PROBLEM_UNMUTED: "Problem muted no more",
     ReasonCode.VM_VANISHED: "no node has a definition of it any more",
     ReasonCode.BEING_READ: "being read",
     ReasonCode.NOT_SAMPLED: "not measured yet",

@@ -7,6 +7,7 @@ from functools import partial
 
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
+from manager.core.chronicle import Source
 from manager.core.errors import Failure
 from manager.core.ids import OperationId
 from manager.core.instructions import Instructions
@@ -62,6 +63,9 @@ class Steering:
             case ev.QueueVerb.TUNE:
                 for key in event.operations:
                     self._tune(key, event, turn)
+        if self._tree.orders != orders:
+            what = because(ReasonCode.QUEUE_STEERED, what=_words(event))
+            self._story.record(turn, what, source=Source.REQUEST, node=event.node, who=event.author)
         self._tree.backlog.look()
 
     def _batch_of(self, key: OperationId) -> OperationId:
@@ -142,3 +146,13 @@ class Steering:
         orders = self._tree.orders
         if batch in orders.paused_batches or batch in dict(orders.forgiven):
             self._tree.order(guard.without(orders, batch), turn)
+
+
+def _words(event: ev.QueueRequested) -> str:
+    """What was asked of the queue, for the record."""
+    what = f"batch {', '.join(event.operations)} " if event.operations else ""
+    if event.verb is ev.QueueVerb.LIMITS:
+        return ", ".join(f"{name} = {value}" for name, value in event.limits)
+    if event.verb is ev.QueueVerb.PAUSE:
+        return f"{what}paused"
+    return f"{event.node} is fed again" if event.node else f"{what}goes on"

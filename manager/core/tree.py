@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from manager.core.changes import Story, Turn
+from manager.core.chronicle import Level, Source
 from manager.core.effects import CancelTimer, SetTimer
 from manager.core.errors import Failure
 from manager.core.ids import Kind, NodeId, OperationId, VmId
@@ -22,9 +23,10 @@ from manager.core.operations import (
     OperationState,
     StandingOrders,
     moved_to,
+    words_of,
 )
 from manager.core.placement import planner
-from manager.core.reasons import Reason
+from manager.core.reasons import Reason, ReasonCode, because
 
 _S = OperationState
 KEPT_ENDED = 2_000
@@ -164,11 +166,12 @@ class Tree:
         Raises:
             ImpossibleTransition: if the table has no such move.
         """
-        operation = moved_to(operation, state, at_s=turn.at_s, reason=reason)
+        before, operation = operation, moved_to(operation, state, at_s=turn.at_s, reason=reason)
         self._keep(operation, turn)
         self._put(operation, turn)
         text = state.value + (f": {reason.text}" if reason else "")
         self._story.tell(operation.id, turn.at_s, text)
+        self._record(before, operation, turn)
         if operation.parent is not None:
             parent = self.operations.get(operation.parent)
             if parent is not None and parent.state is _S.WAITING and state is not _S.WAITING:
@@ -176,6 +179,32 @@ class Tree:
         if operation.vm is not None and not state.is_over:
             self._inventory.refresh(operation.vm, turn)
         return operation
+
+    def _record(self, before: Operation, now: Operation, turn: Turn) -> None:
+        """The events of an operation: it begins, is being cancelled, is over."""
+        why, level = None, Level.INFORMATION
+        if now.is_over:
+            what = because(ReasonCode.OPERATION_ENDED, state=now.state.value, what=words_of(now))
+            why = now.reason
+            level = {_S.FAILED: Level.ERROR, _S.CANCELLED: Level.WARNING}.get(now.state, level)
+        elif now.state is _S.CANCELLING:
+            what = because(ReasonCode.OPERATION_CANCELLING, what=words_of(now))
+        elif before.started_s is None and now.started_s is not None:
+            what = because(ReasonCode.OPERATION_BEGUN, what=words_of(now))
+        else:
+            return
+        self._story.record(
+            turn,
+            what,
+            level=level,
+            source=Source.MUSTER,
+            why=why,
+            node=now.source,
+            vm=now.vm,
+            vm_name=now.vm_name,
+            by=now,
+            who=now.cancelled_by,
+        )
 
     def say(self, operation: Operation, reason: Reason, turn: Turn) -> None:
         """Give the reason of the same state; it is derived, so not journaled."""

@@ -91,6 +91,11 @@ def time_text(at_s: float) -> str:
     return datetime.fromtimestamp(at_s).strftime("%H:%M:%S")
 
 
+def moment_text(at_s: float) -> str:
+    """A moment as local date and time of day, ``2026-03-01 03:02:11``."""
+    return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def iso_text(at_s: float) -> str:
     """A moment as ISO 8601 in UTC, for JSON."""
     return datetime.fromtimestamp(at_s, tz=UTC).isoformat(timespec="milliseconds")

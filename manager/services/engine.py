@@ -23,19 +23,22 @@ import msgspec
 
 from manager.core.actions import ACTIONS, Plan, PlanStep
 from manager.core.changes import ChangeSet, LogEntry
+from manager.core.chronicle import ClusterEvent
 from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.events import (
     ActionRequested,
     CancelRequested,
     Event,
+    EventsTold,
     NoticeGiven,
     OperationsReported,
+    ProblemsMarked,
     QueueRequested,
 )
 from manager.core.ids import ClusterId, Kind, OperationId, TraceId
 from manager.core.migration.progress import MoveProgress
-from manager.core.model import ClusterConfig
+from manager.core.model import ClusterConfig, ProblemLife
 from manager.core.operations import Operation
 from manager.core.reasons import ReasonCode, because
 from manager.services.ports import Clock
@@ -57,7 +60,7 @@ SIGN_OF_LIFE_S = 30.0
 JUST_ENDED = 2_000
 """In so many of the newest ended operations is whatever an owner ended without telling it."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when a message changes its shape or meaning: an owner may run for months."""
 
 
@@ -135,27 +138,36 @@ class _Steer(msgspec.Struct, tag="steer", frozen=True):
     event: QueueRequested
 
 
+class _Mark(msgspec.Struct, tag="mark", frozen=True):
+    event: ProblemsMarked
+
+
 class _Ask(msgspec.Struct, tag="ask", frozen=True):
     number: int
     history: int = 0  # the newest so many that ended
     story: str = ""  # of an object, by its key
+    events: int = 0  # the newest so many, since a moment
+    since_s: float = 0.0
 
 
 class _Report(msgspec.Struct, tag="report", frozen=True):
     operations: tuple[Operation, ...]
     progress: tuple[tuple[OperationId, MoveProgress], ...]
+    events: tuple[ClusterEvent, ...] = ()  # the new ones
+    lives: tuple[ProblemLife, ...] = ()
 
 
 class _Answer(msgspec.Struct, tag="answer", frozen=True):
     number: int
     operations: tuple[Operation, ...] = ()
     story: tuple[LogEntry, ...] = ()
+    events: tuple[ClusterEvent, ...] = ()
     trouble: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
 _hello = msgspec.msgpack.Decoder(_Hello)
-_from_client = msgspec.msgpack.Decoder(_Request | _Cancel | _Steer | _Ask)
+_from_client = msgspec.msgpack.Decoder(_Request | _Cancel | _Steer | _Mark | _Ask)
 _from_owner = msgspec.msgpack.Decoder(_Report | _Answer)
 
 
@@ -215,6 +227,7 @@ class Engine:
         dispatch: Callable[[Event], None],
         take_over: Callable[[float | None], Awaitable[None]],
         history: Callable[[int], Awaitable[tuple[Operation, ...]]],
+        happened: Callable[[float, int], Awaitable[tuple[ClusterEvent, ...]]],
         tasks: Tasks,
     ) -> None:
         self.stays = False
@@ -222,6 +235,7 @@ class Engine:
         self.on_owner: Callable[[], None] = lambda: None
         """Called when this process or another one became the owner."""
         self._history = history
+        self._happened = happened
         self._ownership = ownership
         self._view = view
         self._clock = clock
@@ -239,6 +253,8 @@ class Engine:
         self._started = False
         self._asked: dict[OperationId, ActionRequested] = {}  # of the owner, and not reported yet
         self._changed: set[OperationId] = set()
+        self._new_events: list[ClusterEvent] = []
+        self._new_lives: dict[str, ProblemLife] = {}
         self._reporting = False
         self._heard = asyncio.Event()
         self.is_owner = False
@@ -330,6 +346,8 @@ class Engine:
             self._owner.write(_frame(_Cancel(operations=event.operations, author=event.author)))
         elif isinstance(event, QueueRequested):
             self._owner.write(_frame(_Steer(event=event)))
+        elif isinstance(event, ProblemsMarked):
+            self._owner.write(_frame(_Mark(event=event)))
         else:
             raise TypeError(f"{type(event).__name__} is not a request")
 
@@ -349,14 +367,23 @@ class Engine:
             return self._view.story(key)
         return (await self._ask(story=key)).story
 
-    async def _ask(self, *, history: int = 0, story: str = "") -> _Answer:
+    async def events(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
+        """The newest so many events since a moment, oldest first. Raises `OSError` as `history`."""
+        if self.is_owner:
+            return await self._happened(since_s, limit)
+        return (await self._ask(events=limit, since_s=since_s)).events
+
+    async def _ask(
+        self, *, history: int = 0, story: str = "", events: int = 0, since_s: float = 0.0
+    ) -> _Answer:
         if self._owner is None:
             raise OSError(self._refused or "nobody owns the operations of this cluster now")
         number = next(self._numbers)
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._questions[number] = future
         try:
-            self._owner.write(_frame(_Ask(number=number, history=history, story=story)))
+            question = _Ask(number=number, history=history, story=story, events=events, since_s=since_s)
+            self._owner.write(_frame(question))
             answer = await asyncio.wait_for(future, ANSWER_S)
         except TimeoutError:
             raise OSError(f"{self._followed} does not answer") from None
@@ -411,7 +438,8 @@ class Engine:
                 log.info("process %s was refused: it knows another %s", hello.pid, self._view.id)
                 return
             self._clients.add(writer)
-            writer.write(_frame(self._report(self._view.operations)))
+            lives = tuple(self._view.lives.values())
+            writer.write(_frame(self._report(self._view.operations, lives=lives)))
             while True:
                 message = _from_client.decode(await _read_frame(reader))
                 if isinstance(message, _Ask):
@@ -439,19 +467,21 @@ class Engine:
         answer = _Answer(number=question.number)
         if question.story:
             answer = msgspec.structs.replace(answer, story=self._view.story(question.story))
-        if question.history:
-            try:
+        try:
+            if question.history:
                 operations = await self._history(question.history)
-            except OSError as error:
-                answer = msgspec.structs.replace(answer, trouble=str(error))
-            else:
                 answer = msgspec.structs.replace(answer, operations=operations)
+            if question.events:
+                events = await self._happened(question.since_s, question.events)
+                answer = msgspec.structs.replace(answer, events=events)
+        except OSError as error:
+            answer = msgspec.structs.replace(answer, trouble=str(error))
         if not writer.is_closing():
             writer.write(_frame(answer))
 
-    def _take(self, message: _Request | _Cancel | _Steer) -> None:
+    def _take(self, message: _Request | _Cancel | _Steer | _Mark) -> None:
         now_s = self._clock.now_s()
-        if isinstance(message, _Steer):
+        if isinstance(message, _Steer | _Mark):
             self._dispatch(replace(message.event, at_s=now_s))
             return
         if isinstance(message, _Cancel):
@@ -484,7 +514,19 @@ class Engine:
             return
         operations = changes[Kind.OPERATION]
         self._changed |= {OperationId(k) for k in (*operations.added, *operations.updated)}
-        if self._changed and not self._reporting:
+        if self._changed:
+            self._report_later()
+
+    def happened(self, events: tuple[ClusterEvent, ...], lives: tuple[ProblemLife, ...]) -> None:
+        """Tell clients what happened, together with what changes."""
+        if not self.is_owner or not self._clients:
+            return
+        self._new_events += events
+        self._new_lives.update((life.key, life) for life in lives)
+        self._report_later()
+
+    def _report_later(self) -> None:
+        if not self._reporting:
             self._reporting = True
             self._tasks.spawn(self._report_soon(), "report")
 
@@ -495,19 +537,28 @@ class Engine:
 
     def _tell_clients(self) -> None:
         keys, self._changed = self._changed, set()
-        data = _frame(self._report(keys))
+        events, self._new_events = tuple(self._new_events), []
+        lives, self._new_lives = tuple(self._new_lives.values()), {}
+        data = _frame(self._report(keys, events, lives))
         for writer in tuple(self._clients):
             if writer.transport.get_write_buffer_size() > MAX_FRAME:
                 writer.close()  # a client that does not read must not fill our memory
             else:
                 writer.write(data)
 
-    def _report(self, keys: Iterable[OperationId]) -> _Report:
+    def _report(
+        self,
+        keys: Iterable[OperationId],
+        events: tuple[ClusterEvent, ...] = (),
+        lives: tuple[ProblemLife, ...] = (),
+    ) -> _Report:
         operations, progress = self._view.operations, self._view.progress
         keys = [k for k in keys if k in operations]
         return _Report(
             operations=tuple(operations[k] for k in keys),
             progress=tuple((k, progress[k]) for k in keys if k in progress),
+            events=events,
+            lives=lives,
         )
 
     # --- a client's side -------------------------------------------------------------------
@@ -607,6 +658,9 @@ class Engine:
                     at_s=self._clock.now_s(), operations=message.operations, progress=message.progress
                 )
             )
+            if message.events or message.lives:
+                told = EventsTold(at_s=self._clock.now_s(), events=message.events, lives=message.lives)
+                self._dispatch(told)
             for operation in message.operations:
                 self._asked.pop(operation.id, None)
             if untold:  # this was all that it knows

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
+from manager.core.chronicle import KEPT_EVENTS, ClusterEvent
 from manager.core.ids import OperationId
+from manager.core.model import ProblemLife
 from manager.core.operations import Operation
 
 
@@ -15,6 +18,8 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._operations: dict[OperationId, Operation] = {}
+        self._events: deque[ClusterEvent] = deque(maxlen=KEPT_EVENTS)
+        self._lives: dict[str, ProblemLife] = {}
 
     async def load(self) -> tuple[Operation, ...]:
         """As `Journal.load`."""
@@ -28,6 +33,20 @@ class MemoryJournal:
         """The newest ended operations, newest first."""
         ended = [o for o in self._operations.values() if o.ended_s is not None]
         return tuple(sorted(ended, key=lambda o: o.ended_s or 0.0, reverse=True)[:limit])
+
+    async def record(self, events: Sequence[ClusterEvent], lives: Sequence[ProblemLife]) -> None:
+        """As `Journal.record`."""
+        self._events += events
+        self._lives.update((life.key, life) for life in lives)
+
+    async def happened(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
+        """As `Journal.happened`."""
+        found = [event for event in self._events if event.at_s >= since_s]
+        return tuple(found[-limit:])
+
+    async def lives(self) -> tuple[ProblemLife, ...]:
+        """As `Journal.lives`."""
+        return tuple(self._lives.values())
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from manager.core.chronicle import ClusterEvent
 from manager.core.effects import (
     AbortMigration,
     ChangeVm,
@@ -33,7 +34,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import ClusterConfig, NodeConfig, NodeFacts
+from manager.core.model import ClusterConfig, NodeConfig, NodeFacts, ProblemLife
 from manager.core.operations import Operation
 
 
@@ -208,6 +209,21 @@ class Journal(Protocol):
 
     async def history(self, limit: int) -> tuple[Operation, ...]:
         """The newest ended operations, newest first."""
+        ...
+
+    async def record(self, events: Sequence[ClusterEvent], lives: Sequence[ProblemLife]) -> None:
+        """Keep what happened, and the newest of problems, when nothing more urgent is to be written.
+
+        Raises `OSError` if that failed; then nothing of it was stored.
+        """
+        ...
+
+    async def happened(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
+        """The newest so many events since a moment, oldest first."""
+        ...
+
+    async def lives(self) -> tuple[ProblemLife, ...]:
+        """What is kept of all problems."""
         ...
 
     async def close(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
 from typing import Any, TypeGuard
 
 from manager.core.actions import Plan
 from manager.core.changes import ChangeSet, Outcome
+from manager.core.chronicle import KEPT_EVENTS, ClusterEvent
 from manager.core.cluster import ClusterState, ClusterView
 from manager.core.effects import AbortMigration, Effect, TuneMigration, VmEffect
 from manager.core.errors import UserError
@@ -18,18 +21,22 @@ from manager.core.events import (
     ActionRequested,
     CancelRequested,
     Event,
+    EventsTold,
     JournalFailed,
     NodeLost,
     NoticeGiven,
     OperationsReported,
     OperationsRestored,
+    OwnershipTaken,
+    ProblemsMarked,
+    ProblemVerb,
     QueueRequested,
     QueueVerb,
 )
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
 from manager.core.migration import convergence
 from manager.core.migration.limits import checked
-from manager.core.model import ClusterConfig
+from manager.core.model import ClusterConfig, ProblemLife
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
 from manager.services.effect_runner import EffectRunner
@@ -43,6 +50,14 @@ from manager.services.stories import Stories
 from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
+
+RECORD_INTERVAL_S = 0.5
+"""How long what happened is gathered before it is written down together."""
+
+LONGEST_NOTE = 500
+
+MOST_UNRECORDED = 20_000
+"""So much waits at most for a journal that does not come to write it down; what is older is dropped."""
 
 Listener = Callable[[ChangeSet], None]
 
@@ -72,6 +87,10 @@ class Runtime:
         self._commits: asyncio.Queue[tuple[Event, Outcome]] = asyncio.Queue()
         self._uncommitted = 0
         self._unstored = False
+        self._unrecorded: deque[ClusterEvent] = deque(maxlen=MOST_UNRECORDED)
+        self._unrecorded_lives: dict[str, ProblemLife] = {}
+        self._recording = asyncio.Lock()
+        self._is_deaf = False  # the journal did not take what happened the last time
         self._turnstile = asyncio.Lock()
         self._sessions = {
             node.name: NodeSession(
@@ -107,6 +126,7 @@ class Runtime:
             dispatch=self.dispatch,
             take_over=self._take_over,
             history=self.journal.history,
+            happened=self._kept,
             tasks=self._tasks,
         )
         self.stories = Stories(
@@ -172,6 +192,7 @@ class Runtime:
             ]
             self.dispatch(OperationsReported(at_s=now_s, operations=tuple(told)))
         self._tasks.spawn(self._commit_loop(), "journal")
+        self.dispatch(OwnershipTaken(at_s=self.clock.now_s(), lives=await self.journal.lives()))
         for number, text in enumerate(self.journal.notices):
             reason = because(ReasonCode.JOURNAL_NOTICE, text=text)
             self.dispatch(NoticeGiven(at_s=self.clock.now_s(), key=f"journal-{number}", reason=reason))
@@ -203,6 +224,8 @@ class Runtime:
     async def close(self) -> None:
         """End within two seconds, whatever hangs. Work that hosts do on their own goes on there."""
         await self._flush()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._record(), 0.5)
         await self.engine.close()
         await self._tasks.close(0.5)
         for part in (self.hypervisor, self.journal):
@@ -216,7 +239,8 @@ class Runtime:
     async def stored(self) -> bool:
         """Wait until everything so far is in the journal, half a second at most; whether all of it is."""
         await self._flush()
-        return not self._uncommitted and not self._unstored
+        await self._record()
+        return not self._unrecorded_lives and not self._uncommitted and not self._unstored
 
     async def _flush(self) -> None:
         for _ in range(50):
@@ -236,12 +260,81 @@ class Runtime:
             self._commits.put_nowait((event, outcome))
         elif outcome.effects:
             self._begin(outcome.effects)
+        if outcome.happened or outcome.lives:
+            self._happened(outcome)
         if outcome.changes:
             if outcome.changes[Kind.OPERATION] or outcome.changes[Kind.VM]:
                 self.sampler.look()
             self.resources.look(outcome.changes)
             self.engine.changed(outcome.changes)
             self._tell(outcome.changes)
+
+    def _happened(self, outcome: Outcome) -> None:
+        """What happened is told to other processes, and written down soon."""
+        self.engine.happened(outcome.happened, outcome.lives)
+        if not self._unrecorded and not self._unrecorded_lives:
+            self._tasks.spawn(self._record_soon(), "record")
+        self._unrecorded += outcome.happened
+        self._unrecorded_lives.update((life.key, life) for life in outcome.lives)
+
+    async def _record_soon(self) -> None:
+        await asyncio.sleep(RECORD_INTERVAL_S)
+        await self._record()
+
+    async def _record(self) -> None:
+        async with self._recording:
+            events, lives = tuple(self._unrecorded), self._unrecorded_lives
+            if not events and not lives:
+                return
+            self._unrecorded.clear()
+            self._unrecorded_lives = {}
+            try:
+                await self.journal.record(events, tuple(lives.values()))
+            except OSError as error:
+                if not self._is_deaf:
+                    log.warning("%s: what happens cannot be written down: %s", self.id, error)
+                self._is_deaf = True
+                self._unrecorded.extendleft(reversed(events))  # with what comes next
+                self._unrecorded_lives = lives | self._unrecorded_lives
+            else:
+                self._is_deaf = False
+
+    async def _kept(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
+        """What the journal says has happened, with what is still to be written."""
+        await self._record()
+        return await self.journal.happened(since_s, limit)
+
+    async def remember(self, since_s: float) -> None:
+        """Let the view have the events since a moment, as far as they are kept.
+
+        Raises:
+            OSError: Nobody that we know of keeps them, or they cannot be read.
+        """
+        events = await self.engine.events(since_s, KEPT_EVENTS)
+        self.dispatch(EventsTold(at_s=self.clock.now_s(), events=events))
+
+    def mark(
+        self, verb: ProblemVerb, keys: tuple[str, ...], *, note: str = "", until_s: float | None = None
+    ) -> None:
+        """Acknowledge or mute problems.
+
+        Raises:
+            OSError: The owner of operations was just lost; nothing was asked for.
+            UserError: The note is not printable, or too long.
+        """
+        if not note.isprintable() or len(note) > LONGEST_NOTE:
+            raise UserError(f"A note is one line of at most {LONGEST_NOTE} characters. Nothing was changed.")
+        self.engine.send(
+            ProblemsMarked(
+                at_s=self.clock.now_s(),
+                trace=TraceId(self._new_id()),
+                verb=verb,
+                keys=keys,
+                author=self.author,
+                note=note,
+                until_s=until_s,
+            )
+        )
 
     def _tell(self, changes: ChangeSet) -> None:
         for listener in tuple(self._listeners):

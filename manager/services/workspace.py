@@ -7,10 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from manager.core.chronicle import ClusterEvent
 from manager.core.errors import OperationError, UserError
 from manager.core.ids import ClusterId, NodeId
-from manager.core.model import ClusterConfig, NodeConfig, NodeFacts
+from manager.core.model import ClusterConfig, NodeConfig, NodeFacts, ProblemLife
 from manager.core.operations import Operation
 from manager.services.event_log import EventLog
 from manager.services.ports import AskSecret, ClusterFiles, Hypervisor, SecretStore, ViewStore
@@ -25,10 +27,22 @@ class Past:
 
     left: tuple[Operation, ...] = ()  # what had not ended, parents first
     ended: tuple[Operation, ...] = ()  # newest first
+    events: tuple[ClusterEvent, ...] = ()  # since a moment, oldest first
+    lives: tuple[ProblemLife, ...] = ()  # of problems
 
 
-async def _no_past(config: ClusterConfig, limit: int) -> Past | None:
+async def _no_past(config: ClusterConfig, limit: int, since_s: float | None = None) -> Past | None:
     return None
+
+
+class ReadPast(Protocol):
+    """Reads a journal that nobody works on; None if somebody does, or there is none. Raises `OSError`."""
+
+    def __call__(
+        self, config: ClusterConfig, limit: int, since_s: float | None = None
+    ) -> Awaitable[Past | None]:
+        """So many ended operations, and what happened since a moment."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +57,7 @@ class Adapters:
     demo: Callable[[str], ClusterConfig]  # "4x40" -> the demo cluster
     adhoc: Callable[[tuple[str, ...]], ClusterConfig]  # URIs -> a cluster without a file
     event_log: EventLog | None = None
-    past: Callable[[ClusterConfig, int], Awaitable[Past | None]] = _no_past
+    past: ReadPast = _no_past
     """The journal of a cluster, with at most so many ended operations; None if somebody works on it.
 
     Raises `OSError` if it cannot be read.

@@ -1,4 +1,4 @@
-"""The write-ahead journal of a cluster's operations: SQLite in a thread of its own."""
+"""A cluster's journal: its operations, written ahead, and what happened. SQLite in a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,27 +11,40 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from manager.core.chronicle import ClusterEvent, id_at
 from manager.core.errors import UserError
+from manager.core.model import ProblemLife
 from manager.core.operations import Operation
 from manager.store.paths import set_aside
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-FORMAT = 1
-"""`user_version` of the database. Raise it when a record of the old shape no longer decodes."""
+FORMAT = 2
+"""`user_version` of the database. Raise it when a record of the old shape no longer decodes.
+
+2: events and the lives of problems. A journal of format 1 gets their tables when it is opened.
+"""
 
 KEPT_ENDED = 20_000
 """Ended operations kept for the history; older ones are forgotten."""
 
+KEPT_EVENTS = 100_000
+KEPT_EVENTS_S = 90 * 86_400.0
+"""Events kept at most, and for how long."""
+
 _PRUNE_EVERY = 500
+_EVENTS_AT_ONCE = 1_000
+_BEHIND_S = 2.0
 _BUSY_S = 5.0
 _LEAST_FREE = 64 << 10  # bytes
 
@@ -43,6 +56,8 @@ CREATE INDEX IF NOT EXISTS operations_ended ON operations (ended_s, id);
 CREATE TABLE IF NOT EXISTS set_aside (
     id TEXT PRIMARY KEY, parent TEXT, ended_s REAL, record BLOB NOT NULL, why TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS problems (key TEXT PRIMARY KEY, ended_s REAL, record BLOB NOT NULL) WITHOUT ROWID;
 """
 
 # What has not ended, the parents of that, however far up, and the children of batches that have not ended.
@@ -73,16 +88,22 @@ _ERRNO = {
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Operation).decode
+_decode_event = msgspec.json.Decoder(ClusterEvent).decode
+_decode_life = msgspec.json.Decoder(ProblemLife).decode
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One call on its way to the thread. `commit` is what it stores, else `run` reads."""
+    """One call on its way to the thread. `commit` is what it stores, else `run` reads.
+
+    A `patient` one waits until nothing else is to be done, a short time at most.
+    """
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     commit: tuple[Operation, ...] = ()
     run: Callable[[], Any] | None = None
+    patient: bool = False
 
 
 class SqliteJournal:
@@ -92,14 +113,16 @@ class SqliteJournal:
     cluster's `OwnershipLock`.
     """
 
-    def __init__(self, path: Path, *, kept_ended: int = KEPT_ENDED) -> None:
+    def __init__(self, path: Path, *, kept_ended: int = KEPT_ENDED, kept_events: int = KEPT_EVENTS) -> None:
         self._path = path
         self._kept_ended = kept_ended
+        self._kept_events = kept_events
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._db: sqlite3.Connection | None = None  # the thread's alone
         self._ended_since_prune = _PRUNE_EVERY
+        self._events_since_prune = _EVENTS_AT_ONCE
         self.notices: list[str] = []
         """What the user should know: damage found, records set aside. Grows while the journal is read."""
 
@@ -129,6 +152,31 @@ class SqliteJournal:
         """
         return await self._ask(run=lambda: self._history(limit))
 
+    async def record(self, events: Sequence[ClusterEvent], lives: Sequence[ProblemLife]) -> None:
+        """Keep what happened, and the newest of problems, once no operation is to be made durable.
+
+        What was kept in the last seconds may be lost with the power: it delays nothing.
+
+        Raises:
+            OSError: if that failed; nothing of it was stored then.
+        """
+        events, lives = tuple(events), tuple(lives)
+        for at in range(0, max(len(events), 1), _EVENTS_AT_ONCE):
+            part = events[at : at + _EVENTS_AT_ONCE]
+            await self._ask(run=partial(self._record, part, () if at else lives), patient=True)
+
+    async def happened(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
+        """The newest so many events since a moment, oldest first. One that cannot be understood is left out.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
+        return await self._ask(run=partial(self._happened, since_s, limit))
+
+    async def lives(self) -> tuple[ProblemLife, ...]:
+        """What is kept of all problems. Raises `OSError` as `happened`."""
+        return await self._ask(run=self._lives)
+
     async def close(self) -> None:
         """Finish what was asked before, then close. May be called twice."""
         if self._closed:
@@ -140,34 +188,54 @@ class SqliteJournal:
 
     # --- loop side
 
-    async def _ask(self, *, commit: tuple[Operation, ...] = (), run: Callable[[], _T] | None = None) -> _T:
+    async def _ask(
+        self,
+        *,
+        commit: tuple[Operation, ...] = (),
+        run: Callable[[], _T] | None = None,
+        patient: bool = False,
+    ) -> _T:
         if self._closed:
             raise OSError(errno.EBADF, "the journal is closed", str(self._path))
         if self._thread is None:
             # Daemon: a disk that hangs must not hold the exit.
             self._thread = threading.Thread(target=self._work, name=f"journal {self._path.stem}", daemon=True)
             self._thread.start()
-        return await self._enqueue(commit=commit, run=run)
+        return await self._enqueue(commit=commit, run=run, patient=patient)
 
     def _enqueue(
-        self, *, commit: tuple[Operation, ...] = (), run: Callable[[], _T] | None = None
+        self,
+        *,
+        commit: tuple[Operation, ...] = (),
+        run: Callable[[], _T] | None = None,
+        patient: bool = False,
     ) -> asyncio.Future[_T]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
-        self._requests.put(_Request(loop, future, commit, run))
+        self._requests.put(_Request(loop, future, commit, run, patient))
         return future
 
     # --- thread side
 
     def _work(self) -> None:
         waiting: list[_Request | None] = []
+        later: deque[tuple[float, _Request]] = deque()  # the patient ones, and until when they are
         while True:
-            request = waiting.pop(0) if waiting else self._requests.get()
-            if request is None:
+            if later and not waiting and (self._requests.empty() or time.monotonic() > later[0][0]):
+                _, request = later.popleft()
+                self._run(request)
+                continue
+            request_or_end = waiting.pop(0) if waiting else self._requests.get()
+            if request_or_end is None:
                 return
+            request = request_or_end
+            if request.patient:
+                later.append((time.monotonic() + _BEHIND_S, request))
+                continue
             if request.run is not None:
-                if not self._serve([request], request.run):
-                    self._let_go()  # whoever cannot read it must not keep it from others
+                while later:  # order is kept: who reads, or closes, finds all that was written before
+                    self._run(later.popleft()[1])
+                self._run(request)
                 continue
             batch = [request]
             with contextlib.suppress(queue.Empty):
@@ -180,6 +248,11 @@ class SqliteJournal:
             operations = [operation for each in batch for operation in each.commit]
             self._serve(batch, lambda operations=operations: self._store(operations))  # type: ignore[misc]
             self._prune_now_and_then()
+
+    def _run(self, request: _Request) -> None:
+        assert request.run is not None
+        if not self._serve([request], request.run) and not request.patient:
+            self._let_go()  # whoever cannot read it must not keep it from others
 
     def _serve(self, requests: list[_Request], run: Callable[[], Any]) -> bool:
         result: Any = None
@@ -274,16 +347,59 @@ class SqliteJournal:
             for each in operations
         ]
         db = self._open()
+        with self._transaction(db):
+            db.executemany("INSERT OR REPLACE INTO operations VALUES (?, ?, ?, ?)", rows)
+        self._ended_since_prune += sum(ended is not None for _, _, ended, _ in rows)
+
+    def _record(self, events: Sequence[ClusterEvent], lives: Sequence[ProblemLife]) -> None:
+        db = self._open()
+        db.execute("PRAGMA synchronous = NORMAL")  # made durable with the next commit of operations
+        try:
+            with self._transaction(db):
+                db.executemany(
+                    "INSERT OR REPLACE INTO events VALUES (?, ?)", [(e.id, _encode(e)) for e in events]
+                )
+                db.executemany(
+                    "INSERT OR REPLACE INTO problems VALUES (?, ?, ?)",
+                    [(each.key, each.last_s if each.ended else None, _encode(each)) for each in lives],
+                )
+                self._events_since_prune += len(events)
+                if self._events_since_prune >= _EVENTS_AT_ONCE and events:
+                    self._events_since_prune = 0
+                    self._prune_events(db, events[-1].at_s)
+        finally:
+            db.execute("PRAGMA synchronous = FULL")
+
+    def _prune_events(self, db: sqlite3.Connection, now_s: float) -> None:
+        """Forget the oldest events, and problems that ended as long ago."""
+        oldest_s = now_s - KEPT_EVENTS_S
+        db.execute("DELETE FROM events WHERE id < ?", (id_at(oldest_s),))
+        newest = "SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?"
+        db.execute(f"DELETE FROM events WHERE id <= ({newest})", (self._kept_events,))
+        db.execute("DELETE FROM problems WHERE ended_s < ?", (oldest_s,))
+
+    def _happened(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
+        found = self._open().execute(
+            "SELECT record FROM events WHERE id >= ? ORDER BY id DESC LIMIT ?",
+            (id_at(since_s), max(0, limit)),
+        )
+        return tuple(reversed(_understood(found, _decode_event)))
+
+    def _lives(self) -> tuple[ProblemLife, ...]:
+        return tuple(_understood(self._open().execute("SELECT record FROM problems"), _decode_life))
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("BEGIN IMMEDIATE")
         try:
-            db.executemany("INSERT OR REPLACE INTO operations VALUES (?, ?, ?, ?)", rows)
+            yield
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
             raise
-        self._ended_since_prune += sum(ended is not None for _, _, ended, _ in rows)
 
     def _load(self) -> tuple[Operation, ...]:
         found = self._decoded(
@@ -310,19 +426,13 @@ class SqliteJournal:
             except (ValueError, TypeError, RecursionError) as error:
                 bad.append((str(error), key))
         if bad:
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with self._transaction(db):
                 db.executemany(
                     "INSERT OR REPLACE INTO set_aside"
                     " SELECT id, parent, ended_s, record, ? FROM operations WHERE id = ?",
                     bad,
                 )
                 db.executemany("DELETE FROM operations WHERE id = ?", [(key,) for _, key in bad])
-                db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
             self._notice(
                 f"{len(bad)} operation(s) in {self._path.name} cannot be read by this version "
                 f"and were set aside (first: {bad[0][1]}: {bad[0][0]}). Look at what runs on the hosts."
@@ -363,6 +473,15 @@ def _settle(future: asyncio.Future[Any], result: Any, failure: Exception | None)
         future.set_result(result)
     else:
         future.set_exception(failure)
+
+
+def _understood(rows: Iterable[tuple[bytes]], decode: Callable[[bytes], _T]) -> list[_T]:
+    """What can be decoded; what cannot was written by another version, and is no reason to show nothing."""
+    found: list[_T] = []
+    for (record,) in rows:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            found.append(decode(record))
+    return found
 
 
 def _parents_first(operations: Sequence[Operation]) -> list[Operation]:

@@ -35,6 +35,7 @@ IDS = [f"{kind}.{spec.name}" for kind, spec in ALL]
 def cluster() -> Cluster:
     """A bit of everything: known, unknown, moving, waiting, failed, problems."""
     cluster = Cluster()
+    cluster.feed(ev.OwnershipTaken(at_s=cluster.later()))
     config = definition(
         1536,
         Priority.HIGH,
@@ -106,6 +107,7 @@ def rows(cluster: Cluster, kind: Kind) -> list[object]:
                 ),
                 "not asked": Volume(id="b", name="b"),
             },
+            Kind.EVENT: state.events,
         }[kind].values()
     )
 

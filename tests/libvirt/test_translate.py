@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import libvirt
 import pytest
 
 from manager.backends.libvirt.translate import RawEvent, Told, event_of, told
-from manager.core.events import VmDefinitionChanged, VmRebooted, VmStateChanged, VmUndefined
+from manager.core.events import VmDefinitionChanged, VmDiskFailed, VmRebooted, VmStateChanged, VmUndefined
 from manager.core.ids import NodeId, VmId
 from manager.core.model import StatusCause, VmStatus
 
@@ -104,12 +105,32 @@ def test_a_guest_that_was_told_to_shut_down_still_runs() -> None:
 
 def test_definitions() -> None:
     changed = VmDefinitionChanged(at_s=5.0, node=N1, vm=VmId("uuid"), name="web")
-    assert event_of(lifecycle(0, 0), node=N1, at_s=5.0) == changed
+    assert event_of(lifecycle(0, 0), node=N1, at_s=5.0) == replace(changed, is_new=True)
+    assert event_of(lifecycle(0, 1), node=N1, at_s=5.0) == changed  # another definition of the same VM
     assert event_of(lifecycle(1, 0), node=N1, at_s=5.0) == VmUndefined(at_s=5.0, node=N1, vm=VmId("uuid"))
     assert event_of(lifecycle(1, libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED), node=N1, at_s=5.0) is None
-    for kind in ("METADATA_CHANGE", "AGENT_LIFECYCLE", "DEVICE_ADDED", "DEVICE_REMOVED"):
+    for kind in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED"):
         raw = RawEvent(getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{kind}"), "uuid", "web")
         assert event_of(raw, node=N1, at_s=5.0) == changed
+
+
+@pytest.mark.parametrize(("state", "agent"), [(1, True), (2, False), (99, None)])
+def test_the_guest_agent_begins_and_ends(state: int, agent: bool | None) -> None:
+    raw = RawEvent(libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, "uuid", "web", state)
+    assert event_of(raw, node=N1, at_s=5.0) == VmDefinitionChanged(
+        at_s=5.0, node=N1, vm=VmId("uuid"), name="web", agent=agent
+    )
+
+
+@pytest.mark.parametrize(("action", "stopped"), [(0, False), (1, True), (2, False)])
+def test_an_error_of_a_disk_with_a_hosts_words_made_fit(action: int, stopped: bool) -> None:
+    kind = libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON
+    raw = RawEvent(kind, "uuid", "web", action, texts=("/srv/a\x1b.img", "enospc\n" + "x" * 10_000))
+    seen = event_of(raw, node=N1, at_s=5.0)
+    assert isinstance(seen, VmDiskFailed)
+    assert (seen.disk, seen.stopped) == ("/srv/a .img", stopped)
+    assert seen.text.startswith("enospc x")
+    assert len(seen.text) < 2_000
 
 
 def test_a_reboot() -> None:

@@ -126,13 +126,20 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
 
     def resources(*_: Any) -> None:
         watcher.event(RawEvent(RESOURCES, "", ""))
+    def agent(_c: object, domain: libvirt.virDomain, state: int, _reason: int, kind: int) -> None:
+        watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), state))
+
+    def io_error(
+        _c: object, domain: libvirt.virDomain, path: str, alias: str, action: int, reason: str, kind: int
+    ) -> None:
+        texts = (path or alias or "", reason or "")
+        watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), action, texts=texts))
 
     if (tell_closed := watcher.closed) is not None:
         connection.registerCloseCallback(lambda _c, reason, _o: tell_closed(reason), None)
     connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
     for kind in (
         libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
-        libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
         libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
@@ -143,6 +150,8 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     for kind, heard in (
         (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, iteration),
         (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, block_job),
+        (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, agent),
+        (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error),
     ):
         with contextlib.suppress(libvirt.libvirtError):
             connection.domainEventRegisterAny(None, kind, heard, kind)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import libvirt
 
+from manager.backends.libvirt.errors import cleaned
 from manager.core.events import (
     Event,
     NodeResourcesChanged,
     VmDefinitionChanged,
+    VmDiskFailed,
     VmRebooted,
     VmStateChanged,
     VmUndefined,
@@ -119,6 +121,7 @@ class RawEvent:
     name: str
     event: int = 0
     detail: int = 0
+    texts: tuple[str, str] = ("", "")  # of a disk's error: its source, and the reason
 
     @property
     def is_sign_of_job(self) -> bool:
@@ -221,11 +224,16 @@ _WHATEVER_THE_DETAIL: Mapping[int, Told] = {
 _DEFINITION_KINDS = frozenset(
     {
         libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
-        libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     }
 )
+
+
+_AGENT = {
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED: True,
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED: False,
+}
 
 
 def event_of(raw: RawEvent, *, node: NodeId, at_s: float) -> Event | None:
@@ -237,6 +245,13 @@ def event_of(raw: RawEvent, *, node: NodeId, at_s: float) -> Event | None:
         return _lifecycle(raw, vm, node, at_s)
     if raw.kind in _DEFINITION_KINDS:
         return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name)
+    if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE:
+        agent = _AGENT.get(raw.event)
+        return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name, agent=agent)
+    if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON:
+        disk, text = (cleaned(each) for each in raw.texts)
+        stopped = raw.event == libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE
+        return VmDiskFailed(at_s=at_s, node=node, vm=vm, disk=disk, text=text, stopped=stopped)
     if raw.changed_disks:
         return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name)
     if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_REBOOT:
@@ -246,7 +261,8 @@ def event_of(raw: RawEvent, *, node: NodeId, at_s: float) -> Event | None:
 
 def _lifecycle(raw: RawEvent, vm: VmId, node: NodeId, at_s: float) -> Event | None:
     if raw.event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
-        return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name)
+        is_new = raw.detail == libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED
+        return VmDefinitionChanged(at_s=at_s, node=node, vm=vm, name=raw.name, is_new=is_new)
     if raw.event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
         if raw.detail == libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
             return None  # the same UUID is defined under its new name right after

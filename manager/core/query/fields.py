@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from manager.core.ids import Kind
 from manager.core.query.network_fields import NETWORK_FIELDS
+from manager.core.query.event_fields import EVENT_FIELDS
 from manager.core.query.node_fields import NODE_FIELDS
 from manager.core.query.operation_fields import OPERATION_FIELDS
 from manager.core.query.pool_fields import POOL_FIELDS, VOLUME_FIELDS
@@ -19,6 +20,7 @@ FIELDS: dict[Kind, dict[str, FieldSpec]] = {
     Kind.POOL: {f.name: f for f in POOL_FIELDS},
     Kind.VOLUME: {f.name: f for f in VOLUME_FIELDS},
     Kind.NETWORK: {f.name: f for f in NETWORK_FIELDS},
+    Kind.EVENT: {f.name: f for f in EVENT_FIELDS},
 }
 """All fields by kind and name."""
 

@@ -78,6 +78,8 @@ def objects(view: ClusterView, kind: Kind) -> Mapping[Any, Any]:
         return view.resources.networks
     if kind is Kind.VOLUME:
         return {}  # nobody keeps them: see `extra`
+    if kind is Kind.EVENT:
+        return view.events
     return view.operations if kind is Kind.OPERATION else view.problems
 
 
