@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from manager.services.workspace import Adapters
 
 PAGES = ("overview", "roles", "nodes", "storage", "networks", "queue")
+PAGES = ("overview", "roles", "nodes", "events", "queue")
 THEMES = ("system", "light", "dark")
 
 

@@ -34,7 +34,7 @@ from manager.core.query.spec import FieldKind, FieldSpec, Unavailable
 from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
 
-SHRINKS = frozenset({"information", "tags"})
+SHRINKS = frozenset({"information", "tags", "text"})
 """Columns that give way on a narrow terminal."""
 
 

@@ -90,6 +90,7 @@ class Runtime:
         self._unrecorded: deque[ClusterEvent] = deque(maxlen=MOST_UNRECORDED)
         self._unrecorded_lives: dict[str, ProblemLife] = {}
         self._recording = asyncio.Lock()
+        self._recalls = False
         self._is_deaf = False  # the journal did not take what happened the last time
         self._turnstile = asyncio.Lock()
         self._sessions = {
@@ -312,6 +313,19 @@ class Runtime:
         """
         events = await self.engine.events(since_s, KEPT_EVENTS)
         self.dispatch(EventsTold(at_s=self.clock.now_s(), events=events))
+
+    def recall(self) -> None:
+        """Let the view have the newest events of the past, soon. New ones come by themselves."""
+        if not self._recalls:
+            self._recalls = True
+            self._tasks.spawn(self._recall(), "recall")
+
+    async def _recall(self) -> None:
+        try:
+            await self.remember(0.0)
+        except OSError as error:
+            self._recalls = False
+            log.info("%s: what happened before cannot be read: %s", self.id, error)
 
     def mark(
         self, verb: ProblemVerb, keys: tuple[str, ...], *, note: str = "", until_s: float | None = None

@@ -20,9 +20,10 @@ from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import SCOPES, Place, node_of
 from manager.ui.views.overview import Overview
+from manager.ui.views.problems_pane import ProblemsPane
 from manager.ui.views.queue_pane import QueuePane
 from manager.ui.views.table import RowsTable
-from manager.ui.views.work_panes import OperationsPane, ProblemsPane
+from manager.ui.views.work_panes import OperationsPane
 
 _LISTS = {
     "roles": (Kind.VM, "Roles"),
@@ -89,6 +90,11 @@ class ClusterPages(QObject):
         if name == "overview":
             return Overview(self.runtime, self._look, self.tally)
         kind, title = _LISTS[name]
+        if name == "events":
+            return ListPage(
+                self.runtime, Kind.EVENT, self._look, self._views, self._center, title="Cluster events"
+            )
+        kind, title = (Kind.NODE, "Nodes") if name == "nodes" else (Kind.VM, "Roles")
         return ListPage(self.runtime, kind, self._look, self._views, self._center, title=title)
 
     def _scope(self, scope: str) -> tuple[str, Scope | None]:

@@ -66,6 +66,7 @@ from manager.ui.notify import Notifier
 from manager.ui.runner import Buttons, Runner
 from manager.ui.theme import Look, repolish
 from manager.ui.views.actions_pane import ActionsPane
+from manager.ui.views.events_page import NOTHING
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import SCOPES, Navigation, Place, node_of, tier_text
 from manager.ui.views.overview import Overview
@@ -76,6 +77,7 @@ from manager.ui.views.table import RowsTable
 from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
 PAGES = ("overview", "roles", "nodes", "storage", "networks")
+PAGES = ("overview", "roles", "nodes", "events")
 PANES = ("migrations", "operations", "problems")
 DENSITIES = ("compact", "usual", "roomy")
 
@@ -493,6 +495,7 @@ class MainWindow(QMainWindow):
         for table in (pages.operations.table, pages.operations.children_table):
             table.opened.connect(partial(self._operation_opened, runtime))
         pages.problems.table.opened.connect(partial(self._problem_opened, runtime))
+        pages.problems.said.connect(lambda text: self.note(text, (), "error"))
         self.navigation.add_cluster(runtime)
         self.navigation.show_counts(runtime, pages.tally)
         if self._here is None:
@@ -580,6 +583,8 @@ class MainWindow(QMainWindow):
 
     def _empty_text(self, page: ListPage) -> tuple[str, str, str, Callable[[], object] | None]:
         view = page.runtime.view
+        if page.kind is Kind.EVENT:
+            return *NOTHING, "", None
         if page.kind is Kind.NODE:
             return (
                 "This cluster has no nodes",
@@ -818,11 +823,13 @@ class MainWindow(QMainWindow):
             return
         self._show_paused()
         moving, waiting = here.tally.moves
-        problems = len(here.runtime.view.problems)
+        view = here.runtime.view
+        problems = sum(problem.is_new(view.now_s) for problem in view.problems.values())
+        known = len(view.problems) - problems
         failed = here.tally.failed
         self._tab(0, "Live migrations", f"{moving:,} + {waiting:,}" if moving or waiting else "")
         self._tab(1, "Operations", f"{failed} failed" if failed else "")
-        self._tab(2, "Problems", str(problems) if problems else "")
+        self._tab(2, "Problems", f"{problems} + {known} known" if known else str(problems or ""))
         self._problems_link.setText(units.count_text(problems, "problem") if problems else "")
         self._moves_link.setText(f"{moving:,} moving, {waiting:,} waiting" if moving or waiting else "")
         self._tick()
@@ -880,6 +887,9 @@ class MainWindow(QMainWindow):
             noun = nouns.get(page.kind, "nodes")
             title = page.model.text(page.model.rows[page.model.position(page.selected_ids[0])], 0)
             self.actions_pane.say(title if count == 1 else f"{count} {noun} selected", "Actions are on VMs")
+            one = page.selected_ids[0] if count == 1 and page.kind is Kind.NODE else ""
+            many = units.count_text(count, page.kind.value)
+            self.actions_pane.say(one or f"{many} selected", "Actions are on VMs")
         else:
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
 
@@ -1114,6 +1124,8 @@ class MainWindow(QMainWindow):
                 text = "\n".join(f"muster {option} {nouns[page.kind]} show {shlex.quote(i)}" for i in ids)
             else:
                 text = f"muster {option} node list"
+            what = "events" if page.kind is Kind.EVENT else "node list"
+            text = f"muster {self._cluster_option(pages.runtime)} {what}"
         QGuiApplication.clipboard().setText(text)
 
     def _cluster_option(self, runtime: Runtime) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from manager.core import events as ev
 from manager.core.actions import Plan
 from manager.core.changes import ChangeSet
+from manager.core.chronicle import ClusterEvent
 from manager.core.cluster import ClusterState
 from manager.core.effects import Effect
 from manager.core.errors import UserError
@@ -128,6 +129,7 @@ class FakeRuntime:
         self.read: list[NodeId | None] = []
         self.closed = False
         self.past: tuple[Operation, ...] = ()
+        self.past_events: tuple[ClusterEvent, ...] = ()
         self.engine = SimpleNamespace(is_owner=True, history=self._history)
         self.stories = FakeStories(self.state)
         self._listeners: list[Callable[[ChangeSet], None]] = []
@@ -185,6 +187,25 @@ class FakeRuntime:
     def _refuse(self) -> None:
         if self.view.config.read_only:
             raise UserError("this connection is read-only. Nothing was changed.")
+
+    def mark(
+        self, verb: ev.ProblemVerb, keys: tuple[str, ...], *, note: str = "", until_s: float | None = None
+    ) -> None:
+        """As the runtime's."""
+        event = ev.ProblemsMarked(
+            at_s=self.clock.now_s(),
+            verb=verb,
+            keys=keys,
+            author=self.author,
+            note=note,
+            until_s=until_s,
+        )
+        self.dispatch(event)
+
+    def recall(self) -> None:
+        """What happened before is told once."""
+        told, self.past_events = self.past_events, ()
+        self.dispatch(ev.EventsTold(at_s=self.clock.now_s(), events=told))
 
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:
         """As the runtime's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from manager.core.chronicle import ClusterEvent, Level
 from manager.core.ids import Kind
 from manager.core.migration.progress import MovePhase
 from manager.core.migration.summary import OTHERS
@@ -101,6 +102,9 @@ _OPERATION_SHAPES = {
 }
 
 
+_EVENT_SHAPES = {Level.ERROR: ("alarm", "crashed"), Level.WARNING: ("alarm", "paused")}
+
+
 def reason_token(reason: Reason | None) -> str:
     """The colour of a reason's text: error, warning, or the quiet of mere information."""
     if reason is None:
@@ -153,6 +157,8 @@ def shape(kind: Kind, field: str, item: Any) -> Shape | None:
     if kind is Kind.OPERATION and field == "state":
         assert isinstance(item, Operation)
         return _OPERATION_SHAPES.get(item.state, ("connecting", "accent"))
+    if kind is Kind.EVENT and field == "level":
+        return _EVENT_SHAPES.get(item.level)
     if kind is Kind.PROBLEM and field == "subject":
         assert isinstance(item, Problem)
         return "alarm", "crashed" if item.severity == "error" else "paused"
@@ -189,7 +195,16 @@ def token(kind: Kind, field: str, item: Any, text: str) -> str:
         if field in ("phase", "state"):
             return _OPERATION_TOKENS.get(item.state, "")
         return ""
-    return "dim" if field == "remedy" else ""
+    if kind is Kind.EVENT:
+        return _event_token(field, item)
+    known = kind is Kind.PROBLEM and item.life is not None and item.life.acknowledged_by
+    return "dim" if field in ("remedy", "note") or known else ""
+
+
+def _event_token(field: str, event: ClusterEvent) -> str:
+    if field in ("level", "text") and event.level is not Level.INFORMATION:
+        return _EVENT_SHAPES[event.level][1]
+    return "" if field in ("subject", "text") else "dim"
 
 
 def _vm_token(field: str, vm: Vm) -> str:

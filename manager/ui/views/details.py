@@ -35,6 +35,7 @@ from manager.ui.icons import state_pixmap
 from manager.ui.models import tones
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look, repolish
+from manager.ui.views.events_page import EventsTab
 from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label
 from manager.ui.views.resource_details import (
     INTERFACE_TITLES,
@@ -243,6 +244,8 @@ class Details(QWidget):
             self._add("Storage", self._pools)
             self._add("Network connections", self._connections)
         self._add("Story", self._story)
+        self.events = EventsTab(runtime, kind, look)
+        self._add("Events", self.events)
         if kind is Kind.VM:
             self._add("Sightings", self._sightings)
         self.tabs.currentChanged.connect(self._turned)
@@ -291,6 +294,7 @@ class Details(QWidget):
     def take(self, changes: ChangeSet) -> None:
         """Follow what changed, if it concerns what is shown."""
         self.history.take(self._runtime.view, changes)
+        self.events.take(changes)
         mine = changes[self._kind]
         if len(self._ids) <= _LISTED:
             hit = any(key in mine.updated or key in mine.removed for key in self._ids)
@@ -350,7 +354,9 @@ class Details(QWidget):
         where = f" on {vm.owner}" if vm.owner else ""
         self._show_title(plain(f"{vm.name}   {status_text(vm)}{where}{activity}"))
         current = self._stack.currentWidget()
-        if current is self._disks:
+        if current is self.events:
+            self.events.show_of(vm.id)
+        elif current is self._disks:
             self._disks.show_rows(self._disk_rows(vm))
         elif current is self._networks:
             interfaces = vm.config.interfaces if vm.config else ()
@@ -430,6 +436,9 @@ class Details(QWidget):
         self._show_shape(tones.node_shape(node))
         self._show_title(f"{node.id}   {FIELDS[Kind.NODE]['status'].cell(view, node)}")
         current = self._stack.currentWidget()
+        if current is self.events:
+            self.events.show_of(node.id)
+            return
         if current is self._story:
             self._fill_story(node.id)
             return

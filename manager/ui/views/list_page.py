@@ -18,6 +18,7 @@ from manager.ui.actions import ActionCenter
 from manager.ui.models.rows_model import RowsModel, Scope, objects
 from manager.ui.theme import Look
 from manager.ui.views.details import Details
+from manager.ui.views.events_page import EventDetails, newest_first
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
 from manager.ui.views.resource_details import RESOURCES, ResourceDetails, by_name_and_node
 from manager.ui.views.search import SearchBox
@@ -76,6 +77,7 @@ class ListPage(QWidget):
         self._look = look
         self.scope_title = ""
         self.model = RowsModel(kind, runtime.view, own_order=by_name_and_node if kind is Kind.POOL else None)
+        self.model = RowsModel(kind, runtime.view, own_order=newest_first if kind is Kind.EVENT else None)
         self.model.set_active(False)
         self.table = RowsTable(
             self.model,
@@ -90,6 +92,8 @@ class ListPage(QWidget):
             ResourceDetails(runtime, kind, look, views)
             if kind in RESOURCES
             else Details(runtime, kind, look, center)
+        self.details: Details | EventDetails = (
+            EventDetails(runtime) if kind is Kind.EVENT else Details(runtime, kind, look, center)
         )
         self._who = f"page {kind.value}"
         strip = QWidget()
@@ -190,6 +194,8 @@ class ListPage(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         """Catch up, and ask for what the shown columns need."""
         super().showEvent(event)
+        if self.kind is Kind.EVENT:
+            self.runtime.recall()
         self.model.set_active(True)
         self.model.refresh_ages()
         self._ages.start()

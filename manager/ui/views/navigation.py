@@ -32,6 +32,7 @@ class Place:
 
     cluster: ClusterId
     page: str  # overview, roles, nodes, storage, networks
+    page: str  # overview, roles, nodes, events
     scope: str = ""  # of roles: attention, unmovable, moving, node:NAME
 
 
@@ -152,6 +153,7 @@ class Navigation(QTreeWidget):
             self._item(nodes, name, Place(cluster, "roles", f"node:{name}"))
         self._item(root, "Storage", Place(cluster, "storage"))
         self._item(root, "Networks", Place(cluster, "networks"))
+        self._item(root, "Cluster events", Place(cluster, "events"))
         root.setExpanded(True)
         roles.setExpanded(True)
         nodes.setExpanded(len(runtime.view.nodes) <= 8)

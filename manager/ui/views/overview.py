@@ -229,7 +229,7 @@ class Overview(QScrollArea):
             else:
                 label.set_text("No work is under way." if place == 0 else "")
             label.setVisible(bool(label.text()))
-        problems = list(view.problems.values())
+        problems = [problem for problem in view.problems.values() if problem.is_new(view.now_s)]
         for place, line in enumerate(self._lines):
             line.setVisible(place < len(problems))
             if place < len(problems):

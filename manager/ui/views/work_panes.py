@@ -1,4 +1,4 @@
-"""The other panes at the bottom: all operations with their errors, and problems."""
+"""What the panes at the bottom share, and that of all operations with their errors."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class OperationsPane(WorkPane):
         self.through_button = flat_button("Move through this computer", on_click=self._through)
         self.undo_button = flat_button("Undo", on_click=self._undo)
         self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
-        self.strip = _strip(
+        self.strip = strip_of(
             self.summary, self.copy_button, self.through_button, self.undo_button, self.cancel_button
         )
         self.table.selection_settled.connect(self._chose)
@@ -266,32 +266,8 @@ def message_of(runtime: Runtime, operation: Operation) -> str:
     return f"{text}\n\nStory\n{lines}" if lines else text
 
 
-class ProblemsPane(WorkPane):
-    """What an administrator should look at; one line per cause."""
-
-    def __init__(self, runtime: Runtime, look: Look, views: ViewStore) -> None:
-        model = RowsModel(Kind.PROBLEM, runtime.view, own_order=lambda _, p: (p.severity, -p.since_s, p.key))
-        super().__init__(
-            runtime,
-            look,
-            views,
-            model,
-            name="table-problems",
-            title="Problems",
-            shown=("subject", "since", "reason", "affected", "remedy"),
-        )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.table)
-        self.summary = text_label(style="dim")
-        self.strip = _strip(self.summary)
-
-    def empty_text(self) -> tuple[str, str]:
-        """What belongs here."""
-        return "No problems", "Nodes that cannot be reached and VMs that stopped by themselves appear here."
-
-
-def _strip(*widgets: QWidget) -> QWidget:
+def strip_of(*widgets: QWidget) -> QWidget:
+    """What stands beside the tabs of a pane."""
     strip = QWidget()
     strip.setObjectName("strip")
     layout = QHBoxLayout(strip)
