@@ -18,7 +18,7 @@ from manager.core.events import ProblemVerb
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
 
-LEVELS = tuple(level.word for level in Level)
+LEVELS = tuple(level.word for level in reversed(Level))
 USUAL = "2h"
 
 

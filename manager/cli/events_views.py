@@ -13,7 +13,7 @@ from manager.cli.following import lines
 from manager.cli.listing import column_of
 from manager.cli.options import Settings
 from manager.cli.output import json_line, print_json, print_table, printable, say
-from manager.cli.session import Session, did_you_mean, opened
+from manager.cli.session import Session, opened
 from manager.core.changes import ChangeSet
 from manager.core.chronicle import KEPT_EVENTS, ClusterEvent, Level, about_node, about_vm
 from manager.core.errors import UserError
@@ -22,6 +22,7 @@ from manager.core.ids import Kind, NodeId, VmId
 from manager.core.model import ClusterConfig, Problem
 from manager.core.query.fields import FIELDS
 from manager.core.query.spec import FieldSpec
+from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, moment_text
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
@@ -48,7 +49,7 @@ class Wanted:
 
     def is_met_by(self, event: ClusterEvent) -> bool:
         """Whether this is one of them."""
-        if event.at_s < self.since_s or event.level > self.level:
+        if event.at_s < self.since_s or event.level < self.level:
             return False
         if self.vm is not None:
             return self.vm == event.vm_name or self.vm.lower() == event.vm

@@ -14,11 +14,11 @@ KEPT_EVENTS = 10_000
 
 
 class Level(IntEnum):
-    """How much an event matters; the worst is the least."""
+    """How much an event matters."""
 
-    ERROR = 0
+    INFORMATION = 0
     WARNING = 1
-    INFORMATION = 2
+    ERROR = 2
 
     @property
     def word(self) -> str:

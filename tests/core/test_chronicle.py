@@ -11,6 +11,7 @@ from manager.core.chronicle import KEPT_EVENTS, ClusterEvent, Level, Source, abo
 from manager.core.ids import Kind, NodeId, TraceId
 from manager.core.model import StatusCause, VmStatus
 from manager.core.query.fields import FIELDS
+from manager.core.query.filter import matcher
 from manager.core.reasons import ReasonCode, because
 from tests.core.support import CRASHED, OFF, PAUSED, REFUSED, Cluster, R, uuid
 
@@ -227,3 +228,18 @@ def test_an_event_is_a_value() -> None:
     )
     assert event.text == "up: inventory read"
     assert event.level.word == "error"
+
+
+def test_events_are_found_by_query(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.become("n1", "a", CRASHED, StatusCause.CRASHED)
+    cluster.feed(ev.QueueRequested(at_s=cluster.later(), verb=ev.QueueVerb.PAUSE, author="bea@pc"))
+
+    def found(query: str) -> set[str]:
+        events = cluster.state.events.values()
+        return {e.what.code.value for e in matcher(query, Kind.EVENT).select(cluster.state, events)}
+
+    assert found("level>=warning vm:a") == {"vm-crashed", "problem-began"}
+    assert found("is:error source:libvirt") == {"vm-crashed"}
+    assert found("who:bea*") == {"queue-steered"}
+    assert found("text:crashed code:vm-*") == {"vm-crashed"}

@@ -59,6 +59,13 @@ _POOL = (
 
 _NETWORK = (FlagSpec("missing", "not missing:none", "Some node that is up does not have it."),)
 
+_PROBLEM = (FlagSpec("new", "state:new", "Nobody has acknowledged or muted it."),)
+
+_EVENT = (
+    FlagSpec("error", "level:error", "Something failed or broke."),
+    FlagSpec("attention", "level>=warning", "Someone should perhaps look at it."),
+)
+
 FLAGS: dict[Kind, dict[str, FlagSpec]] = {
     kind: {flag.word: flag for flag in flags}
     for kind, flags in (
@@ -67,6 +74,8 @@ FLAGS: dict[Kind, dict[str, FlagSpec]] = {
         (Kind.OPERATION, _OPERATION),
         (Kind.POOL, _POOL),
         (Kind.NETWORK, _NETWORK),
+        (Kind.PROBLEM, _PROBLEM),
+        (Kind.EVENT, _EVENT),
     )
 }
 """The shorthands by kind of object; some kinds have none."""
