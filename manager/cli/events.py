@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ USUAL = "2h"
 
 def events_commands(app: App, words: completion.Words) -> list[Command]:
     """The commands about what happened and what is wrong."""
-    return [_events(app, words), _what_happened(app, words), _problems(app)]
+    return [_events(app, words), _what_happened(app, words), _problems(app), _bundle(app)]
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -216,4 +217,34 @@ def _mark(app: App, verb: ProblemVerb, doc: str, *options: click.Option) -> Comm
         short_help=doc,
         callback=callback,
         params=[click.Argument(["keys"], nargs=-1, required=True, metavar="KEY..."), *options],
+    )
+
+
+# --- support ---------------------------------------------------------------------------------------
+
+
+def _bundle(app: App) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, since: datetime, output: Path | None) -> int:
+        from manager.cli.support_bundle import write_bundle
+
+        return _run(write_bundle(app, settings_of(ctx), since.timestamp(), output))
+
+    return Command(
+        "support-bundle",
+        help="Write one .tar.gz with what somebody who helps needs: versions, the cluster file without "
+        "credentials, all nodes and VMs as JSON, operations, events, problems and the log of reading "
+        "them. It holds no passwords, no users of URIs, and no definitions as the hosts have them. What it "
+        "holds is listed.",
+        short_help="Write a file for somebody who helps, without secrets.",
+        callback=callback,
+        params=[
+            _since(USUAL),
+            click.Option(
+                ["--output"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Where to; default: a new file here, named by cluster and time. None is overwritten.",
+            ),
+        ],
     )

@@ -56,7 +56,7 @@ class Wanted:
         return self.node is None or self.node in (event.node, event.what.field("source"))
 
 
-async def _remember(session: Session, since_s: float) -> None:
+async def remember(session: Session, since_s: float) -> None:
     """Read what happened from whoever keeps it: the owner of operations, or the journal that nobody uses.
 
     Raises:
@@ -99,7 +99,7 @@ async def show_events(app: App, settings: Settings, columns: Sequence[FieldSpec]
     # Of a simulated cluster nobody else could tell.
     nodes = wanted.follow and settings.demo is not None
     async with opened(app, settings, reading=True, nodes=nodes, at_once=True, check=check) as session:
-        await _remember(session, wanted.since_s)
+        await remember(session, wanted.since_s)
         view, runtime = session.view, session.runtime
         every = list(view.events.values())
         shown = [event for event in every if wanted.is_met_by(event)]
@@ -159,7 +159,7 @@ def _line(session: Session, event: ClusterEvent) -> str:
 async def what_happened(app: App, settings: Settings, name: str | None, since_s: float) -> int:
     """``muster what-happened``."""
     async with opened(app, settings, reading=True, nodes=False) as session:
-        await _remember(session, since_s)
+        await remember(session, since_s)
         events = [event for event in session.view.events.values() if event.at_s >= since_s]
         if name is not None:
             nodes, vms = set(session.view.nodes), _names(events)
@@ -189,13 +189,13 @@ async def what_happened(app: App, settings: Settings, name: str | None, since_s:
 # --- problems --------------------------------------------------------------------------------------
 
 
-async def _find(session: Session) -> None:
+async def find_problems(session: Session) -> None:
     """Have all problems found: a command does not wait a minute whether a silent node comes back."""
     runtime = session.runtime
     for node in session.unreachable():
         runtime.dispatch(TimerFired(at_s=runtime.clock.now_s(), key=f"silent:{node.id}"))
     if not runtime.engine.is_owner and runtime.engine.owner is None:
-        await _remember(session, runtime.clock.now_s())
+        await remember(session, runtime.clock.now_s())
 
 
 def plugin_line(code: int, text: str) -> str:
@@ -207,7 +207,7 @@ async def show_problems(app: App, settings: Settings, columns: Sequence[FieldSpe
     """``muster problems``; the exit code says how bad it is."""
     async with opened(app, settings, reading=True, definitions=False) as session:
         session.need_any()
-        await _find(session)
+        await find_problems(session)
         view = session.view
         problems = _sorted(session)
         new = [problem for problem in problems if problem.is_new(view.now_s)]
@@ -255,7 +255,7 @@ async def mark(
     """``muster problems acknowledge`` and its siblings."""
     async with opened(app, settings, reading=False, definitions=False) as session:
         session.need_any()
-        await _find(session)
+        await find_problems(session)
         runtime, view = session.runtime, session.view
         keys = tuple(dict.fromkeys(_key(session, each) for each in wanted))
         done = asyncio.Event()
