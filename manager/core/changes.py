@@ -132,6 +132,10 @@ class Story:
         self.keeps = False
         """Whether this process records events: only the owner of operations does, others are told."""
 
+    def keep_from(self, number: int) -> None:
+        """From now on record events, numbered from here."""
+        self.keeps, self._number = True, number
+
     def record(
         self,
         turn: Turn,

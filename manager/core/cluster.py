@@ -267,7 +267,7 @@ class ClusterState:
         self._work.add(batch, children, turn)
 
     def _owned(self, event: ev.OwnershipTaken, turn: Turn) -> None:
-        self._story.keeps = True
+        self._story.keep_from(event.number)
         self._inventory.problems.take_charge(event.lives, turn)
 
     def _told(self, event: ev.EventsTold, turn: Turn) -> None:

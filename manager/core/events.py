@@ -348,6 +348,7 @@ class OwnershipTaken(Event):
     """From now on this process owns the operations: it records what happens. With what the journal kept."""
 
     lives: tuple[ProblemLife, ...] = ()
+    number: int = 0  # from which events are numbered: two runs at one moment must not give the same ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 RECORD_INTERVAL_S = 0.5
 """How long what happened is gathered before it is written down together."""
 
+RECORD_AGAIN_S = 10.0
+"""How long it is waited after a journal did not take it."""
+
 LONGEST_NOTE = 500
 
 MOST_UNRECORDED = 20_000
@@ -91,6 +94,7 @@ class Runtime:
         self._unrecorded_lives: dict[str, ProblemLife] = {}
         self._recording = asyncio.Lock()
         self._recalls = False
+        self._records_soon = False
         self._is_deaf = False  # the journal did not take what happened the last time
         self._turnstile = asyncio.Lock()
         self._sessions = {
@@ -193,7 +197,8 @@ class Runtime:
             ]
             self.dispatch(OperationsReported(at_s=now_s, operations=tuple(told)))
         self._tasks.spawn(self._commit_loop(), "journal")
-        self.dispatch(OwnershipTaken(at_s=self.clock.now_s(), lives=await self.journal.lives()))
+        lives, number = await self.journal.lives(), secrets.randbelow(1 << 23)
+        self.dispatch(OwnershipTaken(at_s=self.clock.now_s(), lives=lives, number=number))
         for number, text in enumerate(self.journal.notices):
             reason = because(ReasonCode.JOURNAL_NOTICE, text=text)
             self.dispatch(NoticeGiven(at_s=self.clock.now_s(), key=f"journal-{number}", reason=reason))
@@ -225,8 +230,7 @@ class Runtime:
     async def close(self) -> None:
         """End within two seconds, whatever hangs. Work that hosts do on their own goes on there."""
         await self._flush()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._record(), 0.5)
+        await self._record_now()
         await self.engine.close()
         await self._tasks.close(0.5)
         for part in (self.hypervisor, self.journal):
@@ -238,9 +242,9 @@ class Runtime:
                 log.exception("%s: %s did not close", self.id, type(part).__name__)
 
     async def stored(self) -> bool:
-        """Wait until everything so far is in the journal, half a second at most; whether all of it is."""
+        """Wait until everything so far is in the journal, a second at most; whether all of it is."""
         await self._flush()
-        await self._record()
+        await self._record_now()
         return not self._unrecorded_lives and not self._uncommitted and not self._unstored
 
     async def _flush(self) -> None:
@@ -273,14 +277,20 @@ class Runtime:
     def _happened(self, outcome: Outcome) -> None:
         """What happened is told to other processes, and written down soon."""
         self.engine.happened(outcome.happened, outcome.lives)
-        if not self._unrecorded and not self._unrecorded_lives:
-            self._tasks.spawn(self._record_soon(), "record")
         self._unrecorded += outcome.happened
         self._unrecorded_lives.update((life.key, life) for life in outcome.lives)
+        if not self._records_soon:
+            self._records_soon = True
+            self._tasks.spawn(self._record_soon(), "record")
 
     async def _record_soon(self) -> None:
-        await asyncio.sleep(RECORD_INTERVAL_S)
-        await self._record()
+        """Write down what comes together, until nothing is left; a journal that refuses is asked again."""
+        try:
+            while self._unrecorded or self._unrecorded_lives:
+                await asyncio.sleep(RECORD_AGAIN_S if self._is_deaf else RECORD_INTERVAL_S)
+                await self._record()
+        finally:
+            self._records_soon = False
 
     async def _record(self) -> None:
         async with self._recording:
@@ -291,14 +301,20 @@ class Runtime:
             self._unrecorded_lives = {}
             try:
                 await self.journal.record(events, tuple(lives.values()))
-            except OSError as error:
+            except BaseException as error:
+                self._unrecorded.extendleft(reversed(events))  # with what comes next; twice does not matter
+                self._unrecorded_lives = lives | self._unrecorded_lives
+                if not isinstance(error, OSError):
+                    raise
                 if not self._is_deaf:
                     log.warning("%s: what happens cannot be written down: %s", self.id, error)
                 self._is_deaf = True
-                self._unrecorded.extendleft(reversed(events))  # with what comes next
-                self._unrecorded_lives = lives | self._unrecorded_lives
             else:
                 self._is_deaf = False
+
+    async def _record_now(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._record(), 0.5)
 
     async def _kept(self, since_s: float, limit: int) -> tuple[ClusterEvent, ...]:
         """What the journal says has happened, with what is still to be written."""

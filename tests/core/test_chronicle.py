@@ -182,7 +182,7 @@ def test_a_process_that_does_not_own_the_operations_records_nothing_and_is_told(
 
 def test_events_in_memory_are_bounded_and_views_are_told_of_what_goes() -> None:
     story, turn = Story(), Turn(at_s=1.0, trace=TraceId(""))
-    story.keeps = True
+    story.keep_from(0)
     for number in range(KEPT_EVENTS + 5):
         story.record(turn, because(ReasonCode.QUEUE_STEERED, what=str(number)), source=Source.MUSTER)
     assert len(story.events) == KEPT_EVENTS

@@ -21,6 +21,7 @@ from manager.core.actions import (
     StorageParameters,
     TagsParameters,
 )
+from manager.core.chronicle import ClusterEvent
 from manager.core.effects import CopyDefinition, TuneMigration
 from manager.core.errors import Failure, FailureCode, OperationError, UserError
 from manager.core.events import OperationsReported, QueueVerb, VmAuthoritySeen
@@ -32,12 +33,14 @@ from manager.core.model import (
     NodeStatus,
     Pacemaker,
     Priority,
+    ProblemLife,
     VmSettings,
     VmStatus,
 )
 from manager.core.operations import Operation, OperationState
 from manager.core.query.vm_fields import VM_FIELDS
 from manager.core.reasons import ReasonCode
+from manager.services import runtime as runtime_module
 from manager.services.memory_journal import MemoryJournal
 from manager.services.node_session import ASK_OFTEN_S, ASK_SELDOM_S
 from manager.services.runtime import Runtime
@@ -48,6 +51,7 @@ class KeptJournal(MemoryJournal):
     """A journal on a disk that can be full."""
 
     full = False
+    deaf = False
 
     async def commit(self, operations: Sequence[Operation]) -> None:
         is_full = self.full
@@ -55,6 +59,11 @@ class KeptJournal(MemoryJournal):
         if is_full:
             raise OSError(28, "No space left on device")
         await super().commit(operations)
+
+    async def record(self, events: Sequence[ClusterEvent], lives: Sequence[ProblemLife]) -> None:
+        if self.deaf:
+            raise OSError(28, "No space left on device")
+        await super().record(events, lives)
 
 
 @asynccontextmanager
@@ -667,3 +676,48 @@ async def test_what_pacemaker_takes_and_gives_back_is_noticed_within_its_interva
         hosts.names = frozenset({"a"})
         await clock.advance(10)
         assert authority() is Authority.PACEMAKER
+
+
+# --- what happens --------------------------------------------------------------------------------
+
+
+async def test_what_happened_is_written_down_soon_and_known_to_the_next_run() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    journal = KeptJournal()
+    async with muster(world, clock, journal) as runtime:
+        told = tuple(runtime.view.events.values())
+        assert told
+        assert await runtime.stored()
+        assert await journal.happened(0.0, 1000) == told
+    passing = asyncio.ensure_future(clock.sleep(1.0))
+    await until(clock, passing.done)
+    async with muster(world, clock, journal) as again:
+        mine = set(again.view.events)
+        assert not mine & {event.id for event in told}
+        again.recall()
+        again.recall()
+        await until(clock, lambda: set(again.view.events) > mine)
+        assert tuple(again.view.events.values())[: len(told)] == told
+
+
+async def test_what_a_full_journal_refuses_is_written_down_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runtime_module, "RECORD_AGAIN_S", 0.05)
+    monkeypatch.setattr(runtime_module, "RECORD_INTERVAL_S", 0.01)
+    clock = VirtualClock()
+    journal = KeptJournal()
+    journal.deaf = True
+    async with muster(make_world(clock), clock, journal) as runtime:
+        told = tuple(runtime.view.events.values())
+        async with asyncio.timeout(10):
+            while "cannot be written down" not in caplog.text:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert caplog.text.count("cannot be written down") == 1
+        assert await runtime.stored()  # no operation waits for it
+        journal.deaf = False
+        async with asyncio.timeout(10):
+            while await journal.happened(0.0, 1000) != told:
+                await asyncio.sleep(0.01)
