@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from manager.services.ports import UserUnits
     from manager.services.workspace import Adapters
 
-PAGES = ("overview", "roles", "nodes", "storage", "networks", "queue")
-PAGES = ("overview", "roles", "nodes", "events", "queue")
+PAGES = ("overview", "roles", "nodes", "storage", "networks", "events", "queue")
 THEMES = ("system", "light", "dark")
 
 

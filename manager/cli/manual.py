@@ -256,7 +256,6 @@ def _fields() -> str:
         (Kind.VM, "VMs"),
         (Kind.NODE, "Nodes"),
         (Kind.OPERATION, "Work in the queue"),
-        (Kind.PROBLEM, "Problems in `cluster show`"),
         (Kind.POOL, "Storage pools"),
         (Kind.VOLUME, "Volumes"),
         (Kind.NETWORK, "Networks"),

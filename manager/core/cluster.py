@@ -22,10 +22,9 @@ from manager.core.model import (
     Vm,
     VmLoad,
 )
-from manager.core.operations import Operation, StandingOrders
-from manager.core.resources import Resources, ResourcesView
 from manager.core.operations import Operation, StandingOrders, words_of
 from manager.core.reasons import ReasonCode, because
+from manager.core.resources import Resources, ResourcesView
 from manager.core.tree import Tree
 from manager.core.work import Work
 
@@ -107,6 +106,9 @@ class ClusterView(Protocol):
     @property
     def resources(self) -> ResourcesView:
         """Storage and networks."""
+        ...
+
+    @property
     def events(self) -> Mapping[str, ClusterEvent]:
         """What happened, oldest first: since this program looks, and of the past what was asked for."""
         ...
@@ -149,7 +151,7 @@ class ClusterState:
         self._now_s = 0.0
         inventory, work = self._inventory, self._work
         self._resources = Resources(
-            config, inventory.nodes, self._story, inventory._problem, inventory._solved
+            config, inventory.nodes, self._story, inventory.problems.found, inventory.problems.solved
         )
         handlers: dict[type[ev.Event], Callable[[Any, Turn], None]] = {
             ev.NodeConnecting: inventory.node_connecting,

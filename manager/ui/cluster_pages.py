@@ -27,6 +27,7 @@ from manager.ui.views.work_panes import OperationsPane
 
 _LISTS = {
     "roles": (Kind.VM, "Roles"),
+    "events": (Kind.EVENT, "Cluster events"),
     "nodes": (Kind.NODE, "Nodes"),
     "storage": (Kind.POOL, "Storage"),
     "networks": (Kind.NETWORK, "Networks"),
@@ -90,11 +91,6 @@ class ClusterPages(QObject):
         if name == "overview":
             return Overview(self.runtime, self._look, self.tally)
         kind, title = _LISTS[name]
-        if name == "events":
-            return ListPage(
-                self.runtime, Kind.EVENT, self._look, self._views, self._center, title="Cluster events"
-            )
-        kind, title = (Kind.NODE, "Nodes") if name == "nodes" else (Kind.VM, "Roles")
         return ListPage(self.runtime, kind, self._look, self._views, self._center, title=title)
 
     def _scope(self, scope: str) -> tuple[str, Scope | None]:

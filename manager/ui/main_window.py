@@ -76,8 +76,7 @@ from manager.ui.views.resource_details import RESOURCES
 from manager.ui.views.table import RowsTable
 from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
-PAGES = ("overview", "roles", "nodes", "storage", "networks")
-PAGES = ("overview", "roles", "nodes", "events")
+PAGES = ("overview", "roles", "nodes", "storage", "networks", "events")
 PANES = ("migrations", "operations", "problems")
 DENSITIES = ("compact", "usual", "roomy")
 
@@ -883,13 +882,10 @@ class MainWindow(QMainWindow):
         if count and page.kind is Kind.VM:
             self.actions_pane.say(f"{count:,} VMs selected", sizes_text(view, page.selected_ids))
         elif count:
-            nouns = {Kind.POOL: "pools", Kind.NETWORK: "networks"}
+            nouns = {Kind.POOL: "pools", Kind.NETWORK: "networks", Kind.EVENT: "events"}
             noun = nouns.get(page.kind, "nodes")
             title = page.model.text(page.model.rows[page.model.position(page.selected_ids[0])], 0)
             self.actions_pane.say(title if count == 1 else f"{count} {noun} selected", "Actions are on VMs")
-            one = page.selected_ids[0] if count == 1 and page.kind is Kind.NODE else ""
-            many = units.count_text(count, page.kind.value)
-            self.actions_pane.say(one or f"{many} selected", "Actions are on VMs")
         else:
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
 
@@ -1123,9 +1119,7 @@ class MainWindow(QMainWindow):
                 ids = page.selected_ids
                 text = "\n".join(f"muster {option} {nouns[page.kind]} show {shlex.quote(i)}" for i in ids)
             else:
-                text = f"muster {option} node list"
-            what = "events" if page.kind is Kind.EVENT else "node list"
-            text = f"muster {self._cluster_option(pages.runtime)} {what}"
+                text = f"muster {option} {'events' if page.kind is Kind.EVENT else 'node list'}"
         QGuiApplication.clipboard().setText(text)
 
     def _cluster_option(self, runtime: Runtime) -> str:

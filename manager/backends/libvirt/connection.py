@@ -126,6 +126,7 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
 
     def resources(*_: Any) -> None:
         watcher.event(RawEvent(RESOURCES, "", ""))
+
     def agent(_c: object, domain: libvirt.virDomain, state: int, _reason: int, kind: int) -> None:
         watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), state))
 

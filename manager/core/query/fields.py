@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from manager.core.ids import Kind
-from manager.core.query.network_fields import NETWORK_FIELDS
 from manager.core.query.event_fields import EVENT_FIELDS
+from manager.core.query.network_fields import NETWORK_FIELDS
 from manager.core.query.node_fields import NODE_FIELDS
 from manager.core.query.operation_fields import OPERATION_FIELDS
 from manager.core.query.pool_fields import POOL_FIELDS, VOLUME_FIELDS

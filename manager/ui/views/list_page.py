@@ -88,12 +88,12 @@ class ListPage(QWidget):
             shown=ROLES_COLUMNS if kind is Kind.VM else None,
             widths=WIDTHS.get(kind),
         )
-        self.details = (
+        self.details: Details | ResourceDetails | EventDetails = (
             ResourceDetails(runtime, kind, look, views)
             if kind in RESOURCES
+            else EventDetails(runtime)
+            if kind is Kind.EVENT
             else Details(runtime, kind, look, center)
-        self.details: Details | EventDetails = (
-            EventDetails(runtime) if kind is Kind.EVENT else Details(runtime, kind, look, center)
         )
         self._who = f"page {kind.value}"
         strip = QWidget()

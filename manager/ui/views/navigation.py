@@ -31,8 +31,7 @@ class Place:
     """Where one can be in the window."""
 
     cluster: ClusterId
-    page: str  # overview, roles, nodes, storage, networks
-    page: str  # overview, roles, nodes, events
+    page: str  # overview, roles, nodes, storage, networks, events
     scope: str = ""  # of roles: attention, unmovable, moving, node:NAME
 
 
