@@ -21,6 +21,7 @@ from manager.core.model import (
     NodeStatus,
     PeerRoute,
     Priority,
+    SnapshotWish,
     StatusCause,
     Vm,
     VmSettings,
@@ -182,6 +183,7 @@ class Group(StrEnum):
 
     POWER = "Power"
     MOVE = "Move"
+    SNAPSHOTS = "Snapshots"
     SETTINGS = "Settings"
 
 
@@ -328,6 +330,7 @@ class ActionSpec(Generic[P]):
             policy=where.policy,
             was_off=self.kind is OperationKind.MIGRATE and step.status in (VmStatus.OFF, VmStatus.CRASHED),
             change=change if self.kind is OperationKind.CHANGE else None,
+            snapshot=parameters if isinstance(parameters, SnapshotWish) else None,
             restores=change is VmChange.START and step.status is VmStatus.SAVED,
             settings=settings if self.kind is OperationKind.SETTINGS else None,
             before=config.settings if config and self.kind is OperationKind.SETTINGS else None,
@@ -341,7 +344,7 @@ class ActionSpec(Generic[P]):
 # --- rules -----------------------------------------------------------------------------------
 
 
-def _common(view: ClusterView, vm: Vm, *, needs_free: bool = True) -> Denied | None:
+def common(view: ClusterView, vm: Vm, *, needs_free: bool = True) -> Denied | None:
     """What forbids any action on a VM."""
     node = view.nodes.get(vm.owner) if vm.owner else None
     if view.config.read_only or (node and node.facts and node.facts.read_only):
@@ -374,7 +377,7 @@ def _power(
     """
 
     def decide(view: ClusterView, vm: Vm, _: Any) -> Verdict:
-        denied = _common(view, vm)
+        denied = common(view, vm)
         if denied is not None:
             return denied
         if vm.alarm and not of_two:
@@ -469,7 +472,7 @@ def _may_move(
     target = parameters.target
     if target is not None and target not in view.nodes:
         return Denied(reason=because(ReasonCode.NO_SUCH_NODE, node=target))
-    denied = _common(view, vm)
+    denied = common(view, vm)
     if denied is not None:
         return denied
     if vm.alarm:
@@ -490,7 +493,7 @@ def _may_move(
 
 
 def _decide_storage(view: ClusterView, vm: Vm, parameters: StorageParameters) -> Verdict:
-    denied = _common(view, vm)
+    denied = common(view, vm)
     if denied is not None:
         return denied
     if vm.alarm:
@@ -562,7 +565,7 @@ def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:
 
 
 def _decide_settings(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
-    denied = _common(view, vm, needs_free=False)  # it waits until other work on the VM has ended
+    denied = common(view, vm, needs_free=False)  # it waits until other work on the VM has ended
     if denied is not None:
         return denied
     if vm.config is None:
@@ -718,6 +721,21 @@ RESET = ActionSpec(
     icon="reset",
 )
 
+CTRL_ALT_DEL = ActionSpec(
+    id="vm.ctrl_alt_del",
+    title="Send Ctrl+Alt+Del…",
+    verb="Send Ctrl+Alt+Del to",
+    command="ctrl-alt-del",
+    group=Group.POWER,
+    doc="Press Ctrl+Alt+Del on the guests' keyboards.",
+    default=NoParameters(),
+    decide=_power(_RUNS, other=ReasonCode.NOT_RUNNING),
+    change=VmChange.CTRL_ALT_DEL,
+    destructive=True,
+    consequence="Many guests restart at once when they get it; others ask for a login.",
+    icon="keys",
+)
+
 DELETE_SAVED_STATE = ActionSpec(
     id="vm.delete_saved_state",
     title="Delete saved state…",
@@ -871,6 +889,7 @@ ACTIONS: dict[str, ActionSpec[Any]] = {
         RESUME,
         TURN_OFF,
         RESET,
+        CTRL_ALT_DEL,
         DELETE_SAVED_STATE,
         LIVE_MIGRATE,
         QUICK_MIGRATE,
@@ -883,3 +902,5 @@ ACTIONS: dict[str, ActionSpec[Any]] = {
     )
 }
 """All actions on VMs, in the order of menus."""
+
+import manager.core.snapshots  # noqa: E402, F401 - registers its actions among these

@@ -32,6 +32,7 @@ from manager.core.migration.limits import checked
 from manager.core.model import ClusterConfig
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
+from manager.services.closeup import Closeup
 from manager.services.effect_runner import EffectRunner
 from manager.services.engine import Engine, Ownership
 from manager.services.event_log import EventLog
@@ -103,6 +104,7 @@ class Runtime:
         self.stories = Stories(
             engine=self.engine, view=self._state, clock=clock, tell=self._tell, tasks=self._tasks
         )
+        self.closeup = Closeup(hypervisor, self._state)
         self.sampler = Sampler(
             hypervisor=hypervisor,
             clock=clock,

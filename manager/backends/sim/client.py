@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from manager.backends.sim.closeups import SimConsole
 from manager.backends.sim.hosts import Done, Job, Reach, SimNode, SimVm, Timer, refused
 from manager.backends.sim.moves import NO_ROUTE_S, Move, Phase
 from manager.backends.sim.world import CallFault, SimWorld
@@ -45,6 +46,7 @@ class Connection:
     held: deque[Callable[[], None]] = field(default_factory=deque)  # on its way while the host is silent
     foreign: set[VmId] = field(default_factory=set)  # VMs of which a job was told that is not ours
     keep_alive: Timer | None = None
+    consoles: list[SimConsole] = field(default_factory=list)
 
 
 class SimConnections:
@@ -152,6 +154,8 @@ class SimConnections:
             connection.keep_alive.cancel()
         connection.is_open = False
         connection.held.clear()
+        for console in connection.consoles:
+            console.end(why)
         failure = Failure(code=FailureCode.UNREACHABLE, text=f"connection closed: {why}", node=node)
         for future in tuple(connection.waiting):
             if not future.done():
