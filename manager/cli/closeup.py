@@ -12,7 +12,7 @@ from manager.cli import completion
 from manager.cli.actions import acting
 from manager.cli.app import App
 from manager.cli.options import Command, Group, settings_of
-from manager.core.model import SnapshotWish
+from manager.core.model import SnapshotParameters
 from manager.core.snapshots import SNAPSHOT_ACTIONS, SNAPSHOT_CREATE, name_trouble
 
 
@@ -52,7 +52,9 @@ def closeup_commands(app: App, words: completion.Words) -> list[click.Command]:
             "snapshot",
             help="Snapshots of VMs.",
             commands=[
-                _looking(app, words, "list", "list_snapshots", "List the snapshots of a VM, the oldest first."),
+                _looking(
+                    app, words, "list", "list_snapshots", "List the snapshots of a VM, the oldest first."
+                ),
                 *_changes(app, words),
             ],
         ),
@@ -77,7 +79,9 @@ def _changes(app: App, words: completion.Words) -> list[click.Command]:
     made: list[click.Command] = []
     for spec in SNAPSHOT_ACTIONS:
         options: list[click.Parameter] = [
-            click.Option(["--name", "snapshot"], metavar="SNAPSHOT", required=True, help="The snapshot's name.")
+            click.Option(
+                ["--name", "snapshot"], metavar="SNAPSHOT", required=True, help="The snapshot's name."
+            )
         ]
         if spec is SNAPSHOT_CREATE:
             options += [
@@ -110,6 +114,6 @@ def _chosen(spec: Any) -> Callable[..., Any]:
         for option, text in (("--name", snapshot), ("--description", description)):
             if not text.isprintable() or len(text) > 1000:
                 raise click.UsageError(f"{option} {text!r}: needs printable text of at most 1000 characters.")
-        return spec, SnapshotWish(name=snapshot, description=description, disk_only=disk_only)
+        return spec, SnapshotParameters(name=snapshot, description=description, disk_only=disk_only)
 
     return choose

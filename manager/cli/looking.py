@@ -60,7 +60,7 @@ async def save_screenshot(app: App, settings: Settings, name: str, output: Path)
         picture = await session.runtime.closeup.screenshot(vm)
         try:
             if str(output) == "-":
-                click.get_binary_stream("stdout").write(picture)
+                sys.stdout.buffer.write(picture)
             else:
                 output.write_bytes(picture)  # noqa: ASYNC240 - nothing else goes on here
         except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
-from manager.core.model import Convergence, PeerRoute, SnapshotWish, VmSettings
+from manager.core.model import Convergence, PeerRoute, SnapshotParameters, VmSettings
 
 
 class VmChange(StrEnum):
@@ -57,7 +57,7 @@ class ChangeVm(VmEffect):
     """Change a VM's state on the node that has it."""
 
     change: VmChange
-    snapshot: SnapshotWish | None = None  # of the changes that are about one
+    snapshot: SnapshotParameters | None = None  # of the changes that are about one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

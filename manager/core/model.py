@@ -343,7 +343,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotWish:
+class SnapshotParameters:
     """Which snapshot is meant, and how one is to be made."""
 
     name: str = ""

@@ -304,8 +304,8 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CHOSEN_BY_USER: "chosen",
     ReasonCode.POOL_SEEN_LATER: "to pool {pool}; whether {node} has it, with room, is seen when it begins",
     ReasonCode.SNAPSHOT_HOLDS: "snapshot “{name}”; while it has snapshots it stays on its node",
-    ReasonCode.SNAPSHOT_OF_DISKS: "snapshot “{name}” of its disks; new files take what it writes from then on,"
-    " and it stays on its node",
+    ReasonCode.SNAPSHOT_OF_DISKS: "snapshot “{name}” of its disks; new files take what it writes from then"
+    " on, and it stays on its node",
     ReasonCode.SNAPSHOT_NAMED: "snapshot “{name}”",
     ReasonCode.DONE: "done",
     ReasonCode.MOVED: "runs on {node}",
@@ -367,8 +367,8 @@ REMEDIES: dict[ReasonCode, str] = {
     " in the cluster file.",
     ReasonCode.STATE_STAYS_BEHIND: "Migrate it live: only that carries it.",
     ReasonCode.POST_COPY_ALONE: "Choose another policy, or set parallel_connections = 1 in the cluster file.",
-    ReasonCode.SNAPSHOT_DISK: "With disk images of the format qcow2 it can; a snapshot of the disks only needs"
-    " files or block devices.",
+    ReasonCode.SNAPSHOT_DISK: "With disk images of the format qcow2 it can; a snapshot of the disks only"
+    " needs files or block devices.",
     ReasonCode.NO_SNAPSHOT_NAMED: "Name one with --name.",
     ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",

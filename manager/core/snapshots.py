@@ -5,7 +5,7 @@ from __future__ import annotations
 from manager.core.actions import ACTIONS, ActionSpec, Allowed, Denied, Group, Verdict, common
 from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
-from manager.core.model import SnapshotWish, Vm, VmStatus
+from manager.core.model import SnapshotParameters, Vm, VmStatus
 from manager.core.reasons import Reason, ReasonCode, because
 
 MAX_NAME = 100
@@ -22,7 +22,7 @@ def name_trouble(name: str) -> Reason | None:
     return None
 
 
-def _decide(view: ClusterView, vm: Vm, wish: SnapshotWish) -> Denied | None:
+def _decide(view: ClusterView, vm: Vm, wish: SnapshotParameters) -> Denied | None:
     """What forbids anything with a VM's snapshots."""
     denied = common(view, vm)
     if denied is not None:
@@ -38,7 +38,7 @@ def _decide(view: ClusterView, vm: Vm, wish: SnapshotWish) -> Denied | None:
     return Denied(reason=trouble) if trouble is not None else None
 
 
-def _decide_create(view: ClusterView, vm: Vm, wish: SnapshotWish) -> Verdict:
+def _decide_create(view: ClusterView, vm: Vm, wish: SnapshotParameters) -> Verdict:
     denied = _decide(view, vm, wish)
     if denied is not None:
         return denied
@@ -56,7 +56,7 @@ def _decide_create(view: ClusterView, vm: Vm, wish: SnapshotWish) -> Verdict:
     return Allowed(target=vm.owner, note=because(code, name=wish.name))
 
 
-def _decide_on_one(view: ClusterView, vm: Vm, wish: SnapshotWish) -> Verdict:
+def _decide_on_one(view: ClusterView, vm: Vm, wish: SnapshotParameters) -> Verdict:
     denied = _decide(view, vm, wish)
     if denied is not None:
         return denied
@@ -65,7 +65,7 @@ def _decide_on_one(view: ClusterView, vm: Vm, wish: SnapshotWish) -> Verdict:
     return Allowed(target=vm.owner, note=because(ReasonCode.SNAPSHOT_NAMED, name=wish.name))
 
 
-SNAPSHOT_CREATE: ActionSpec[SnapshotWish] = ActionSpec(
+SNAPSHOT_CREATE: ActionSpec[SnapshotParameters] = ActionSpec(
     id="vm.snapshot_create",
     title="Take snapshot…",
     verb="Take a snapshot of",
@@ -73,20 +73,20 @@ SNAPSHOT_CREATE: ActionSpec[SnapshotWish] = ActionSpec(
     group=Group.SNAPSHOTS,
     doc="Keep VMs as they are now: their disks and, while they run, their memory."
     " They stand still while their memory is written.",
-    default=SnapshotWish(),
+    default=SnapshotParameters(),
     decide=_decide_create,
     change=VmChange.SNAPSHOT_CREATE,
     icon="snapshot",
 )
 
-SNAPSHOT_DELETE: ActionSpec[SnapshotWish] = ActionSpec(
+SNAPSHOT_DELETE: ActionSpec[SnapshotParameters] = ActionSpec(
     id="vm.snapshot_delete",
     title="Delete snapshot…",
     verb="Delete a snapshot of",
     command="snapshot delete",
     group=Group.SNAPSHOTS,
     doc="Forget a snapshot. The VMs go on as they are now.",
-    default=SnapshotWish(),
+    default=SnapshotParameters(),
     decide=_decide_on_one,
     change=VmChange.SNAPSHOT_DELETE,
     destructive=True,
@@ -94,14 +94,14 @@ SNAPSHOT_DELETE: ActionSpec[SnapshotWish] = ActionSpec(
     icon="snapshot_delete",
 )
 
-SNAPSHOT_REVERT: ActionSpec[SnapshotWish] = ActionSpec(
+SNAPSHOT_REVERT: ActionSpec[SnapshotParameters] = ActionSpec(
     id="vm.snapshot_revert",
     title="Revert to snapshot…",
     verb="Revert",
     command="snapshot revert",
     group=Group.SNAPSHOTS,
     doc="Make VMs what they were when a snapshot was taken. What was written since is lost.",
-    default=SnapshotWish(),
+    default=SnapshotParameters(),
     decide=_decide_on_one,
     change=VmChange.SNAPSHOT_REVERT,
     destructive=True,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from manager.core.cluster import ClusterView
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.ids import NodeId, VmId
 from manager.core.model import Snapshot
 from manager.services.ports import Console, Hypervisor
+from manager.services.tasks import Tasks
 
 
 class Closeup:
@@ -15,9 +20,14 @@ class Closeup:
     Every method raises `OperationError`.
     """
 
-    def __init__(self, hypervisor: Hypervisor, view: ClusterView) -> None:
+    def __init__(self, hypervisor: Hypervisor, view: ClusterView, tasks: Tasks) -> None:
         self._hypervisor = hypervisor
         self._view = view
+        self._tasks = tasks
+
+    def spawn(self, wait: Coroutine[Any, Any, None], who: str) -> asyncio.Task[None]:
+        """Wait for an answer beside everything else, until the cluster is closed at the latest."""
+        return self._tasks.spawn(wait, f"closeup of {who}")
 
     async def screenshot(self, vm: VmId) -> bytes:
         """The screen of a VM that runs, as a PNG."""
@@ -42,7 +52,5 @@ class Closeup:
         node = self._view.nodes.get(row.owner)
         if node is None or not node.is_up:
             text = f"node {row.owner} cannot be reached"
-            raise OperationError(
-                Failure(code=FailureCode.UNREACHABLE, text=text, node=row.owner, vm=vm)
-            )
+            raise OperationError(Failure(code=FailureCode.UNREACHABLE, text=text, node=row.owner, vm=vm))
         return row.owner

@@ -143,8 +143,11 @@ class Hypervisor(Protocol):
         """
         ...
 
-    async def sample(self, node: NodeId) -> NodeSampled:
-        """Loads of the node and of its VMs, one bulk call. CPU figures need two samples."""
+    async def sample(self, node: NodeId, *, disks: bool = False) -> NodeSampled:
+        """Loads of the node and of its VMs, one bulk call. CPU figures and rates need two samples.
+
+        `disks`: with what their disks carry, for which a host asks each QEMU once more.
+        """
         ...
 
     async def job_progress(

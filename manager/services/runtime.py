@@ -104,7 +104,7 @@ class Runtime:
         self.stories = Stories(
             engine=self.engine, view=self._state, clock=clock, tell=self._tell, tasks=self._tasks
         )
-        self.closeup = Closeup(hypervisor, self._state)
+        self.closeup = Closeup(hypervisor, self._state, self._tasks)
         self.sampler = Sampler(
             hypervisor=hypervisor,
             clock=clock,

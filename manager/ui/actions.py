@@ -29,8 +29,9 @@ from manager.core.actions import (
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, VmId
-from manager.core.model import Priority
+from manager.core.model import Priority, SnapshotParameters
 from manager.core.reasons import Reason, ReasonCode, because
+from manager.core.snapshots import SNAPSHOT_ACTIONS
 from manager.ui.icons import icon
 from manager.ui.theme import Look
 from manager.ui.views.parts import tip
@@ -100,6 +101,10 @@ def _entries() -> tuple[Entry, ...]:
         elif spec is TAGS:
             # Counted with tags that nobody has: the default, none, would be "already so" for most.
             made.append(Entry(spec.id, spec, TagsParameters(tags=("\0",)), spec.title))
+        elif spec in SNAPSHOT_ACTIONS:
+            # Counted with a name: which one it is is asked for when it is chosen.
+            wish = SnapshotParameters(name=UNNAMED)
+            made.append(Entry(spec.id, spec, wish, spec.title, submenu=spec.group.value))
         else:
             made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
     return tuple(made)
@@ -163,7 +168,8 @@ class Count:
 class ActionCenter(QObject):
     """Owns the QActions. Counts verdicts lazily and off the fast path."""
 
-    wanted = Signal(object)  # Entry
+    wanted = Signal(object)  # Entry, on what is selected
+    asked = Signal(object, object, object, object)  # runtime, action, VMs, parameters: whatever is selected
     counted = Signal()
 
     def __init__(self, look: Look, parent: QWidget) -> None:

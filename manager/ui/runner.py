@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,21 +25,26 @@ from manager.core.actions import (
     StorageParameters,
     TagsParameters,
 )
-from manager.core.errors import UserError
+from manager.core.errors import OperationError, UserError
 from manager.core.ids import OperationId, VmId
-from manager.core.model import MoveType, PeerRoute
+from manager.core.model import MoveType, PeerRoute, SnapshotParameters
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import ReasonCode
+from manager.core.snapshots import SNAPSHOT_CREATE
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
 from manager.ui.actions import UNNAMED, Entry
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.dialogs.small import PeerLoginDialog, TagsDialog
+from manager.ui.dialogs.snapshot import ChooseSnapshotDialog, TakeSnapshotDialog
 from manager.ui.dialogs.storage import StorageDialog
 from manager.ui.theme import Look
 from manager.ui.wording import result_text, sentence, skipped_text, why_text
+
+SNAPSHOTS_READ = 20
+"""Of so many of the selected VMs the snapshots are read, to choose from."""
 
 Buttons = Sequence[tuple[str, Callable[[], object]]]
 Note = Callable[[str, Buttons, str], object]
@@ -150,6 +156,10 @@ class Runner:
             parameters = await self._ask_tags(runtime, ids)
             if parameters is None:
                 return
+        if isinstance(parameters, SnapshotParameters) and parameters.name in ("", UNNAMED):
+            parameters = await self._ask_snapshot(runtime, spec, ids)
+            if parameters is None:
+                return
         moves = spec.kind is OperationKind.MIGRATE
         many_moves = moves and (len(ids) > 1 or spec is not LIVE_MIGRATE)
         plan: Plan[Any] | None
@@ -233,6 +243,20 @@ class Runner:
             self._parent, view.config, len(ids), first.settings.tags if first is not None else ()
         )
         return TagsParameters(tags=dialog.tags) if await dialog.answer() else None
+
+    async def _ask_snapshot(
+        self, runtime: Runtime, spec: ActionSpec[Any], ids: tuple[VmId, ...]
+    ) -> SnapshotParameters | None:
+        dialog: TakeSnapshotDialog | ChooseSnapshotDialog
+        if spec is SNAPSHOT_CREATE:
+            dialog = TakeSnapshotDialog(self._parent, runtime.view, ids)
+        else:
+            names: dict[str, None] = {}
+            for vm in ids[:SNAPSHOTS_READ]:
+                with contextlib.suppress(OperationError):  # what it cannot be asked for is said by the plan
+                    names |= dict.fromkeys(s.name for s in await runtime.closeup.snapshots(vm))
+            dialog = ChooseSnapshotDialog(self._parent, runtime.view, spec, ids, list(names))
+        return dialog.wish if await dialog.answer() else None
 
     def _tell_target(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
         step = plan.steps[0]

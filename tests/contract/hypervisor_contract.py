@@ -50,7 +50,7 @@ from manager.core.model import (
     NodeFacts,
     PeerRoute,
     Priority,
-    SnapshotWish,
+    SnapshotParameters,
     StatusCause,
     VmSettings,
     VmStatus,
@@ -231,7 +231,7 @@ class There:
     async def on_snapshot(self, vm: VmId, change: VmChange, name: str, description: str = "") -> None:
         """Take, delete or revert to a snapshot; that is told as a change of the definition."""
         self.seen.clear()
-        wish = SnapshotWish(name=name, description=description)
+        wish = SnapshotParameters(name=name, description=description)
         await self.run(self.hypervisor.change_vm(replace(self.changing(vm, change), snapshot=wish)))
         await self.until(lambda: any(isinstance(event, VmDefinitionChanged) for event in self.seen))
 
@@ -331,7 +331,10 @@ class HypervisorContract:
         second = await there.run(there.hypervisor.sample(there.home))
         for percent in (second.load.cpu_percent, second.vms[there.vms[0]].cpu_percent):
             assert percent is None or 0 <= percent <= 100
-        vm = second.vms[there.vms[0]]
+        await there.run(there.hypervisor.sample(there.home, disks=True))
+        last = await there.run(there.hypervisor.sample(there.home, disks=True))
+        assert second.vms[there.vms[0]].disk_bytes_per_s is None
+        vm = last.vms[there.vms[0]]
         for rate in (vm.disk_bytes_per_s, vm.net_bytes_per_s):
             assert rate is not None
             assert rate >= 0
@@ -492,12 +495,13 @@ class HypervisorContract:
         other = await there.run(there.hypervisor.open_console(there.home, vm, take_over=True))
         await self._end_of(there, console)
         assert console.why_ended
+        await there.rest(vm)
         other.write(b"hello there\r")
         come = b""
         while b"hello there" not in come:
-            reading = there.begin(other.read())
-            await there.until(reading.done)
-            come += reading.result()
+            part = await there.run(other.read())
+            assert part, other.why_ended
+            come += part
         other.close()
         other.close()
         other.write(b"for nobody")
@@ -509,12 +513,9 @@ class HypervisorContract:
         assert failure.code is FailureCode.WRONG_STATE
 
     async def _end_of(self, there: There, console: Console) -> None:
-        while True:
-            reading = there.begin(console.read())
-            await there.until(reading.done)
-            if not reading.result():
-                assert console.why_ended
-                return
+        while await there.run(console.read()):
+            pass
+        assert console.why_ended
 
     async def test_ctrl_alt_del_needs_a_running_vm(self, there: There) -> None:
         vm = there.vms[0]
@@ -538,7 +539,7 @@ class HypervisorContract:
             (VmChange.SNAPSHOT_DELETE, "none", FailureCode.NOT_FOUND),
             (VmChange.SNAPSHOT_REVERT, "none", FailureCode.NOT_FOUND),
         ):
-            effect = replace(there.changing(vm, change), snapshot=SnapshotWish(name=name))
+            effect = replace(there.changing(vm, change), snapshot=SnapshotParameters(name=name))
             assert (await there.failure(there.hypervisor.change_vm(effect))).code is code
         await there.change(vm, VmChange.TURN_OFF)
         await there.on_snapshot(vm, VmChange.SNAPSHOT_CREATE, "off")

@@ -66,7 +66,7 @@ from manager.core.model import (
     NodeFacts,
     NodeLoad,
     Snapshot,
-    SnapshotWish,
+    SnapshotParameters,
     StatusCause,
     VmStatus,
 )
@@ -327,13 +327,13 @@ class LibvirtHypervisor:
             at_s=self._clock.now_s(), node=node, pacemaker=answer.pacemaker, names=answer.names
         )
 
-    async def sample(self, node: NodeId) -> NodeSampled:
+    async def sample(self, node: NodeId, *, disks: bool = False) -> NodeSampled:
         """See `Hypervisor.sample`. A host that has no figures gets none."""
         link = self._links.of(node)
         now_s = self._clock.now_s()
         if not link.can(Feature.LOAD_FIGURES):
             return NodeSampled(at_s=now_s, node=node, load=NodeLoad(at_s=now_s), vms={})
-        take = functools.partial(link.loads.sample, at_s=now_s, configs=link.configs.by_vm)
+        take = functools.partial(link.loads.sample, at_s=now_s, configs=link.configs.by_vm, disks=disks)
         try:
             load, vms = await link.call(link.figures, take, SAMPLE_S, "sampling")
         except OperationError:
@@ -370,7 +370,7 @@ class LibvirtHypervisor:
         link = self._links.of(effect.node)
         make = functools.partial(changing.change, vm=effect.vm, wanted=effect.change)
         if effect.change in SNAPSHOT_CHANGES:
-            wish = effect.snapshot or SnapshotWish()
+            wish = effect.snapshot or SnapshotParameters()
             make = functools.partial(snapshots.change, vm=effect.vm, wanted=effect.change, wish=wish)
         if effect.change in LONG_CHANGES:
             with self._links.own_job(effect):

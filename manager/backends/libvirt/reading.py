@@ -173,7 +173,6 @@ _SAMPLED = (
     | libvirt.VIR_DOMAIN_STATS_BALLOON
     | libvirt.VIR_DOMAIN_STATS_VCPU
     | libvirt.VIR_DOMAIN_STATS_INTERFACE
-    | libvirt.VIR_DOMAIN_STATS_BLOCK
 )
 _SAMPLE_FLAGS = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
@@ -189,7 +188,12 @@ class Loads:
     flows: dict[VmId, tuple[float, int | None, int | None]] = field(default_factory=dict)  # s, disk, network
 
     def sample(
-        self, connection: libvirt.virConnect, at_s: float, configs: Mapping[VmId, VmConfig]
+        self,
+        connection: libvirt.virConnect,
+        at_s: float,
+        configs: Mapping[VmId, VmConfig],
+        *,
+        disks: bool = False,
     ) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
         """The node's load and those of its running VMs, in three calls; CPU from the second sample on.
 
@@ -198,10 +202,11 @@ class Loads:
         Source: libvirt virConnectGetAllDomainStats, virNodeGetCPUStats, virNodeGetMemoryStats.
         """
         now_s = time.monotonic()
+        groups = _SAMPLED | libvirt.VIR_DOMAIN_STATS_BLOCK if disks else _SAMPLED
         before, self.vms = self.vms, {}
         flowed, self.flows = self.flows, {}
         loads: dict[VmId, VmLoad] = {}
-        for domain, stats in connection.getAllDomainStats(_SAMPLED, _SAMPLE_FLAGS):
+        for domain, stats in connection.getAllDomainStats(groups, _SAMPLE_FLAGS):
             vm = VmId(domain.UUIDString())
             cpu_ns = stats.get("cpu.time")
             vcpus = configs[vm].vcpus if vm in configs else 0

@@ -14,7 +14,7 @@ from manager.backends.libvirt.xml_text import root_of
 from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.ids import VmId
-from manager.core.model import Snapshot, SnapshotWish, VmStatus
+from manager.core.model import Snapshot, SnapshotParameters, VmStatus
 
 MAX_SNAPSHOTS = 1000
 
@@ -73,7 +73,7 @@ def parsed(xml: str, *, is_current: bool = False) -> Snapshot:
     )
 
 
-def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange, wish: SnapshotWish) -> str:
+def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange, wish: SnapshotParameters) -> str:
     """Take, delete or revert to a snapshot; returns the VM's name when libvirt's call does.
 
     Raises:
@@ -84,7 +84,7 @@ def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange, wish: Sna
     return cleaned(domain.name())
 
 
-def _create(domain: libvirt.virDomain, wish: SnapshotWish) -> None:
+def _create(domain: libvirt.virDomain, wish: SnapshotParameters) -> None:
     if _find(domain, wish.name) is not None:
         text = f"it has a snapshot “{wish.name}” already"
         raise OperationError(Failure(code=FailureCode.CONFLICT, text=text))
@@ -98,11 +98,11 @@ def _create(domain: libvirt.virDomain, wish: SnapshotWish) -> None:
     domain.snapshotCreateXML(etree.tostring(root, encoding="unicode"), flags)
 
 
-def _delete(domain: libvirt.virDomain, wish: SnapshotWish) -> None:
+def _delete(domain: libvirt.virDomain, wish: SnapshotParameters) -> None:
     _need(domain, wish.name).delete(0)
 
 
-def _revert(domain: libvirt.virDomain, wish: SnapshotWish) -> None:
+def _revert(domain: libvirt.virDomain, wish: SnapshotParameters) -> None:
     domain.revertToSnapshot(_need(domain, wish.name), 0)
 
 
@@ -122,7 +122,7 @@ def _need(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot:
     return found
 
 
-_CALLS: dict[VmChange, Callable[[libvirt.virDomain, SnapshotWish], None]] = {
+_CALLS: dict[VmChange, Callable[[libvirt.virDomain, SnapshotParameters], None]] = {
     VmChange.SNAPSHOT_CREATE: _create,
     VmChange.SNAPSHOT_DELETE: _delete,
     VmChange.SNAPSHOT_REVERT: _revert,

@@ -159,7 +159,9 @@ class SerialConsole:
         error = None if carried.cancelled() else carried.exception()
         if not self._opened.done():
             self._opened.set_exception(error or OperationError(_failure(FailureCode.OTHER, "it ended")))
-        self._end(str(error) if error is not None else "the VM stopped, left its node, or another took it over")
+        self._end(
+            str(error) if error is not None else "the VM stopped, left its node, or another took it over"
+        )
         self.lane.close(_failure(FailureCode.CANCELLED, "closed"), let_finish=True)
 
     def _end(self, why: str) -> None:

@@ -12,7 +12,7 @@ from manager.backends.sim.hosts import NOT_RUNNING, Done, SimVm, refused
 from manager.backends.sim.streams import Way
 from manager.core.effects import VmChange
 from manager.core.errors import FailureCode, OperationError
-from manager.core.model import Disk, Snapshot, SnapshotWish, StatusCause, VmStatus
+from manager.core.model import Disk, Snapshot, SnapshotParameters, StatusCause, VmStatus
 from manager.services.pictures import png
 
 if TYPE_CHECKING:
@@ -22,21 +22,15 @@ _QUICK_S = 0.2  # of a snapshot without memory
 _WIDTH, _HEIGHT, _DOT = 640, 400, 2
 
 # Each sign as five columns of seven dots, the lowest bit on top.
-_FONT = {
-    sign: bytes.fromhex(columns)
-    for sign, columns in zip(
-        "0123456789-.:/%ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        (
-            "3e5149453e 00427f4000 4261514946 2141454b31 1814127f10 2745454539 3c4a494930 0171090503"
-            " 3649494936 064949291e 0808080808 0060600000 0036360000 2010080402 2313086462"
-            " 7e1111117e 7f49494936 3e41414122 7f4141221c 7f49494941 7f09090901 3e4149497a 7f0808087f"
-            " 00417f4100 2040413f01 7f08142241 7f40404040 7f020c027f 7f0408107f 3e4141413e 7f09090906"
-            " 3e4151215e 7f09192946 4649494931 01017f0101 3f4040403f 1f2040201f 3f4038403f 6314081463"
-            " 0708700807 6151494543"
-        ).split(),
-        strict=True,
-    )
-}
+_SIGNS = "0123456789-.:/%ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_COLUMNS = bytes.fromhex(
+    "3e5149453e00427f400042615149462141454b311814127f1027454545393c4a494930017109050336494949360649"
+    "49291e08080808080060600000003636000020100804022313086462"
+    "7e1111117e7f494949363e414141227f4141221c7f494949417f090909013e4149497a7f0808087f00417f41002040"
+    "413f017f081422417f404040407f020c027f7f0408107f3e4141413e7f090909063e4151215e7f0919294646494949"
+    "3101017f01013f4040403f1f2040201f3f4038403f631408146307087008076151494543"
+)
+_FONT = {sign: _COLUMNS[at * 5 : at * 5 + 5] for at, sign in enumerate(_SIGNS)}
 
 
 def _boot_lines(vm: SimVm) -> list[str]:
@@ -182,7 +176,7 @@ class SimConsole:
 
 
 def change_snapshot(
-    world: SimWorld, vm: SimVm, change: VmChange, wish: SnapshotWish, done: Done
+    world: SimWorld, vm: SimVm, change: VmChange, wish: SnapshotParameters, done: Done
 ) -> None:
     """Begin to take, delete or revert to a snapshot; raises `OperationError` if it is refused."""
     named = next((s for s in vm.snapshots if s.name == wish.name), None)
@@ -205,7 +199,7 @@ def change_snapshot(
     done(None)
 
 
-def _take(world: SimWorld, vm: SimVm, wish: SnapshotWish, done: Done) -> None:
+def _take(world: SimWorld, vm: SimVm, wish: SnapshotParameters, done: Done) -> None:
     raw = next((d for d in vm.config.disks if _holds_data(d) and d.format != "qcow2"), None)
     if raw is not None and not wish.disk_only:
         text = f"internal snapshot for disk {raw.target} unsupported for storage type {raw.format or 'raw'}"

@@ -38,7 +38,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import PeerRoute, Snapshot, SnapshotWish
+from manager.core.model import PeerRoute, Snapshot, SnapshotParameters
 from manager.core.units import MIB
 
 T = TypeVar("T")
@@ -88,9 +88,7 @@ class SimHypervisor(SimConnections):
 
     async def screenshot(self, node: NodeId, vm: VmId) -> bytes:
         """A picture of a text screen."""
-        return await self._ask(
-            node, "screenshot", lambda sim, _: picture(self._world.find(sim, vm)), vm=vm
-        )
+        return await self._ask(node, "screenshot", lambda sim, _: picture(self._world.find(sim, vm)), vm=vm)
 
     async def open_console(self, node: NodeId, vm: VmId, *, take_over: bool = False) -> SimConsole:
         """A guest that repeats what it is told."""
@@ -125,11 +123,11 @@ class SimHypervisor(SimConnections):
                 self._lose(connection, error.failure.text)
             raise
 
-    async def sample(self, node: NodeId) -> NodeSampled:
+    async def sample(self, node: NodeId, *, disks: bool = False) -> NodeSampled:
         """Loads of a node and its VMs; CPU figures from the second sample of a connection on."""
 
         def measure(sim: SimNode, connection: Connection) -> NodeSampled:
-            load, vms = self._world.loads(sim, connection.sampled_s)
+            load, vms = self._world.loads(sim, connection.sampled_s, disks=disks)
             connection.sampled_s = self._world.time_s
             return NodeSampled(at_s=self._clock.now_s(), node=node, load=load, vms=vms)
 
@@ -211,7 +209,7 @@ class SimHypervisor(SimConnections):
 
     def _begin_change(self, sim: SimNode, effect: ChangeVm, done: Done) -> None:
         if effect.change in SNAPSHOT_CHANGES:
-            wish = effect.snapshot or SnapshotWish()
+            wish = effect.snapshot or SnapshotParameters()
             change_snapshot(self._world, self._world.find(sim, effect.vm), effect.change, wish, done)
         else:
             self._world.change(sim, effect.vm, effect.change, done)

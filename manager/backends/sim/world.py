@@ -328,7 +328,9 @@ class SimWorld:
             for vm in node.vms.values()
         )
 
-    def loads(self, node: SimNode, measured_since_s: float | None) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
+    def loads(
+        self, node: SimNode, measured_since_s: float | None, *, disks: bool = False
+    ) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
         """A host's and its VMs' loads. CPU figures need an earlier sample, at `measured_since_s`."""
         at_s, now_s = self.clock.now_s(), self.time_s
         vms: dict[VmId, VmLoad] = {}
@@ -342,7 +344,7 @@ class SimWorld:
             vms[vm.id] = VmLoad(
                 cpu_percent=round(percent, 1) if measured else None,
                 memory_used_mib=int(vm.config.memory_mib * vm.guest.touched),
-                disk_bytes_per_s=round(percent * 40_000 * vm.config.vcpus) if measured else None,
+                disk_bytes_per_s=round(percent * 40_000 * vm.config.vcpus) if measured and disks else None,
                 net_bytes_per_s=round(percent * 25_000 * (1 + vm.guest.phase % 1)) if measured else None,
                 at_s=at_s,
             )

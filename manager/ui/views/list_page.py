@@ -117,7 +117,7 @@ class ListPage(QWidget):
         self.splitter.addWidget(self.table)
         self.splitter.addWidget(self.details)
         self.splitter.setStretchFactor(0, 1)
-        self.splitter.setSizes([440, 148])
+        self.splitter.setSizes([412, 176])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
@@ -138,7 +138,7 @@ class ListPage(QWidget):
         self.table.menu_wanted.connect(self.menu_wanted)
         self.table.samples_wanted.connect(self._want_samples)
         self.details.wants_samples.connect(
-            lambda wanted: runtime.sampler.want_loads(f"{self._who} chart", wanted)
+            lambda wanted, node: runtime.sampler.want_loads(f"{self._who} chart", wanted, node)
         )
         self._counts()
 
