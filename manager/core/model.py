@@ -255,6 +255,15 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NumaCell:
+    """CPUs of a host with the memory that is near to them. Source: libvirt virConnectGetCapabilities."""
+
+    id: int
+    cpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What a host says of itself when it is connected to."""
 
@@ -267,7 +276,7 @@ class NodeFacts:
     libvirt_version: str = ""
     hypervisor: str = ""
     hypervisor_version: str = ""
-    numa_cells: int = 1
+    cells: tuple[NumaCell, ...] = ()  # empty: the host does not say
     read_only: bool = False
     encrypted: bool = False
     features: frozenset[str] = frozenset()  # what this connection can do; see ports.Feature

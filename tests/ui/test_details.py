@@ -213,6 +213,44 @@ async def test_the_menu_asks_which_snapshot(open_desk: OpenDesk) -> None:
     assert desk.runtime.effects == []
 
 
+# --- several, and a node ---------------------------------------------------------------------
+
+
+async def test_several_vms_are_compared_what_differs_first(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(configs={1: vm_config(1, memory_mib=4096), 0: vm_config(0)}))
+    desk.select(0, 1)
+    details = desk.page.details
+    await until(lambda: details.title.text().startswith("2 selected"))
+    shown = [details.tabs.tabText(at) for at in range(details.tabs.count()) if details.tabs.isTabVisible(at)]
+    assert shown == ["Summary", "Compare"]
+    details.tabs.setCurrentIndex(
+        [details.tabs.tabText(i) for i in range(details.tabs.count())].index("Compare")
+    )
+    await desk.settle()
+    rows = dict(details._compared._rows)  # type: ignore[arg-type]
+    assert rows["Memory"] == "2 GiB × 1   4 GiB × 1"
+    assert rows["vCPUs"] == "2, all the same"
+    assert list(rows).index("Memory") < list(rows).index("vCPUs")
+    desk.select(0)
+    await until(lambda: details.tabs.tabText(details.tabs.currentIndex()) != "Compare")
+
+
+async def test_a_node_shows_its_roles_and_its_cells(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    desk.window.go_page("nodes")
+    await desk.settle()
+    desk.page.select(["n1"])
+    details = desk.page.details
+    await until(details.tabs.isVisible)
+    names = [vm.name for vm in desk.runtime.view.vms.values() if vm.owner == "n1"]
+    details.tabs.setCurrentIndex(
+        [details.tabs.tabText(i) for i in range(details.tabs.count())].index("Roles")
+    )
+    await until(lambda: details._roles.rowCount() == len(names))
+    desk.runtime.rename(0, "other")
+    await until(lambda: any(row[0] == "other" for row in details._roles._rows), "the new name")
+
+
 # --- console ---------------------------------------------------------------------------------
 
 

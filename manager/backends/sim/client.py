@@ -17,7 +17,7 @@ from manager.backends.sim.world import CallFault, SimWorld
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event, ForeignJobSeen, NodeLost
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import NodeConfig, NodeFacts
+from manager.core.model import NodeConfig, NodeFacts, NumaCell
 from manager.services.ports import Feature
 
 T = TypeVar("T")
@@ -118,7 +118,10 @@ class SimConnections:
             libvirt_version=sim.libvirt_version,
             hypervisor="QEMU",
             hypervisor_version=sim.hypervisor_version,
-            numa_cells=sim.numa_cells,
+            cells=tuple(
+                NumaCell(id=at, cpus=sim.cpus // sim.numa_cells, memory_mib=sim.memory_mib // sim.numa_cells)
+                for at in range(sim.numa_cells)
+            ),
             read_only=self._read_only,
             encrypted=True,
             features=frozenset(Feature) - (set() if sim.post_copy else {Feature.POST_COPY}),

@@ -26,6 +26,7 @@ from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, VmId
 from manager.core.model import Authority, Node, Vm
 from manager.core.query.fields import FIELDS
+from manager.core.query.spec import natural
 from manager.core.query.vm_fields import status_text
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
@@ -42,6 +43,14 @@ from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_labe
 
 _LISTED = 200
 """Selections up to this size are listed VM by VM where an action does not apply; larger ones by reason."""
+
+
+_ROLE_FIELDS = ("name", "status", "priority", "vcpus", "memory_mib", "uptime_s", "information")
+_COMPARED = (
+    *("status", "owner", "priority", "memory_mib", "vcpus", "agent", "movable", "networks", "tags"),
+    *("uptime_s", "activity", "other_nodes"),
+)
+"""Fields by which several VMs are compared, in this order."""
 
 
 class Details(QWidget):
@@ -103,9 +112,15 @@ class Details(QWidget):
             self._definition = DefinitionTab(runtime)
             self._snapshots = SnapshotsTab(runtime, look, self._act)
             self._console = ConsoleTab(runtime, look, self._act)
+            self._compared = PlainTable(("Field", "Values"), look, name="Comparison")
+            self._add("Compare", self._compared)
             self._add("Console", self._console)
             self._add("Snapshots", self._snapshots)
             self._add("XML", self._definition)
+        else:
+            titles = ("Name", "Status", "Priority", "vCPUs", "Memory GiB", "Uptime", "Information")
+            self._roles = PlainTable(titles, look, name="Roles on the node")
+            self._add("Roles", self._roles)
         self._story = PlainTable(("Time", "What happened"), look, name="Story")
         self._performance = Charts(look, kind, columns=2)
         self._performance.setContentsMargins(12, 6, 12, 4)
@@ -179,6 +194,8 @@ class Details(QWidget):
             hit = any(key in mine.updated or key in mine.removed for key in self._ids)
         else:
             hit = bool(mine.updated or mine.removed)
+        if self._kind is Kind.NODE and changes[Kind.VM] and self._roles.isVisible():
+            hit = True
         if hit and not self._later.isActive():
             # A thousand selected are counted once a second, one is followed at once.
             self._later.start(30 if len(self._ids) <= _LISTED else 1000)
@@ -226,13 +243,40 @@ class Details(QWidget):
         if not found:
             self.say_nothing()
             return
-        self.tabs.setVisible(len(found) == 1)
+        self._show_tabs(len(found))
         if len(found) > 1:
             self._fill_many(view, found)
         elif self._kind is Kind.VM:
             self._fill_vm(view, found[0])
         else:
             self._fill_node(view, found[0])
+
+    def _show_tabs(self, number: int) -> None:
+        """Those that say something of so many; the one that is open stays open if it does."""
+        for at in range(self.tabs.count()):
+            page = self._stack.widget(at)
+            if self._kind is Kind.VM and page is self._compared:
+                self.tabs.setTabVisible(at, number > 1)
+            else:
+                self.tabs.setTabVisible(at, number == 1 or page is self._summary_page)
+        self.tabs.setVisible(number == 1 or self._kind is Kind.VM)
+
+    def _compared_rows(self, view: ClusterView, found: Sequence[Vm]) -> list[tuple[str, str]]:
+        """What differs first; of each field its values, the most frequent first."""
+        if len(found) > _LISTED:
+            return [("", f"{len(found):,} VMs are selected; up to {_LISTED} are compared.")]
+        fields = [FIELDS[Kind.VM][name] for name in _COMPARED]
+        rows = []
+        for field in fields:
+            counts = Counter(field.cell(view, vm) or "–" for vm in found)
+            unit = f" {field.unit}" if field.unit else ""
+            texts = [f"{value}{unit} × {n}" for value, n in counts.most_common(12)]
+            if len(counts) == 1:
+                texts = [f"{next(iter(counts))}{unit}, all the same"]
+            elif len(counts) > len(texts):
+                texts.append(f"{len(counts) - len(texts)} other values")
+            rows.append((len(counts) == 1, field.title, "   ".join(texts)))
+        return [(title, text) for same, title, text in sorted(rows, key=lambda row: row[0])]
 
     def _hide_closeup(self) -> None:
         """Nothing of one object is shown."""
@@ -341,6 +385,9 @@ class Details(QWidget):
         if current is self._story:
             self._fill_story(node.id)
             return
+        if current is self._roles:
+            self._roles.show_rows(self._role_rows(view, node))
+            return
         if current is self._performance:
             self._performance.show_samples(self.history.of(Kind.NODE, node.id))
             return
@@ -371,15 +418,27 @@ class Details(QWidget):
                 ("VMs", f"{node.vms_total}, {node.vms_running} running"),
                 ("Hypervisor", cell("hypervisor")),
                 ("Drain", cell("drain")),
+                ("NUMA cells", _cells_text(node)),
             ]
         )
+
+    def _role_rows(self, view: ClusterView, node: Node) -> list[tuple[str, ...]]:
+        fields = [FIELDS[Kind.VM][name] for name in _ROLE_FIELDS]
+        mine = [vm for vm in view.vms.values() if vm.owner == node.id]
+        mine.sort(key=lambda vm: natural(vm.name))
+        rows = [tuple(field.cell(view, vm) for field in fields) for vm in mine[:_LISTED]]
+        if len(mine) > _LISTED:
+            rows.append((f"and {len(mine) - _LISTED:,} more: see Roles", *[""] * (len(fields) - 1)))
+        return rows
 
     # --- many --------------------------------------------------------------------------------------
 
     def _fill_many(self, view: ClusterView, found: list[Any]) -> None:
         self._shape.hide()
         self._hide_closeup()
-        self.tabs.setCurrentIndex(0)
+        is_compared = self._kind is Kind.VM and self._stack.currentWidget() is self._compared
+        if not is_compared:
+            self.tabs.setCurrentIndex(0)
         if self._kind is Kind.NODE:
             self._show_title(units.count_text(len(found), "node") + " selected")
             self._facts.hide()
@@ -389,6 +448,9 @@ class Details(QWidget):
             )
             return
         self._show_title(many_title(found, self._hidden))
+        if is_compared:
+            self._compared.show_rows(self._compared_rows(view, found))
+            return
         memory = sum(vm.config.memory_mib for vm in found if vm.config)
         vcpus = sum(vm.config.vcpus for vm in found if vm.config)
         nodes = Counter(vm.owner for vm in found)
@@ -456,6 +518,14 @@ def many_title(found: Sequence[Vm], hidden: int) -> str:
         parts.insert(1 if parts else 0, f"{moving} moving")
     text = f"{len(found):,} selected: {', '.join(parts)}"
     return f"{text}  │  {hidden:,} more hidden" if hidden else text
+
+
+def _cells_text(node: Node) -> str:
+    """``2: 0 with 16 CPUs, 64 GiB; 1 with …``, or equal ones together."""
+    cells = node.facts.cells if node.facts else ()
+    kinds = Counter((cell.cpus, cell.memory_mib) for cell in cells)
+    parts = [f"{n} of {cpus} CPUs, {units.mib_text(memory)}" for (cpus, memory), n in kinds.items()]
+    return "; ".join(parts) or "–"
 
 
 def _with_remedy(note: Any) -> str:
