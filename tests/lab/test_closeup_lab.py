@@ -31,6 +31,7 @@ async def test_a_real_guest_seen_closely(lab: Lab, qapp: QApplication) -> None:
         assert page is not None
         runtime, details = page.runtime, page.details
         vm = next(vm.id for vm in runtime.view.vms.values() if vm.name == NAME)
+        await until(lambda: page.model.position(vm) >= 0, 20, "its row")
         page.select([vm])
         await until(lambda: details._screen.has_picture, 20, "a picture of its screen")
         assert details._screen.accessibleName() == "Screen, 720 x 400"
