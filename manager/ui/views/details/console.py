@@ -44,7 +44,6 @@ class ConsoleTab(CloseupTab):
         self.keys_button = flat_button("Ctrl+Alt+Del…", on_click=self._send_keys)
         self.viewer_button = flat_button("Viewer", on_click=self._open_viewer)
         self.window_button = flat_button("Own window", on_click=self._open_window)
-        self.window_button.setVisible(not own_window)
         self.terminal.left.connect(lambda: self.keys_button.setFocus(Qt.FocusReason.OtherFocusReason))
         self._cover = text_label(style="dim", wrap=True)
         self._cover.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -67,6 +66,7 @@ class ConsoleTab(CloseupTab):
         layout.setSpacing(0)
         layout.addLayout(strip)
         layout.addWidget(self._stack, 1)
+        self.window_button.setVisible(not own_window)  # in its place: else it would be a window for a moment
         self._idle("")
 
     @property
