@@ -113,7 +113,7 @@ FORMS: dict[type, _Form] = {
 def action(app: App, spec: ActionSpec[Any], words: completion.Words) -> Command:
     """The command of an action that is no move."""
     form = FORMS[type(spec.default)]
-    return _acting(
+    return acting(
         app,
         spec.command,
         spec.doc,
@@ -124,7 +124,7 @@ def action(app: App, spec: ActionSpec[Any], words: completion.Words) -> Command:
     )
 
 
-def _acting(
+def acting(
     app: App,
     name: str,
     short: str,
@@ -278,7 +278,7 @@ def migrate(app: App, words: completion.Words) -> Command:
         "What is done about a live move that does not converge:",
         *(f"--policy {policy.name}: {policy.doc}" for policy in POLICIES.values()),
     ]
-    return _acting(
+    return acting(
         app,
         next(iter(MOVES.values())).command,
         short,

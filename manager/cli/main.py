@@ -14,6 +14,7 @@ import click
 from manager.cli import completion
 from manager.cli.actions import MOVES, action, migrate, tune
 from manager.cli.app import PAGES, THEMES, App, WindowOptions
+from manager.cli.closeup import closeup_commands
 from manager.cli.engine import engine_group
 from manager.cli.events import events_commands
 from manager.cli.options import (
@@ -29,6 +30,7 @@ from manager.cli.queue import queue_group
 from manager.cli.resources import interfaces, show_network, show_pool, volumes
 from manager.cli.targets import read_query, where_option
 from manager.core.actions import ACTIONS
+from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.errors import UserError
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
@@ -114,6 +116,7 @@ def build(app: App) -> Group:
                     _list(app, Kind.VM, "VMs"),
                     _show_vm(app, words),
                     *_actions(app, words),
+                    *closeup_commands(app, words),
                 ],
             ),
             queue_group(app),
@@ -313,6 +316,8 @@ def _actions(app: App, words: completion.Words) -> list[Command]:
     """A command for each action, in the order of the menus; one for all types of moves."""
     made: list[Command] = []
     for spec in ACTIONS.values():
+        if spec in SNAPSHOT_ACTIONS:
+            continue  # a group of their own
         if spec not in MOVES.values():
             made.append(action(app, spec, words))
         elif spec is next(iter(MOVES.values())):

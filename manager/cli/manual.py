@@ -118,6 +118,14 @@ def _children(command: click.Command, ctx: click.Context) -> Iterator[tuple[clic
                 yield below, click.Context(below, parent=ctx, info_name=name)
 
 
+def _leaves(command: click.Command, ctx: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+    """The commands of a group and of the groups in it; a command itself."""
+    if not isinstance(command, click.Group):
+        yield command, ctx
+    for below, below_ctx in _children(command, ctx):
+        yield from _leaves(below, below_ctx)
+
+
 def _usage(command: click.Command, ctx: click.Context) -> str:
     return " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
 
@@ -213,7 +221,7 @@ def _page(command: click.Command, ctx: click.Context) -> str:
     if below:
         rows = [
             (
-                f"[{child.info_name}](#{ctx.command_path.replace(' ', '-')}-{child.info_name})",
+                f"[{child.info_name}](#{next(_leaves(each, child))[1].command_path.replace(' ', '-')})",
                 each.get_short_help_str(200),
             )
             for each, child in below
@@ -222,7 +230,8 @@ def _page(command: click.Command, ctx: click.Context) -> str:
         if ctx.info_name == "vm":
             parts.append("How actions plan, ask, wait and report: [Acting on VMs](README.md#acting-on-vms).")
         for each, child in below:
-            parts += [f"## {child.command_path}", *_body(each, child)]
+            for leaf, leaf_ctx in _leaves(each, child):
+                parts += [f"## {leaf_ctx.command_path}", *_body(leaf, leaf_ctx)]
     else:
         parts = [*parts[:2], *_body(command, ctx)]
     parts.append("Every command also takes the [options that may stand anywhere](README.md).")
@@ -371,8 +380,7 @@ def _man(root: click.Group, ctx: click.Context) -> str:
         ".SH COMMANDS",
     ]
     for command, below in _children(root, ctx):
-        leaves = list(_children(command, below)) or [(command, below)]
-        for leaf, leaf_ctx in leaves:
+        for leaf, leaf_ctx in _leaves(command, below):
             lines += [f".SS {_roff(_usage(leaf, leaf_ctx))}", *_roff_paragraphs(_doc(leaf))]
             lines += _roff_terms(_options(leaf, leaf_ctx, shared=False))
     lines += [".SH ACTIONS", *_roff_paragraphs(_ON_ACTIONS)]

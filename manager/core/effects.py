@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from manager.core.edits import Edit
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
-from manager.core.model import Convergence, PeerRoute, VmSettings
+from manager.core.model import Convergence, PeerRoute, SnapshotParameters, VmSettings
 
 
 class VmChange(StrEnum):
@@ -23,9 +23,16 @@ class VmChange(StrEnum):
     PAUSE = "pause"  # virDomainSuspend
     RESUME = "resume"  # virDomainResume
     RESET = "reset"  # power cycle. virDomainReset
+    CTRL_ALT_DEL = "send Ctrl+Alt+Del"  # to the guest's keyboard. virDomainSendKey
+    SNAPSHOT_CREATE = "take a snapshot"  # virDomainSnapshotCreateXML
+    SNAPSHOT_DELETE = "delete a snapshot"  # virDomainSnapshotDelete
+    SNAPSHOT_REVERT = "revert to a snapshot"  # virDomainRevertToSnapshot
 
 
-LONG_CHANGES = frozenset({VmChange.START, VmChange.SAVE})
+SNAPSHOT_CHANGES = frozenset({VmChange.SNAPSHOT_CREATE, VmChange.SNAPSHOT_DELETE, VmChange.SNAPSHOT_REVERT})
+"""Changes that are about one snapshot: `ChangeVm.snapshot`."""
+
+LONG_CHANGES = frozenset({VmChange.START, VmChange.SAVE}) | SNAPSHOT_CHANGES
 """Changes that may take minutes: they run on a connection of their own."""
 
 
@@ -51,6 +58,7 @@ class ChangeVm(VmEffect):
     """Change a VM's state on the node that has it."""
 
     change: VmChange
+    snapshot: SnapshotParameters | None = None  # of the changes that are about one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

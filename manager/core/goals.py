@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from manager.core.effects import VmChange
+from manager.core.effects import SNAPSHOT_CHANGES, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
 from manager.core.inventory import Inventory, is_incoming
@@ -39,7 +39,12 @@ _OF_CHANGE: Mapping[VmChange, frozenset[VmStatus]] = {
     VmChange.PAUSE: frozenset({VmStatus.PAUSED}),
     VmChange.RESUME: frozenset({VmStatus.RUNNING}),
     VmChange.RESET: _UP,
+    VmChange.CTRL_ALT_DEL: frozenset(VmStatus),
+    **dict.fromkeys(SNAPSHOT_CHANGES, frozenset(VmStatus)),
 }
+
+_BY_ITS_CALL = frozenset({VmChange.RESET, VmChange.CTRL_ALT_DEL}) | SNAPSHOT_CHANGES
+"""Changes that leave nothing to be seen of the VM: the end of their call says whether they were made."""
 
 
 class Goals:
@@ -62,7 +67,8 @@ class Goals:
 
     def is_gone_as_wanted(self, operation: Operation) -> bool:
         """Whether a VM that no node has any more is what it is for: a transient one is gone when it stops."""
-        return operation.change is not None and VmStatus.OFF in _OF_CHANGE[operation.change]
+        change = operation.change
+        return change is not None and change not in _BY_ITS_CALL and VmStatus.OFF in _OF_CHANGE[change]
 
     def unseen(self, operation: Operation, since_s: float) -> list[Node]:
         """The nodes it is about that were not read since then, or do not answer."""
@@ -204,7 +210,7 @@ class Goals:
             return None
         if operation.change is VmChange.RESTART:
             return because(ReasonCode.DONE) if operation.id in self._tree.restarted else None
-        if operation.change is VmChange.RESET:
+        if operation.change in _BY_ITS_CALL:
             ended = self._tree.ended_calls.get(operation.id)
             return because(ReasonCode.DONE) if ended and ended.failure is None else None
         if operation.change is VmChange.START and vm.cause is StatusCause.STARTING_UP:

@@ -58,7 +58,7 @@ class Instructions:
             assert operation.settings is not None
             return WriteVmSettings(**_about(operation), settings=operation.settings)
         assert operation.change is not None
-        return ChangeVm(**_about(operation), change=operation.change)
+        return ChangeVm(**_about(operation), change=operation.change, snapshot=operation.snapshot)
 
     def step(self, operation: Operation, step: MoveStep) -> Effect:
         """One step of a move."""

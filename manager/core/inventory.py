@@ -964,6 +964,10 @@ _CHANGE_ACTIVITY = {
     "pause": Activity.PAUSING,
     "resume": Activity.RESUMING,
     "reset": Activity.RESETTING,
+    "send Ctrl+Alt+Del": Activity.SENDING_KEYS,
+    "take a snapshot": Activity.SNAPSHOT_CREATE,
+    "delete a snapshot": Activity.SNAPSHOT_DELETE,
+    "revert to a snapshot": Activity.SNAPSHOT_REVERT,
 }
 
 

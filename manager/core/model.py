@@ -95,6 +95,10 @@ class Activity(StrEnum):
     MIGRATING = "Migrating"
     CANCELLING = "Cancelling"
     CHANGING_SETTINGS = "Changing settings"
+    SNAPSHOT_CREATE = "Taking a snapshot"
+    SNAPSHOT_DELETE = "Deleting a snapshot"
+    SNAPSHOT_REVERT = "Reverting to a snapshot"
+    SENDING_KEYS = "Sending keys"
     CHECKING = "Checking"
     FOREIGN_MIGRATION = "Migrating (not Muster's)"
     FOREIGN_JOB = "Busy (not Muster's)"
@@ -251,6 +255,15 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NumaCell:
+    """CPUs of a host with the memory that is near to them. Source: libvirt virConnectGetCapabilities."""
+
+    id: int
+    cpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What a host says of itself when it is connected to."""
 
@@ -263,7 +276,7 @@ class NodeFacts:
     libvirt_version: str = ""
     hypervisor: str = ""
     hypervisor_version: str = ""
-    numa_cells: int = 1
+    cells: tuple[NumaCell, ...] = ()  # empty: the host does not say
     read_only: bool = False
     encrypted: bool = False
     features: frozenset[str] = frozenset()  # what this connection can do; see ports.Feature
@@ -293,6 +306,8 @@ class VmLoad:
 
     cpu_percent: float | None = None  # of its vCPUs, 0 to 100
     memory_used_mib: int | None = None  # as the balloon driver in the guest reports
+    disk_bytes_per_s: float | None = None  # read and written, all disks together
+    net_bytes_per_s: float | None = None  # received and sent, all interfaces together
     at_s: float = 0.0
 
 
@@ -321,6 +336,29 @@ class Interface:
     source: str = ""
     model: str = ""
     link_up: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A VM as it was at one time, as its node keeps it. Source: libvirt virDomainSnapshotGetXMLDesc."""
+
+    name: str
+    description: str = ""
+    created_s: float | None = None
+    status: VmStatus = VmStatus.UNKNOWN  # the VM's then; a revert brings it back
+    memory: bool = False  # what was in its memory was kept too
+    external: bool = False  # kept as files of its own, over which the VM writes on
+    parent: str = ""  # the one it was made after
+    is_current: bool = False  # the newest one that what the VM has now builds on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotParameters:
+    """Which snapshot is meant, and how one is to be made."""
+
+    name: str = ""
+    description: str = ""
+    disk_only: bool = False  # the memory of a running VM is not kept; new files take what it writes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from manager.core.errors import ImpossibleTransition
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
 from manager.core.migration import moves
 from manager.core.migration.moves import MoveStep
-from manager.core.model import MoveType, PeerRoute, Priority, VmSettings
+from manager.core.model import MoveType, PeerRoute, Priority, SnapshotParameters, VmSettings
 from manager.core.reasons import Reason
 from manager.core.units import count_text
 
@@ -124,6 +124,7 @@ class Operation:
     refusals: tuple[str, ...] = ()  # what its host said to the last change by hand, if it refused it
     change: VmChange | None = None
     restores: bool = False  # a start of a VM that was saved: its memory is read from a disk
+    snapshot: SnapshotParameters | None = None  # of a change that is about one
     settings: VmSettings | None = None
     before: VmSettings | None = None  # what `settings` replaced, for undo
     edit: VmEdit | None = None  # of a VM's definition

@@ -55,6 +55,11 @@ class ReasonCode(StrEnum):
     NO_SUCH_POLICY = "no-such-policy"
     POST_COPY_ALONE = "post-copy-alone"
     NO_POOL_NAMED = "no-pool-named"
+    NO_SNAPSHOTS = "no-snapshots"
+    NO_SNAPSHOT_NAMED = "no-snapshot-named"
+    SNAPSHOT_NAME = "snapshot-name"
+    SNAPSHOT_DISK = "snapshot-disk"
+    NO_DISK_FOR_SNAPSHOT = "no-disk-for-snapshot"
     NO_DISK_TO_MOVE = "no-disk-to-move"
     NOT_PERSISTENT = "not-persistent"
     NO_SHARED_PATH = "no-shared-path"
@@ -108,6 +113,9 @@ class ReasonCode(StrEnum):
     CHOSEN_MOST_FREE = "chosen-most-free"
     CHOSEN_BY_USER = "chosen-by-user"
     POOL_SEEN_LATER = "pool-seen-later"
+    SNAPSHOT_HOLDS = "snapshot-holds"
+    SNAPSHOT_OF_DISKS = "snapshot-of-disks"
+    SNAPSHOT_NAMED = "snapshot-named"
     # how operations end
     DONE = "done"
     MOVED = "moved"
@@ -292,6 +300,11 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.POST_COPY_ALONE: "post-copy and {count} connections do not go together:"
     " the guest would be lost",
     ReasonCode.NO_POOL_NAMED: "no pool is named to copy its disks to",
+    ReasonCode.NO_SNAPSHOTS: "has no snapshot",
+    ReasonCode.NO_SNAPSHOT_NAMED: "no snapshot is named",
+    ReasonCode.SNAPSHOT_NAME: "the name of a snapshot has 1 to {limit} characters, no “/”, no “.” in front",
+    ReasonCode.SNAPSHOT_DISK: "disk {target} ({format}) cannot keep such a snapshot",
+    ReasonCode.NO_DISK_FOR_SNAPSHOT: "has no disk of which a snapshot could be taken",
     ReasonCode.NO_DISK_TO_MOVE: "has no disk whose image can be copied",
     ReasonCode.NOT_PERSISTENT: "is transient: its definition would be gone once it stops",
     ReasonCode.NO_SHARED_PATH: "no shared path is declared, so its memory cannot be handed over",
@@ -353,6 +366,10 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CHOSEN_MOST_FREE: "most free memory ({free_mib:mib})",
     ReasonCode.CHOSEN_BY_USER: "chosen",
     ReasonCode.POOL_SEEN_LATER: "to pool {pool}; whether {node} has it, with room, is seen when it begins",
+    ReasonCode.SNAPSHOT_HOLDS: "snapshot “{name}”; while it has snapshots it stays on its node",
+    ReasonCode.SNAPSHOT_OF_DISKS: "snapshot “{name}” of its disks; new files take what it writes from then"
+    " on, and it stays on its node",
+    ReasonCode.SNAPSHOT_NAMED: "snapshot “{name}”",
     ReasonCode.DONE: "done",
     ReasonCode.MOVED: "runs on {node}",
     ReasonCode.CANCELLED_BY: "cancelled by {who}; {place}",
@@ -452,6 +469,9 @@ REMEDIES: dict[ReasonCode, str] = {
     " in the cluster file.",
     ReasonCode.STATE_STAYS_BEHIND: "Migrate it live: only that carries it.",
     ReasonCode.POST_COPY_ALONE: "Choose another policy, or set parallel_connections = 1 in the cluster file.",
+    ReasonCode.SNAPSHOT_DISK: "With disk images of the format qcow2 it can; a snapshot of the disks only"
+    " needs files or block devices.",
+    ReasonCode.NO_SNAPSHOT_NAMED: "Name one with --name.",
     ReasonCode.NO_POOL_NAMED: "Name one with --pool.",
     ReasonCode.LOCAL_CD: "Eject the CD.",
     ReasonCode.WHICH_DEVICE: "Name one, with --drive, --disk or --mac.",

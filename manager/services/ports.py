@@ -34,7 +34,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import ClusterConfig, NodeConfig, NodeFacts, ProblemLife
+from manager.core.model import ClusterConfig, NodeConfig, NodeFacts, ProblemLife, Snapshot
 from manager.core.operations import Operation
 
 
@@ -69,6 +69,27 @@ class Clock(Protocol):
         ...
 
 
+class Console(Protocol):
+    """A VM's serial console that is open: bytes both ways. Loop thread only."""
+
+    @property
+    def why_ended(self) -> str:
+        """Why `read` came to its end; empty while it has not."""
+        ...
+
+    async def read(self) -> bytes:
+        """What the guest wrote since; empty once it is over. One reader; of too much the oldest is lost."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Type. Nothing is written any more once it is over."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it, at once and without waiting. Harmless a second time."""
+        ...
+
+
 class Hypervisor(Protocol):
     """All hosts of one cluster. Loop thread only; nothing here blocks the loop.
 
@@ -96,6 +117,29 @@ class Hypervisor(Protocol):
         """One VM's definition, settings, autostart, snapshot count, agent state."""
         ...
 
+    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+        """One VM's definition as it is now, as XML of limited size, without passwords."""
+        ...
+
+    async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:
+        """One VM's snapshots, the oldest first."""
+        ...
+
+    async def screenshot(self, node: NodeId, vm: VmId) -> bytes:
+        """What a running VM's screen shows, as a PNG of limited size.
+
+        WRONG_STATE if it does not run, NOT_SUPPORTED if it has no graphics device.
+        """
+        ...
+
+    async def open_console(self, node: NodeId, vm: VmId, *, take_over: bool = False) -> Console:
+        """The first serial console of a running VM, for this caller alone.
+
+        WRONG_STATE if it does not run, NOT_SUPPORTED if it has none; a failure too if somebody has it open,
+        unless it is taken over. It ends when the VM stops, leaves the node, or the connection is lost.
+        """
+        ...
+
     async def read_authority(self, node: NodeId) -> VmAuthoritySeen | None:
         """Which VMs of a node are Pacemaker's; None if there is no way to ask there.
 
@@ -114,8 +158,11 @@ class Hypervisor(Protocol):
         """
         ...
 
-    async def sample(self, node: NodeId) -> NodeSampled:
-        """Loads of the node and of its VMs, one bulk call. CPU figures need two samples."""
+    async def sample(self, node: NodeId, *, disks: bool = False) -> NodeSampled:
+        """Loads of the node and of its VMs, one bulk call. CPU figures and rates need two samples.
+
+        `disks`: with what their disks carry, for which a host asks each QEMU once more.
+        """
         ...
 
     async def job_progress(
@@ -129,7 +176,10 @@ class Hypervisor(Protocol):
         ...
 
     async def change_vm(self, effect: ChangeVm) -> None:
-        """Make the call; returns when libvirt's call does (a guest may still be shutting down)."""
+        """Make the call; returns when libvirt's call does (a guest may still be shutting down).
+
+        What is done to a snapshot is told as a `VmDefinitionChanged`: its number is part of that.
+        """
         ...
 
     async def migrate(self, effect: StartMigration) -> None:

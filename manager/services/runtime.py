@@ -39,6 +39,7 @@ from manager.core.migration.limits import checked
 from manager.core.model import ClusterConfig, ProblemLife
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
+from manager.services.closeup import Closeup
 from manager.services.effect_runner import EffectRunner
 from manager.services.engine import Engine, Ownership
 from manager.services.event_log import EventLog
@@ -137,6 +138,7 @@ class Runtime:
         self.stories = Stories(
             engine=self.engine, view=self._state, clock=clock, tell=self._tell, tasks=self._tasks
         )
+        self.closeup = Closeup(hypervisor, self._state, self._tasks)
         self.sampler = Sampler(
             hypervisor=hypervisor,
             clock=clock,

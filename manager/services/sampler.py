@@ -24,6 +24,8 @@ OTHERS_INTERVAL_S = 5.0
 LOAD_INTERVAL_S = 3.0
 FIRST_INTERVAL_S = 0.9
 
+_NOT_ASKED = NodeId("")
+
 Poll = Callable[[], Awaitable[None]]
 
 
@@ -46,22 +48,27 @@ class Sampler:
         self._dispatch = dispatch
         self._dispatch_in_turn = dispatch_in_turn
         self._tasks = tasks
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, NodeId | None] = {}  # by whom, and of which node with the disks
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._next_load_s = 0.0
         self._next_others_s = 0.0
         self._rounds = 0  # of loads, since somebody looks
 
-    def want_loads(self, who: str, wanted: bool) -> None:
-        """A shown column or plot asks for loads, or stops asking."""
+    def want_loads(self, who: str, wanted: bool, disks_of: NodeId | None = None) -> None:
+        """A shown column or plot asks for loads, or stops asking.
+
+        What the disks carry costs a host half as much again: it is asked of the node of what is plotted.
+        """
         if wanted:
             self._rounds = self._rounds if self._wanted else 0
-            self._wanted.add(who)
+            if self._wanted.get(who, _NOT_ASKED) == disks_of:
+                return
+            self._wanted[who] = disks_of
             self._next_load_s = 0.0
             self._wake.set()
         else:
-            self._wanted.discard(who)
+            self._wanted.pop(who, None)
 
     def look(self) -> None:
         """Something may move now: called after every change of operations."""
@@ -140,4 +147,4 @@ class Sampler:
                 self._dispatch(ForeignJobSeen(at_s=self._clock.now_s(), node=node, vm=vm, active=False))
 
     async def _load(self, node: NodeId) -> None:
-        await self._dispatch_in_turn(await self._hypervisor.sample(node))
+        await self._dispatch_in_turn(await self._hypervisor.sample(node, disks=node in self._wanted.values()))

@@ -29,11 +29,12 @@ from manager.core.actions import (
     StorageParameters,
     TagsParameters,
 )
+from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.edits import Describe
 from manager.core.ids import Kind, VmId
-from manager.core.model import Priority
+from manager.core.model import Priority, SnapshotParameters
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.ui.icons import icon
 from manager.ui.theme import Look
@@ -113,6 +114,10 @@ def _entries() -> tuple[Entry, ...]:
             made.append(Entry(spec.id, spec, TagsParameters(tags=("·" * 64,)), spec.title))
         elif spec is CD:
             made.append(Entry("vm.cd.eject", spec, spec.default, "Eject CD", doc=_EJECT))
+        elif spec in SNAPSHOT_ACTIONS:
+            # Counted with a name: which one it is is asked for when it is chosen.
+            named = SnapshotParameters(name=UNNAMED)
+            made.append(Entry(spec.id, spec, named, spec.title, submenu=spec.group.value))
         elif spec not in DEFINITION:  # the others are in the settings of one VM
             made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
     # Counted with a title that nobody has: whether it can be described tells whether it can be changed.
@@ -179,7 +184,8 @@ class Count:
 class ActionCenter(QObject):
     """Owns the QActions. Counts verdicts lazily and off the fast path."""
 
-    wanted = Signal(object)  # Entry
+    wanted = Signal(object)  # Entry, on what is selected
+    asked = Signal(object, object, object, object)  # runtime, action, VMs, parameters: whatever is selected
     counted = Signal()
 
     def __init__(self, look: Look, parent: QWidget) -> None:

@@ -162,6 +162,7 @@ class MainWindow(QMainWindow):
 
         self.navigation.went.connect(self.go)
         self.center.wanted.connect(self._act)
+        self.center.asked.connect(self.runner.run)
         self.center.counted.connect(self._tell_selection)
         look.changed.connect(self._dress)
         self._tree_timer = QTimer(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,10 @@ from manager.core.actions import (
     StorageParameters,
     TagsParameters,
 )
-from manager.core.errors import UserError
+from manager.core.actions.snapshots import SNAPSHOT_CREATE
+from manager.core.errors import OperationError, UserError
 from manager.core.ids import OperationId, VmId
-from manager.core.model import MoveType, PeerRoute
+from manager.core.model import MoveType, PeerRoute, SnapshotParameters
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
 from manager.core.reasons import ReasonCode
@@ -37,10 +39,14 @@ from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.dialogs.settings import SettingsDialog
 from manager.ui.dialogs.small import PeerLoginDialog
+from manager.ui.dialogs.snapshot import ChooseSnapshotDialog, TakeSnapshotDialog
 from manager.ui.dialogs.storage import StorageDialog
 from manager.ui.dialogs.tags import TagsDialog
 from manager.ui.theme import Look
 from manager.ui.wording import result_text, sentence, skipped_text, why_text
+
+SNAPSHOTS_READ = 20
+"""Of so many of the selected VMs the snapshots are read, to choose from."""
 
 Buttons = Sequence[tuple[str, Callable[[], object]]]
 Note = Callable[[str, Buttons, str], object]
@@ -155,6 +161,10 @@ class Runner:
             parameters = await self._ask_tags(runtime, ids)
             if parameters is None:
                 return
+        if isinstance(parameters, SnapshotParameters) and parameters.name in ("", UNNAMED):
+            parameters = await self._ask_snapshot(runtime, spec, ids)
+            if parameters is None:
+                return
         moves = spec.kind is OperationKind.MIGRATE
         many_moves = moves and (len(ids) > 1 or spec is not LIVE_MIGRATE)
         plan: Plan[Any] | None
@@ -245,6 +255,20 @@ class Runner:
         if await dialog.answer():
             for plan in dialog.plans:
                 self.run(runtime, plan.spec, ids, plan.parameters, unasked=True)
+
+    async def _ask_snapshot(
+        self, runtime: Runtime, spec: ActionSpec[Any], ids: tuple[VmId, ...]
+    ) -> SnapshotParameters | None:
+        dialog: TakeSnapshotDialog | ChooseSnapshotDialog
+        if spec is SNAPSHOT_CREATE:
+            dialog = TakeSnapshotDialog(self._parent, runtime.view, ids)
+        else:
+            names: dict[str, None] = {}
+            for vm in ids[:SNAPSHOTS_READ]:
+                with contextlib.suppress(OperationError):  # what it cannot be asked for is said by the plan
+                    names |= dict.fromkeys(s.name for s in await runtime.closeup.snapshots(vm))
+            dialog = ChooseSnapshotDialog(self._parent, runtime.view, spec, ids, list(names))
+        return dialog.wish if await dialog.answer() else None
 
     def _tell_target(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
         step = plan.steps[0]

@@ -85,6 +85,11 @@ def sizes() -> Sizes:
     return Sizes(*(int(table[f.name]) for f in fields(Sizes)))
 
 
+def terminal_colours() -> dict[str, str]:
+    """The colours of consoles: ground, ink, chosen, and those that guests name."""
+    return _file()["terminal"]
+
+
 def family() -> str:
     """The first of our fonts that this computer has; else what it uses for sans serif."""
     present = set(QFontDatabase.families())

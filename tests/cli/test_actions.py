@@ -13,7 +13,8 @@ import pytest
 
 from manager.cli.actions import FORMS, MOVES
 from manager.core.actions import ACTIONS
-from manager.core.model import Disk, Priority, VmStatus
+from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
+from manager.core.model import Disk, Priority, Snapshot, VmStatus
 from manager.core.operations import Operation
 from manager.services.memory_journal import MemoryJournal
 from tests.cli.support import TWINS, Cli, small
@@ -30,6 +31,9 @@ EXTRA = {
     "boot-order": ("--set", "vda"),
     "add-disk": ("--pool", "vms", "--size", "1GiB"),
     "grow-disk": ("--to", "100GiB"),
+    "snapshot create": ("--name", "now"),
+    "snapshot delete": ("--name", "kept"),
+    "snapshot revert": ("--name", "kept"),
     "migrate --type storage": ("--pool", "default"),
 }
 """What some actions cannot do without."""
@@ -50,6 +54,10 @@ AFTER = {
     "resume": "running on n2",
     "turn-off": "off on n1",
     "reset": "running on n1",
+    "ctrl-alt-del": "running on n1",
+    "snapshot create": "running on n1",
+    "snapshot delete": "running on n1",
+    "snapshot revert": "running on n1",
     "delete-saved-state": "off on n2",
     "migrate": "runs on n3",
     "migrate --type quick": "runs on n3",
@@ -79,6 +87,10 @@ def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> N
     muster.vm(name).config = replace(
         config, disks=(*config.disks, drive) if command == "cd" else config.disks
     )
+    if command in ("snapshot delete", "snapshot revert"):
+        vm = muster.vm(name)
+        vm.snapshots.append(Snapshot(name="kept", memory=True, status=VmStatus.RUNNING))
+        vm.config = replace(vm.config, snapshots=1)
     ran = muster("vm", *command.split(), name, *EXTRA.get(command, ()), "--json")
     assert ran.rows == [
         {"uuid": muster.vm(name).id, "vm": name, "result": "done", "reason": AFTER[command]}
@@ -88,6 +100,7 @@ def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> N
 
 def test_every_kind_of_parameters_has_a_form() -> None:
     by_hand = {type(spec.default) for spec in MOVES.values()}
+    by_hand |= {type(spec.default) for spec in SNAPSHOT_ACTIONS}
     assert {type(spec.default) for spec in ACTIONS.values()} == set(FORMS) | by_hand
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
@@ -52,6 +52,7 @@ from manager.core.model import (
     NodeFacts,
     PeerRoute,
     Priority,
+    SnapshotParameters,
     StatusCause,
     VmConfig,
     VmSettings,
@@ -59,7 +60,7 @@ from manager.core.model import (
 )
 from manager.core.placement.planner import saved_path
 from manager.core.resource_facts import PoolState
-from manager.services.ports import Feature, Hypervisor
+from manager.services.ports import Console, Feature, Hypervisor
 
 T = TypeVar("T")
 
@@ -80,6 +81,7 @@ class There:
     facts: dict[NodeId, NodeFacts]
     vms: tuple[VmId, VmId]
     seen: list[Event] = field(default_factory=list)  # every event since, kept by the fixture
+    has_consoles: bool = True
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
         """The result of a call, however time passes here."""
@@ -235,6 +237,13 @@ class There:
             if seen is not None and seen.total_bytes and seen.iteration:
                 return
 
+    async def on_snapshot(self, vm: VmId, change: VmChange, name: str, description: str = "") -> None:
+        """Take, delete or revert to a snapshot; that is told as a change of the definition."""
+        self.seen.clear()
+        wish = SnapshotParameters(name=name, description=description)
+        await self.run(self.hypervisor.change_vm(replace(self.changing(vm, change), snapshot=wish)))
+        await self.until(lambda: any(isinstance(event, VmDefinitionChanged) for event in self.seen))
+
     async def look(self, vm: VmId, node: NodeId | None = None) -> SeenVm | None:
         """A VM in a node's inventory."""
         read = await self.run(self.hypervisor.read_inventory(node or self.home))
@@ -364,6 +373,13 @@ class HypervisorContract:
         second = await there.run(there.hypervisor.sample(there.home))
         for percent in (second.load.cpu_percent, second.vms[there.vms[0]].cpu_percent):
             assert percent is None or 0 <= percent <= 100
+        await there.run(there.hypervisor.sample(there.home, disks=True))
+        last = await there.run(there.hypervisor.sample(there.home, disks=True))
+        assert second.vms[there.vms[0]].disk_bytes_per_s is None
+        vm = last.vms[there.vms[0]]
+        for rate in (vm.disk_bytes_per_s, vm.net_bytes_per_s):
+            assert rate is not None
+            assert rate >= 0
 
     async def test_an_unknown_vm_is_not_found(self, there: There) -> None:
         calls = (
@@ -534,6 +550,99 @@ class HypervisorContract:
         config = await there.edit(vm, SetAutostart(autostart=False))
         assert not config.autostart
         assert (config.memory_mib, config.vcpus) == (size, before.vcpus)
+
+    # --- a close look ---
+
+    async def test_a_definition_as_text_is_of_this_vm(self, there: There) -> None:
+        text = await there.run(there.hypervisor.read_definition(there.home, there.vms[0]))
+        assert text.lstrip().startswith("<domain ")
+        assert f"<uuid>{there.vms[0]}</uuid>" in text
+
+    async def test_a_screen_is_a_picture_or_refused_with_its_reason(self, there: There) -> None:
+        vm = there.vms[0]
+        config = (await there.run(there.hypervisor.read_vm(there.home, vm))).config
+        if config.graphics:
+            picture = await there.run(there.hypervisor.screenshot(there.home, vm))
+            assert picture.startswith(b"\x89PNG")
+        else:
+            failure = await there.failure(there.hypervisor.screenshot(there.home, vm))
+            assert (failure.code, failure.vm) == (FailureCode.NOT_SUPPORTED, vm)
+            assert "graphics" in failure.text
+        await there.change(vm, VmChange.TURN_OFF)
+        failure = await there.failure(there.hypervisor.screenshot(there.home, vm))
+        assert failure.code is FailureCode.WRONG_STATE
+
+    async def test_a_console_is_one_callers_alone(self, there: There) -> None:
+        vm = there.vms[0]
+        if not there.has_consoles:
+            failure = await there.failure(there.hypervisor.open_console(there.home, vm))
+            assert (failure.code, failure.vm) == (FailureCode.NOT_SUPPORTED, vm)
+            return
+        console = await there.run(there.hypervisor.open_console(there.home, vm))
+        failure = await there.failure(there.hypervisor.open_console(there.home, vm))
+        assert failure.text
+        other = await there.run(there.hypervisor.open_console(there.home, vm, take_over=True))
+        await self._end_of(there, console)
+        assert console.why_ended
+        await there.rest(vm)
+        other.write(b"hello there\r")
+        come = b""
+        while b"hello there" not in come:
+            part = await there.run(other.read())
+            assert part, other.why_ended
+            come += part
+        other.close()
+        other.close()
+        other.write(b"for nobody")
+        await self._end_of(there, other)
+        again = await there.run(there.hypervisor.open_console(there.home, vm))
+        await there.change(vm, VmChange.TURN_OFF)
+        await self._end_of(there, again)
+        failure = await there.failure(there.hypervisor.open_console(there.home, vm))
+        assert failure.code is FailureCode.WRONG_STATE
+
+    async def _end_of(self, there: There, console: Console) -> None:
+        while await there.run(console.read()):
+            pass
+        assert console.why_ended
+
+    async def test_ctrl_alt_del_needs_a_running_vm(self, there: There) -> None:
+        vm = there.vms[0]
+        await there.change(vm, VmChange.TURN_OFF)
+        failure = await there.failure(there.hypervisor.change_vm(there.changing(vm, VmChange.CTRL_ALT_DEL)))
+        assert failure.code is FailureCode.WRONG_STATE
+
+    async def test_snapshots_are_taken_reverted_to_and_deleted(self, there: There) -> None:
+        vm = there.vms[0]
+        assert await there.run(there.hypervisor.read_snapshots(there.home, vm)) == ()
+        await there.on_snapshot(vm, VmChange.SNAPSHOT_CREATE, "first", "before <it> & all")
+        (first,) = await there.run(there.hypervisor.read_snapshots(there.home, vm))
+        assert (first.name, first.description, first.parent) == ("first", "before <it> & all", "")
+        assert first.is_current
+        assert first.memory
+        assert first.status is VmStatus.RUNNING
+        assert first.created_s
+        assert (await there.run(there.hypervisor.read_vm(there.home, vm))).config.snapshots == 1
+        for change, name, code in (
+            (VmChange.SNAPSHOT_CREATE, "first", FailureCode.CONFLICT),
+            (VmChange.SNAPSHOT_DELETE, "none", FailureCode.NOT_FOUND),
+            (VmChange.SNAPSHOT_REVERT, "none", FailureCode.NOT_FOUND),
+        ):
+            effect = replace(there.changing(vm, change), snapshot=SnapshotParameters(name=name))
+            assert (await there.failure(there.hypervisor.change_vm(effect))).code is code
+        await there.change(vm, VmChange.TURN_OFF)
+        await there.on_snapshot(vm, VmChange.SNAPSHOT_CREATE, "off")
+        found = await there.run(there.hypervisor.read_snapshots(there.home, vm))
+        assert {s.name: (s.parent, s.memory, s.status, s.is_current) for s in found} == {
+            "first": ("", True, VmStatus.RUNNING, False),
+            "off": ("first", False, VmStatus.OFF, True),
+        }
+        await there.on_snapshot(vm, VmChange.SNAPSHOT_REVERT, "first")
+        assert await there.status(vm) is VmStatus.RUNNING
+        await there.on_snapshot(vm, VmChange.SNAPSHOT_DELETE, "off")
+        await there.on_snapshot(vm, VmChange.SNAPSHOT_DELETE, "first")
+        assert await there.run(there.hypervisor.read_snapshots(there.home, vm)) == ()
+        assert (await there.run(there.hypervisor.read_vm(there.home, vm))).config.snapshots == 0
 
     # --- moving ---
 

@@ -20,6 +20,7 @@ async def there(tmp_path: Path) -> AsyncIterator[There]:
     )
     config = ClusterConfig(name="test", nodes=nodes)
     async with real_there(config, vm_id("web"), vm_id("db")) as there:
+        there.has_consoles = False
         yield there
 
 

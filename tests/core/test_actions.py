@@ -102,6 +102,23 @@ TABLE: dict[str, tuple[str, str, str, str, str]] = {
         "no pool is named to copy its disks to",
         "not running (Crashed)",
     ),
+    "ctrl_alt_del": (
+        "yes",
+        "not running (Off)",
+        "not running (Saved)",
+        "not running (Paused)",
+        "not running (Crashed)",
+    ),
+    **dict.fromkeys(
+        ("snapshot_create", "snapshot_delete", "snapshot_revert"),
+        (
+            "no snapshot is named",
+            "no snapshot is named",
+            "not possible while Saved",
+            "no snapshot is named",
+            "no snapshot is named",
+        ),
+    ),
     "cancel": ("= nothing is under way",) * 5,
     "priority": ("= already so",) * 5,
     "tags": ("= already so",) * 5,

@@ -14,7 +14,7 @@ from manager.core.changes import ChangeSet
 from manager.core.chronicle import ClusterEvent
 from manager.core.cluster import ClusterState
 from manager.core.effects import Effect
-from manager.core.errors import UserError
+from manager.core.errors import Failure, OperationError, UserError
 from manager.core.ids import ClusterId, NodeId, OperationId, PoolId, TraceId, VmId
 from manager.core.model import (
     AgentState,
@@ -24,6 +24,7 @@ from manager.core.model import (
     NodeConfig,
     NodeFacts,
     Priority,
+    Snapshot,
     StatusCause,
     Tier,
     VmConfig,
@@ -32,6 +33,9 @@ from manager.core.model import (
 )
 from manager.core.operations import Operation
 from manager.core.query.filter import matcher
+from manager.services.closeup import Closeup
+from manager.services.pictures import png
+from manager.services.tasks import Tasks
 from manager.services.workspace import Adapters, Workspace
 from manager.ui.models.rows_model import RowsModel
 
@@ -79,7 +83,7 @@ class FakeSampler:
     def __init__(self) -> None:
         self.wanted: set[str] = set()
 
-    def want_loads(self, who: str, wanted: bool) -> None:
+    def want_loads(self, who: str, wanted: bool, disks_of: NodeId | None = None) -> None:
         """As the sampler's."""
         (self.wanted.add if wanted else self.wanted.discard)(who)
 
@@ -116,6 +120,71 @@ class FakeStories:
         act()
 
 
+class FakeHost:
+    """What a host says of a VM that is looked at closely."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.failure: Failure | None = None
+        self.snapshots: tuple[Snapshot, ...] = ()
+        self.xml = "<domain>\n  <name>web</name>\n</domain>\n"
+        self.consoles: list[FakeConsole] = []
+
+    def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if self.failure is not None:
+            raise OperationError(self.failure)
+
+    async def screenshot(self, node: NodeId, vm: VmId) -> bytes:
+        """A red picture."""
+        self._ask("screenshot")
+        return png(32, 20, b"\xff\0\0" * 640)
+
+    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+        """Some XML."""
+        self._ask("definition")
+        return self.xml
+
+    async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:
+        """As the test has set them."""
+        self._ask("snapshots")
+        return self.snapshots
+
+    async def open_console(self, node: NodeId, vm: VmId, *, take_over: bool = False) -> FakeConsole:
+        """One that the test writes to."""
+        self._ask("take over" if take_over else "console")
+        self.consoles.append(FakeConsole())
+        return self.consoles[-1]
+
+
+class FakeConsole:
+    """A serial console in the test's hands."""
+
+    def __init__(self) -> None:
+        self.typed = b""
+        self.why_ended = ""
+        self._news: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def say(self, data: bytes) -> None:
+        """The guest writes; nothing: it ends."""
+        self._news.put_nowait(data)
+
+    async def read(self) -> bytes:
+        """As the port's."""
+        data = await self._news.get()
+        self.why_ended = self.why_ended or ("" if data else "the VM stopped")
+        return data
+
+    def write(self, data: bytes) -> None:
+        """As the port's."""
+        self.typed += data
+
+    def close(self) -> None:
+        """As the port's."""
+        self.why_ended = self.why_ended or "closed"
+        self._news.put_nowait(b"")
+
+
 class FakeRuntime:
     """A real `ClusterState`; effects are kept for the test to answer, nothing reaches a host."""
 
@@ -124,6 +193,8 @@ class FakeRuntime:
         self.clock = FakeClock()
         self.sampler = FakeSampler()
         self.resources = FakeResources()
+        self.host = FakeHost()
+        self.closeup = Closeup(self.host, self.state, Tasks(config.name))  # type: ignore[arg-type]
         self.author = "adm@here"
         self.effects: list[Effect] = []
         self.read: list[NodeId | None] = []

@@ -213,7 +213,9 @@ def _action_line(line: ActionLine) -> str:
 
 
 def _tabs(bar: QTabBar) -> str:
-    for place in range(bar.count()):  # those beyond the edge are reached by the bar's own arrows
+    for place in filter(
+        bar.isTabVisible, range(bar.count())
+    ):  # those beyond the edge are reached by the bar's own arrows
         needs = bar.fontMetrics().horizontalAdvance(bar.tabText(place))
         if needs > bar.tabRect(place).width():
             return f"tab {bar.tabText(place)!r} needs {needs} of {bar.tabRect(place).width()}"

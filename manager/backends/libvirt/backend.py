@@ -13,7 +13,18 @@ from typing import TypeVar
 
 import libvirt
 
-from manager.backends.libvirt import changing, editing, event_loop, jobs, pacemaker, reading, resources, uris
+from manager.backends.libvirt import (
+    changing,
+    editing,
+    event_loop,
+    jobs,
+    pacemaker,
+    reading,
+    resources,
+    snapshots,
+    streams,
+    uris,
+)
 from manager.backends.libvirt.connection import Login, Watcher, facts_of, open_connection, watch
 from manager.backends.libvirt.errors import connect_code_of, failure_of, may_be_refusal
 from manager.backends.libvirt.foreign import Jobs
@@ -23,6 +34,7 @@ from manager.backends.libvirt.moves import Moves
 from manager.backends.libvirt.translate import RESOURCES, RawEvent, Told, event_of
 from manager.core.effects import (
     LONG_CHANGES,
+    SNAPSHOT_CHANGES,
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
@@ -48,6 +60,7 @@ from manager.core.events import (
     PoolVolumesRead,
     VmAuthoritySeen,
     VmConfigRead,
+    VmDefinitionChanged,
     VmStateChanged,
     VmUndefined,
 )
@@ -57,10 +70,12 @@ from manager.core.model import (
     NodeConfig,
     NodeFacts,
     NodeLoad,
+    Snapshot,
+    SnapshotParameters,
     StatusCause,
     VmStatus,
 )
-from manager.services.ports import AskSecret, Clock, Feature, SecretStore
+from manager.services.ports import AskSecret, Clock, Console, Feature, SecretStore
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +85,8 @@ CONNECT_S = 12.0  # a host that accepts and never answers is Unknown within 15 s
 READ_S = 10.0
 VOLUMES_S = 60.0  # a refresh looks into every image
 SAMPLE_S = 10.0
+STREAM_S = 10.0
+MAX_CONSOLES = 16  # of one node: each has a connection and a thread of its own
 PROBE_S = 2.0
 CLOSE_S = 0.6
 CLOSE_STEP_S = 0.01
@@ -184,11 +201,12 @@ class LibvirtHypervisor:
         name = f"libvirt {node.name}"
         watcher = Lane(f"{name} watch", open_watched, idle_s=None)
         if is_test:
-            link = Link(node, login, open_plain, watcher, watcher, watcher, watcher)
+            link = Link(node, login, open_plain, watcher, watcher, watcher, watcher, watcher)
         else:
             figures, jobs = Lane(f"{name} figures", open_plain), Lane(f"{name} jobs", open_plain)
             work = LanePool(f"{name} work", open_plain)
-            link = Link(node, login, open_plain, watcher, figures, jobs, work)
+            streams = Lane(f"{name} streams", open_plain)
+            link = Link(node, login, open_plain, watcher, figures, jobs, streams, work)
         return link
 
     async def _ask(self, node: NodeConfig, login: Login) -> bool:
@@ -266,6 +284,46 @@ class LibvirtHypervisor:
         config = await self._watched(link, read, "reading the definition", vm)
         return VmConfigRead(at_s=self._clock.now_s(), node=node, vm=vm, config=config)
 
+    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+        """See `Hypervisor.read_definition`."""
+        link = self._links.of(node)
+        read = functools.partial(streams.definition, vm=vm)
+        return await link.call(link.figures, read, READ_S, "reading the definition", vm)
+
+    async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:
+        """See `Hypervisor.read_snapshots`."""
+        link = self._links.of(node)
+        read = functools.partial(snapshots.read, vm=vm)
+        return await link.call(link.figures, read, READ_S, "reading the snapshots", vm)
+
+    async def screenshot(self, node: NodeId, vm: VmId) -> bytes:
+        """See `Hypervisor.screenshot`."""
+        link = self._links.of(node)
+        take = functools.partial(streams.screenshot, vm=vm)
+        return await link.call(link.streams, take, STREAM_S, "taking a picture of the screen", vm)
+
+    async def open_console(self, node: NodeId, vm: VmId, *, take_over: bool = False) -> Console:
+        """See `Hypervisor.open_console`."""
+        link = self._links.of(node)
+        link.consoles[:] = [c for c in link.consoles if not c.why_ended or c.lane.has_threads]
+        failure = None
+        if link.is_in_process:
+            text = "libvirt's test driver has no consoles"
+            failure = Failure(code=FailureCode.NOT_SUPPORTED, text=text)
+        elif sum(not console.why_ended for console in link.consoles) >= MAX_CONSOLES:
+            text = f"{MAX_CONSOLES} consoles of {node} are open already: close some"
+            failure = Failure(code=FailureCode.NO_RESOURCES, text=text)
+        if failure is not None:
+            raise OperationError(replace(failure, node=node, vm=vm))
+        lane = Lane(f"libvirt {node} console", link.open)
+        console = streams.SerialConsole(lane, vm, take_over=take_over)
+        link.consoles.append(console)
+        try:
+            await console.open()
+        except OperationError as error:
+            raise OperationError(replace(error.failure, node=node, vm=vm)) from None
+        return console
+
     async def read_authority(self, node: NodeId) -> VmAuthoritySeen | None:
         """See `Hypervisor.read_authority`."""
         answer = await pacemaker.ask(self._links.of(node).node)
@@ -295,13 +353,13 @@ class LibvirtHypervisor:
         seen, found = await link.call(link.work, read, VOLUMES_S, f"reading the volumes of pool {pool}")
         return PoolVolumesRead(at_s=self._clock.now_s(), node=node, pool=seen, volumes=found)
 
-    async def sample(self, node: NodeId) -> NodeSampled:
+    async def sample(self, node: NodeId, *, disks: bool = False) -> NodeSampled:
         """See `Hypervisor.sample`. A host that has no figures gets none."""
         link = self._links.of(node)
         now_s = self._clock.now_s()
         if not link.can(Feature.LOAD_FIGURES):
             return NodeSampled(at_s=now_s, node=node, load=NodeLoad(at_s=now_s), vms={})
-        take = functools.partial(link.loads.sample, at_s=now_s, configs=link.configs.by_vm)
+        take = functools.partial(link.loads.sample, at_s=now_s, configs=link.configs.by_vm, disks=disks)
         try:
             load, vms = await link.call(link.figures, take, SAMPLE_S, "sampling")
         except OperationError:
@@ -337,6 +395,9 @@ class LibvirtHypervisor:
         """See `Hypervisor.change_vm`."""
         link = self._links.of(effect.node)
         make = functools.partial(changing.change, vm=effect.vm, wanted=effect.change)
+        if effect.change in SNAPSHOT_CHANGES:
+            wish = effect.snapshot or SnapshotParameters()
+            make = functools.partial(snapshots.change, vm=effect.vm, wanted=effect.change, wish=wish)
         if effect.change in LONG_CHANGES:
             with self._links.own_job(effect):
                 name = await link.call(link.work, make, LONG_CHANGE_S, effect.change.value, effect.vm)
@@ -344,6 +405,9 @@ class LibvirtHypervisor:
             name = await link.change(make, CHANGE_S, effect.change.value, effect.vm)
         if effect.change is VmChange.DELETE_SAVED_STATE:  # libvirt has no event for it
             self._tell_state(link, effect.vm, name, Told(VmStatus.OFF))
+        elif effect.change in SNAPSHOT_CHANGES:  # nor for these
+            now_s = self._clock.now_s()
+            self._links.tell(VmDefinitionChanged(at_s=now_s, node=effect.node, vm=effect.vm, name=name))
 
     async def write_settings(self, effect: WriteVmSettings) -> None:
         """See `Hypervisor.write_settings`."""

@@ -15,6 +15,11 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.ids import VmId
 from manager.core.model import VmSettings, VmStatus
 
+CTRL_ALT_DEL = (29, 56, 111)
+"""KEY_LEFTCTRL, KEY_LEFTALT, KEY_DELETE. Source: linux/input-event-codes.h."""
+
+KEY_HELD_MS = 100
+
 _ON = frozenset({VmStatus.RUNNING, VmStatus.PAUSED})
 
 ALREADY: dict[VmChange, frozenset[VmStatus]] = {
@@ -29,12 +34,21 @@ ALREADY: dict[VmChange, frozenset[VmStatus]] = {
 }
 """States in which a change has nothing to do: some drivers would report success, others an error."""
 
-NEEDS_RUNNING = frozenset({VmChange.PAUSE, VmChange.RESUME, VmChange.RESTART, VmChange.RESET, VmChange.SAVE})
+NEEDS_RUNNING = frozenset(
+    {
+        VmChange.PAUSE,
+        VmChange.RESUME,
+        VmChange.RESTART,
+        VmChange.RESET,
+        VmChange.SAVE,
+        VmChange.CTRL_ALT_DEL,
+    }
+)
 """Changes that a VM without a process cannot follow; drivers disagree on the error."""
 
 
 def change(connection: libvirt.virConnect, vm: VmId, wanted: VmChange) -> str:
-    """Make one change; returns the VM's name when libvirt's call does.
+    """Make one change that is about no snapshot; returns the VM's name when libvirt's call does.
 
     Raises:
         OperationError: ALREADY, or WRONG_STATE and what else libvirt says.
@@ -104,6 +118,9 @@ _CALLS: dict[VmChange, Callable[[libvirt.virDomain], object]] = {
     VmChange.PAUSE: lambda domain: domain.suspend(),
     VmChange.RESUME: _resume,
     VmChange.RESET: lambda domain: domain.reset(0),
+    VmChange.CTRL_ALT_DEL: lambda domain: domain.sendKey(
+        libvirt.VIR_KEYCODE_SET_LINUX, KEY_HELD_MS, list(CTRL_ALT_DEL), len(CTRL_ALT_DEL), 0
+    ),
 }
 
 

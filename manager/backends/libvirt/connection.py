@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libvirt
+from lxml import etree
 
 from manager.backends.libvirt.errors import cleaned
 from manager.backends.libvirt.translate import RESOURCES, RawEvent
 from manager.backends.libvirt.xml_text import root_of
-from manager.core.model import NodeFacts
+from manager.core.model import NodeFacts, NumaCell
 from manager.services.ports import Feature, SecretStore
 
 T = TypeVar("T")
@@ -163,13 +164,16 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
         connection.networkEventRegisterAny(None, libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, resources, None)
 
 
+MAX_CELLS = 256
+
+
 @dataclass(slots=True)
 class _Capabilities:
     """What we pick from the capabilities document."""
 
     host_uuid: str = ""
     cpu_model: str = ""
-    cells: int = 0
+    cells: tuple[NumaCell, ...] = ()
     live_migration: bool = False
 
 
@@ -178,7 +182,7 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool, through_ssh: bo
 
     Source: libvirt virNodeGetInfo, virNodeGetMemoryStats, virConnectGetCapabilities.
     """
-    model, memory_mib, cpus, mhz, cells, *_ = connection.getInfo()
+    model, memory_mib, cpus, mhz, *_ = connection.getInfo()
     capabilities = _capabilities_of(_or(connection.getCapabilities, ""))
     features: set[str] = set()
     all_cells = libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS
@@ -210,7 +214,7 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool, through_ssh: bo
         libvirt_version=_version(_or(connection.getLibVersion, 0)),
         hypervisor=cleaned(driver),
         hypervisor_version=_version(_or(connection.getVersion, 0)),
-        numa_cells=capabilities.cells or cells,
+        cells=capabilities.cells,
         read_only=read_only,
         encrypted=through_ssh or bool(_or(connection.isEncrypted, 0)),  # libvirt does not count ssh
         features=frozenset(features),
@@ -234,9 +238,21 @@ def _capabilities_of(xml: str) -> _Capabilities:
         return found
     found.host_uuid = cleaned(root.findtext("host/uuid") or "")
     found.cpu_model = cleaned(root.findtext("host/cpu/model") or "")
-    found.cells = len(root.findall("host/topology/cells/cell"))
+    found.cells = tuple(_cell(e) for e in root.findall("host/topology/cells/cell")[:MAX_CELLS])
     found.live_migration = root.find("host/migration_features/live") is not None
     return found
+
+
+def _cell(element: etree._Element) -> NumaCell:
+    def number(text: str | None) -> int:
+        return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else 0
+
+    cpus = element.find("cpus")
+    return NumaCell(
+        id=number(element.get("id")),
+        cpus=number(cpus.get("num")) if cpus is not None else 0,
+        memory_mib=number(element.findtext("memory")) // 1024,  # KiB
+    )
 
 
 def _version(number: int) -> str:

@@ -12,6 +12,7 @@ from manager.backends.libvirt import reading
 from manager.backends.libvirt.connection import Login
 from manager.backends.libvirt.jobs import JobFigures
 from manager.backends.libvirt.lane import Lane, LanePool, Opener, Work
+from manager.backends.libvirt.streams import SerialConsole
 from manager.core.effects import VmEffect
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event
@@ -36,6 +37,7 @@ class Link:
     watch: Lane
     figures: Lane
     jobs: Lane
+    streams: Lane
     work: Lane | LanePool
     facts: NodeFacts | None = None  # None until connected
     changes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHANGES_AT_ONCE))
@@ -46,12 +48,14 @@ class Link:
     foreign: dict[VmId, str] = field(default_factory=dict)  # jobs that are not ours and were told
     asked: dict[VmId, bool] = field(default_factory=dict)  # VMs being asked for a job; if the answer counts
     ask_again: set[VmId] = field(default_factory=set)  # of those: something happened meanwhile
+    consoles: list[SerialConsole] = field(default_factory=list)  # open, or their threads not ended yet
     running: dict[VmId, None] = field(default_factory=dict)  # VMs, the longest not asked for a job first
 
     @property
     def lanes(self) -> tuple[Lane | LanePool, ...]:
         """All lanes; of the test driver they are one and the same."""
-        return (self.watch, self.figures, self.jobs, self.work)
+        consoles = (console.lane for console in self.consoles)
+        return (self.watch, self.figures, self.jobs, self.streams, self.work, *consoles)
 
     @property
     def is_in_process(self) -> bool:
@@ -85,8 +89,10 @@ class Link:
 
     def close(self, failure: Failure, *, let_finish: bool) -> None:
         """Drop everything without waiting. Running changes and moves may be let finish: each has its own."""
-        for lane in (self.watch, self.figures, self.jobs):
+        for lane in (self.watch, self.figures, self.jobs, self.streams):
             lane.close(failure)
+        for console in self.consoles:
+            console.close()
         self.work.close(failure, let_finish=let_finish)
 
 

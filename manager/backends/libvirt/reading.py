@@ -181,8 +181,13 @@ def _number(ask: Any) -> int:
 
 # --- loads -----------------------------------------------------------------------------------
 
+MAX_DEVICES = 1024
+
 _SAMPLED = (
-    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
 )
 _SAMPLE_FLAGS = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
@@ -195,9 +200,15 @@ class Loads:
 
     node: tuple[float, int, int] | None = None  # monotonic s, busy ns, all ns
     vms: dict[VmId, tuple[float, int]] = field(default_factory=dict)  # monotonic s, CPU ns
+    flows: dict[VmId, tuple[float, int | None, int | None]] = field(default_factory=dict)  # s, disk, network
 
     def sample(
-        self, connection: libvirt.virConnect, at_s: float, configs: Mapping[VmId, VmConfig]
+        self,
+        connection: libvirt.virConnect,
+        at_s: float,
+        configs: Mapping[VmId, VmConfig],
+        *,
+        disks: bool = False,
     ) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
         """The node's load and those of its running VMs, in three calls; CPU from the second sample on.
 
@@ -206,9 +217,11 @@ class Loads:
         Source: libvirt virConnectGetAllDomainStats, virNodeGetCPUStats, virNodeGetMemoryStats.
         """
         now_s = time.monotonic()
+        groups = _SAMPLED | libvirt.VIR_DOMAIN_STATS_BLOCK if disks else _SAMPLED
         before, self.vms = self.vms, {}
+        flowed, self.flows = self.flows, {}
         loads: dict[VmId, VmLoad] = {}
-        for domain, stats in connection.getAllDomainStats(_SAMPLED, _SAMPLE_FLAGS):
+        for domain, stats in connection.getAllDomainStats(groups, _SAMPLE_FLAGS):
             vm = VmId(domain.UUIDString())
             cpu_ns = stats.get("cpu.time")
             vcpus = configs[vm].vcpus if vm in configs else 0
@@ -217,9 +230,15 @@ class Loads:
                     self.vms[vm] = before[vm]
             else:
                 self.vms[vm] = (now_s, cpu_ns)
+            disk = _total(stats, "block", ("rd.bytes", "wr.bytes"))
+            net = _total(stats, "net", ("rx.bytes", "tx.bytes"))
+            self.flows[vm] = (now_s, disk, net)
+            then_s, disk_then, net_then = flowed.get(vm, (now_s, None, None))
             loads[vm] = VmLoad(
                 cpu_percent=_percent(before.get(vm), now_s, cpu_ns, vcpus),
                 memory_used_mib=_memory_used_mib(stats),
+                disk_bytes_per_s=_rate(disk_then, disk, now_s - then_s),
+                net_bytes_per_s=_rate(net_then, net, now_s - then_s),
                 at_s=at_s,
             )
         return self._node(connection, now_s, at_s), loads
@@ -243,6 +262,27 @@ def _percent(before: tuple[float, int] | None, now_s: float, cpu_ns: int | None,
     if before is None or cpu_ns is None or not vcpus or now_s <= before[0] or cpu_ns < before[1]:
         return None
     return min(100.0, (cpu_ns - before[1]) / (now_s - before[0]) / 1e7 / vcpus)
+
+
+def _total(stats: Mapping[str, Any], group: str, names: Sequence[str]) -> int | None:
+    """What all devices of a kind counted together; None where the host did not say, as during a job."""
+    count = stats.get(f"{group}.count")
+    if count is None:
+        return None
+    counted = [
+        int(value)
+        for at in range(min(count, MAX_DEVICES))
+        for name in names
+        if (value := stats.get(f"{group}.{at}.{name}")) is not None
+    ]
+    return sum(counted) if counted or not count else None
+
+
+def _rate(before: int | None, now: int | None, seconds: float) -> float | None:
+    """Per second; None without an earlier figure, or where counting began anew."""
+    if before is None or now is None or seconds <= 0 or now < before:
+        return None
+    return (now - before) / seconds
 
 
 def _memory_used_mib(stats: Mapping[str, Any]) -> int | None:

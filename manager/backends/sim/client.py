@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from manager.backends.sim.closeups import SimConsole
 from manager.backends.sim.hosts import Done, Job, Reach, SimNode, SimVm, Timer, refused
 from manager.backends.sim.moves import NO_ROUTE_S, Move, Phase
 from manager.backends.sim.world import CallFault, SimWorld
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event, ForeignJobSeen, NodeLost
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import NodeConfig, NodeFacts
+from manager.core.model import NodeConfig, NodeFacts, NumaCell
 from manager.services.ports import Feature
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class Connection:
     held: deque[Callable[[], None]] = field(default_factory=deque)  # on its way while the host is silent
     foreign: set[VmId] = field(default_factory=set)  # VMs of which a job was told that is not ours
     keep_alive: Timer | None = None
+    consoles: list[SimConsole] = field(default_factory=list)
 
 
 class SimConnections:
@@ -116,7 +118,10 @@ class SimConnections:
             libvirt_version=sim.libvirt_version,
             hypervisor="QEMU",
             hypervisor_version=sim.hypervisor_version,
-            numa_cells=sim.numa_cells,
+            cells=tuple(
+                NumaCell(id=at, cpus=sim.cpus // sim.numa_cells, memory_mib=sim.memory_mib // sim.numa_cells)
+                for at in range(sim.numa_cells)
+            ),
             read_only=self._read_only,
             encrypted=True,
             features=frozenset(Feature) - (set() if sim.post_copy else {Feature.POST_COPY}),
@@ -152,6 +157,8 @@ class SimConnections:
             connection.keep_alive.cancel()
         connection.is_open = False
         connection.held.clear()
+        for console in connection.consoles:
+            console.end(why)
         failure = Failure(code=FailureCode.UNREACHABLE, text=f"connection closed: {why}", node=node)
         for future in tuple(connection.waiting):
             if not future.done():

@@ -22,6 +22,7 @@ from manager.core.model import (
     MigrationLimits,
     NodeConfig,
     Priority,
+    Snapshot,
     StatusCause,
     Tier,
     VmConfig,
@@ -366,7 +367,16 @@ def _crashed(_world: SimWorld, vm: SimVm) -> None:
     vm.status, vm.cause, vm.incarnation, vm.started_s = VmStatus.CRASHED, StatusCause.CRASHED, None, None
 
 
-def _snapshot(_world: SimWorld, vm: SimVm) -> None:
+def _snapshot(world: SimWorld, vm: SimVm) -> None:
+    vm.snapshots.append(
+        Snapshot(
+            name="pre-patch",
+            description="before the updates",
+            created_s=world.clock.now_s() - 3 * 86_400,
+            status=VmStatus.OFF,
+            is_current=True,
+        )
+    )
     vm.config = replace(vm.config, snapshots=1)
 
 

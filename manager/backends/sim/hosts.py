@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event
 from manager.core.ids import NodeId, VmId
-from manager.core.model import AgentState, StatusCause, VmConfig, VmStatus
+from manager.core.model import AgentState, Snapshot, StatusCause, VmConfig, VmStatus
 from manager.core.resource_facts import SeenInterface
 from manager.core.units import GIB, MIB
 
 if TYPE_CHECKING:
+    from manager.backends.sim.closeups import SimConsole
     from manager.backends.sim.moves import Move
     from manager.backends.sim.streams import Transfer
 
@@ -133,6 +134,8 @@ class SimVm:
     job: Job | None = None
     disk_job: Job | None = None  # block copies: they hold up moves and saves, and nothing else
     intent: Intent | None = None
+    snapshots: list[Snapshot] = field(default_factory=list)
+    console: SimConsole | None = None  # that is open
     revision: int = 0
     foreign_metadata: str = ""  # what others keep next to our settings; nobody here may lose it
 
@@ -166,6 +169,11 @@ class SimVm:
         guest = self.guest
         wave = 1 + 0.35 * math.sin(at_s / 97 + guest.phase) + 0.2 * math.sin(at_s / 11 + 7 * guest.phase)
         return min(100.0, max(0.2, guest.cpu_percent * wave))
+
+    def end_console(self) -> None:
+        """Its process is gone here."""
+        if self.console is not None:
+            self.console.end("the VM stopped or left its node")
 
     def read(self) -> VmConfig:
         """Its definition as a read gives it, with the agent's state."""

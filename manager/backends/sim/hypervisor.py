@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from manager.backends.sim import editing, resources
 from manager.backends.sim.client import Connection, SimConnections
+from manager.backends.sim.closeups import SimConsole, change_snapshot, definition, picture
 from manager.backends.sim.hosts import Done, Job, SimNode, refused
 from manager.backends.sim.moves import Move, Phase, Wishes
 from manager.core.effects import (
     LONG_CHANGES,
+    SNAPSHOT_CHANGES,
     AbortMigration,
     ChangeVm,
     CheckPeerLogin,
@@ -40,7 +42,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import PeerRoute
+from manager.core.model import PeerRoute, Snapshot, SnapshotParameters
 from manager.core.units import MIB
 
 T = TypeVar("T")
@@ -75,6 +77,39 @@ class SimHypervisor(SimConnections):
         """One VM's definition."""
         config = await self._watch(node, "read_vm", lambda sim: self._world.find(sim, vm).read(), vm)
         return VmConfigRead(at_s=self._clock.now_s(), node=node, vm=vm, config=config)
+
+    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+        """One VM's definition, made up from what is simulated."""
+        return await self._ask(
+            node, "read_definition", lambda sim, _: definition(self._world.find(sim, vm)), vm=vm
+        )
+
+    async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:
+        """One VM's snapshots."""
+        return await self._ask(
+            node, "read_snapshots", lambda sim, _: tuple(self._world.find(sim, vm).snapshots), vm=vm
+        )
+
+    async def screenshot(self, node: NodeId, vm: VmId) -> bytes:
+        """A picture of a text screen."""
+        return await self._ask(node, "screenshot", lambda sim, _: picture(self._world.find(sim, vm)), vm=vm)
+
+    async def open_console(self, node: NodeId, vm: VmId, *, take_over: bool = False) -> SimConsole:
+        """A guest that repeats what it is told."""
+        self._writable(node, vm)
+
+        def open_it(sim: SimNode, connection: Connection) -> SimConsole:
+            found = self._world.find(sim, vm)
+            if found.console is not None and not found.console.why_ended:
+                if not take_over:
+                    text = "Active console session exists for this domain"
+                    raise refused(FailureCode.OTHER, text, node=node, vm=vm)
+                found.console.end("another took it over")
+            console = found.console = SimConsole(found)
+            connection.consoles.append(console)
+            return console
+
+        return await self._ask(node, "open_console", open_it, vm=vm)
 
     async def read_authority(self, node: NodeId) -> VmAuthoritySeen | None:
         """No simulated host has Pacemaker."""
@@ -112,11 +147,11 @@ class SimHypervisor(SimConnections):
 
         return await self._ask(node, "read_volumes", read, CHANGE_S)
 
-    async def sample(self, node: NodeId) -> NodeSampled:
+    async def sample(self, node: NodeId, *, disks: bool = False) -> NodeSampled:
         """Loads of a node and its VMs; CPU figures from the second sample of a connection on."""
 
         def measure(sim: SimNode, connection: Connection) -> NodeSampled:
-            load, vms = self._world.loads(sim, connection.sampled_s)
+            load, vms = self._world.loads(sim, connection.sampled_s, disks=disks)
             connection.sampled_s = self._world.time_s
             return NodeSampled(at_s=self._clock.now_s(), node=node, load=load, vms=vms)
 
@@ -187,7 +222,7 @@ class SimHypervisor(SimConnections):
             await self._long(
                 effect,
                 "change_vm",
-                lambda sim, done: self._world.change(sim, effect.vm, effect.change, done),
+                lambda sim, done: self._begin_change(sim, effect, done),
                 LONG_S if effect.change in LONG_CHANGES else CHANGE_S,
                 needs_lock=effect.change not in _DURING_A_JOB,
             )
@@ -195,6 +230,13 @@ class SimHypervisor(SimConnections):
             self._changing[effect.vm] -= 1
             if not self._changing[effect.vm]:
                 del self._changing[effect.vm]
+
+    def _begin_change(self, sim: SimNode, effect: ChangeVm, done: Done) -> None:
+        if effect.change in SNAPSHOT_CHANGES:
+            wish = effect.snapshot or SnapshotParameters()
+            change_snapshot(self._world, self._world.find(sim, effect.vm), effect.change, wish, done)
+        else:
+            self._world.change(sim, effect.vm, effect.change, done)
 
     async def write_settings(self, effect: WriteVmSettings) -> None:
         """Write our settings; what others keep in the metadata stays."""

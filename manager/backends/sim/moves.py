@@ -552,6 +552,7 @@ class Moves:
         if copy.cause is StatusCause.POSTCOPY:
             copy.cause = StatusCause.MIGRATED
         source.status, source.cause, source.incarnation = VmStatus.OFF, StatusCause.MIGRATED, None
+        source.end_console()
         source.shutting_down = False
         if source.node.vms.get(source.id) is source:
             del source.node.vms[source.id]

@@ -339,7 +339,9 @@ class SimWorld:
             for vm in node.vms.values()
         )
 
-    def loads(self, node: SimNode, measured_since_s: float | None) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
+    def loads(
+        self, node: SimNode, measured_since_s: float | None, *, disks: bool = False
+    ) -> tuple[NodeLoad, dict[VmId, VmLoad]]:
         """A host's and its VMs' loads. CPU figures need an earlier sample, at `measured_since_s`."""
         at_s, now_s = self.clock.now_s(), self.time_s
         vms: dict[VmId, VmLoad] = {}
@@ -353,6 +355,8 @@ class SimWorld:
             vms[vm.id] = VmLoad(
                 cpu_percent=round(percent, 1) if measured else None,
                 memory_used_mib=int(vm.config.memory_mib * vm.guest.touched),
+                disk_bytes_per_s=round(percent * 40_000 * vm.config.vcpus) if measured and disks else None,
+                net_bytes_per_s=round(percent * 25_000 * (1 + vm.guest.phase % 1)) if measured else None,
                 at_s=at_s,
             )
         whole = min(100.0, 1.0 + 100 * busy_cpus / node.cpus)
@@ -523,6 +527,10 @@ class SimWorld:
             case VmChange.RESET:
                 self.need_running(vm)
                 self._rebooted(vm)
+            case VmChange.CTRL_ALT_DEL:  # what most guests do with it: restart
+                self.need_running(vm)
+                if vm.status is VmStatus.RUNNING and vm.guest.obeys:
+                    self._intend(vm, restart=True)
         done(None)
 
     def _refusal(self, vm: SimVm, code: FailureCode, text: str) -> OperationError:
@@ -660,6 +668,7 @@ class SimWorld:
     def stop(self, vm: SimVm, status: VmStatus, cause: StatusCause) -> None:
         """A VM's process is gone; nothing goes on with it any more."""
         self._forget_intent(vm)
+        vm.end_console()
         vm.status, vm.cause, vm.incarnation, vm.started_s = status, cause, None, None
         vm.shutting_down = False
         if not vm.config.persistent and vm.node.vms.get(vm.id) is vm:

@@ -21,8 +21,16 @@ from manager.core.actions.moves import (
     MigrateParameters,
     StorageParameters,
 )
-from manager.core.actions.power import POWER, SHUT_DOWN, TURN_OFF, ShutDownHow, ShutDownParameters
+from manager.core.actions.power import (
+    CTRL_ALT_DEL,
+    POWER,
+    SHUT_DOWN,
+    TURN_OFF,
+    ShutDownHow,
+    ShutDownParameters,
+)
 from manager.core.actions.settings import PRIORITY, SETTINGS, TAGS, PriorityParameters, TagsParameters
+from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.actions.spec import (
     ACTIONS,
     ActionSpec,
@@ -35,7 +43,7 @@ from manager.core.actions.spec import (
     Skipped,
 )
 
-ACTIONS.update({spec.id: spec for spec in (*POWER, *MOVES, *SETTINGS, *DEFINITION)})
+ACTIONS.update({spec.id: spec for spec in (*POWER, *MOVES, *SETTINGS, *DEFINITION, *SNAPSHOT_ACTIONS)})
 
 __all__ = [
     "ACTIONS",
@@ -44,6 +52,7 @@ __all__ = [
     "BOOT_ORDER",
     "CANCEL",
     "CD",
+    "CTRL_ALT_DEL",
     "DEFINITION",
     "DESCRIPTION",
     "GROW_DISK",

@@ -219,6 +219,21 @@ RESET = ActionSpec(
     icon="reset",
 )
 
+CTRL_ALT_DEL = ActionSpec(
+    id="vm.ctrl_alt_del",
+    title="Send Ctrl+Alt+Del…",
+    verb="Send Ctrl+Alt+Del to",
+    command="ctrl-alt-del",
+    group=Group.POWER,
+    doc="Press Ctrl+Alt+Del on the guests' keyboards.",
+    default=NoParameters(),
+    decide=_power(_RUNS, other=ReasonCode.NOT_RUNNING),
+    change=VmChange.CTRL_ALT_DEL,
+    destructive=True,
+    consequence="Many guests restart at once when they get it; others ask for a login.",
+    icon="keys",
+)
+
 DELETE_SAVED_STATE = ActionSpec(
     id="vm.delete_saved_state",
     title="Delete saved state…",
@@ -234,4 +249,15 @@ DELETE_SAVED_STATE = ActionSpec(
     icon="delete_saved_state",
 )
 
-POWER = (START, SHUT_DOWN, RESTART, SAVE, PAUSE, RESUME, TURN_OFF, RESET, DELETE_SAVED_STATE)
+POWER = (
+    START,
+    SHUT_DOWN,
+    RESTART,
+    SAVE,
+    PAUSE,
+    RESUME,
+    TURN_OFF,
+    RESET,
+    CTRL_ALT_DEL,
+    DELETE_SAVED_STATE,
+)

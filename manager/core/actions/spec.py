@@ -114,6 +114,7 @@ class Group(StrEnum):
 
     POWER = "Power"
     MOVE = "Move"
+    SNAPSHOTS = "Snapshots"
     SETTINGS = "Settings"
 
 

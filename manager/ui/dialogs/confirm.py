@@ -47,6 +47,9 @@ class ConfirmDialog(Asking):
 def consequence_text(plan: Plan[Any]) -> str:
     """The body: the consequence, then the exceptions with their reasons."""
     parts = [sentence(plan.spec.consequence)]
+    notes = {step.note.text for step in plan.steps if step.note}
+    if len(notes) == 1:
+        parts.insert(0, sentence(notes.pop()))
     skipped = skipped_text(plan)
     if skipped:
         parts.append(f"{len(plan.steps)} of {len(plan.steps) + len(plan.skipped)}; {skipped}.")

@@ -127,7 +127,7 @@ class ListPage(QWidget):
         self.splitter.addWidget(self.table)
         self.splitter.addWidget(self.details)
         self.splitter.setStretchFactor(0, 1)
-        self.splitter.setSizes([440, 148])
+        self.splitter.setSizes([432, 156])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
@@ -148,7 +148,7 @@ class ListPage(QWidget):
         self.table.menu_wanted.connect(self.menu_wanted)
         self.table.samples_wanted.connect(self._want_samples)
         self.details.wants_samples.connect(
-            lambda wanted: runtime.sampler.want_loads(f"{self._who} chart", wanted)
+            lambda wanted, node: runtime.sampler.want_loads(f"{self._who} chart", wanted, node)
         )
         self._counts()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtCore import QPointF, QRect, Qt, QTimer, Signal
-from PySide6.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -22,12 +20,13 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core import units
-from manager.core.actions import LIVE_MIGRATE, Denied
+from manager.core.actions import LIVE_MIGRATE, ActionSpec, Denied
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
-from manager.core.ids import Kind, NodeId, VmId
-from manager.core.model import Node, Vm
+from manager.core.ids import Kind, VmId
+from manager.core.model import Authority, Node, Vm
 from manager.core.query.fields import FIELDS
+from manager.core.query.spec import natural
 from manager.core.query.vm_fields import status_text
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
@@ -35,6 +34,11 @@ from manager.ui.icons import state_pixmap
 from manager.ui.models import tones
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look, repolish
+from manager.ui.views.details.charts import Charts, History
+from manager.ui.views.details.console import ConsoleTab
+from manager.ui.views.details.definition import DefinitionTab
+from manager.ui.views.details.screen import ScreenPicture
+from manager.ui.views.details.snapshots import SnapshotsTab
 from manager.ui.views.events_page import EventsTab
 from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label
 from manager.ui.views.resource_details import (
@@ -45,145 +49,22 @@ from manager.ui.views.resource_details import (
     pool_row,
 )
 
-HISTORY_S = 600.0
-"""How far back the Performance tab reaches."""
-
 _LISTED = 200
 """Selections up to this size are listed VM by VM where an action does not apply; larger ones by reason."""
 
 
-class History:
-    """Load samples of the objects that were looked at, for the last ten minutes."""
-
-    _OBJECTS = 16
-
-    def __init__(self) -> None:
-        self._samples: dict[tuple[Kind, str], deque[tuple[float, float, float]]] = {}
-
-    def follow(self, kind: Kind, key: str) -> None:
-        """Begin to keep samples of an object."""
-        if (kind, key) not in self._samples:
-            while len(self._samples) >= self._OBJECTS:
-                del self._samples[next(iter(self._samples))]
-            self._samples[kind, key] = deque()
-
-    def take(self, view: ClusterView, changes: ChangeSet) -> None:
-        """Keep what was measured anew."""
-        for (kind, key), samples in self._samples.items():
-            if "load" not in changes[kind].updated.get(key, ()):
-                continue
-            found = _figures(view, kind, key)
-            if found is not None and (not samples or samples[-1][0] < found[0]):
-                samples.append(found)
-                while samples[0][0] < found[0] - HISTORY_S:
-                    samples.popleft()
-
-    def of(self, kind: Kind, key: str) -> Sequence[tuple[float, float, float]]:
-        """(time, CPU %, memory GiB), oldest first."""
-        return self._samples.get((kind, key), ())
-
-
-def _figures(view: ClusterView, kind: Kind, key: str) -> tuple[float, float, float] | None:
-    if kind is Kind.VM:
-        load = view.vm_loads.get(VmId(key))
-        if load is None or load.cpu_percent is None:
-            return None
-        return load.at_s, load.cpu_percent, (load.memory_used_mib or 0) / 1024
-    node_load = view.node_loads.get(NodeId(key))
-    node = view.nodes.get(NodeId(key))
-    if node_load is None or node_load.cpu_percent is None or node is None or node.facts is None:
-        return None
-    used = node.facts.memory_mib - (node_load.memory_free_mib or 0)
-    return node_load.at_s, node_load.cpu_percent, used / 1024
-
-
-class Chart(QWidget):
-    """One figure over ten minutes, painted here: a plot library takes a third of a second to load."""
-
-    def __init__(self, look: Look, title: str, *, top: float | None = None) -> None:
-        super().__init__()
-        self._look = look
-        self._title = title
-        self._top = top  # None: as the values need it
-        self._points: list[tuple[float, float]] = []
-        self.setMinimumHeight(60)
-        look.changed.connect(self.update)
-
-    def show_points(self, points: Sequence[tuple[float, float]]) -> None:
-        """(time, value), oldest first."""
-        self._points = list(points)
-        now = f"{self._points[-1][1]:.1f}" if self._points else "not measured yet"
-        self.setAccessibleName(f"{self._title}: {now}")
-        self.update()
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        """Title, three lines with their values, the curve; now is at the right."""
-        painter = QPainter(self)
-        try:
-            self._paint(painter)
-        finally:
-            painter.end()
-
-    def _paint(self, painter: QPainter) -> None:
-        t = self._look.tokens
-        left, middle = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignVCenter
-        right = Qt.AlignmentFlag.AlignRight
-        painter.setPen(t.dim)
-        head = QRect(0, 0, self.width(), 18)
-        value = f"   {self._points[-1][1]:.1f} now" if self._points else "   not measured yet"
-        painter.drawText(head, int(left | middle), self._title + value)
-        area = QRect(44, 24, self.width() - 56, max(20, self.height() - 46))
-        highest = max((v for _, v in self._points), default=1.0)
-        top = self._top or max(1.0, math.ceil(highest * 1.2))
-        for share in (0.0, 0.5, 1.0):
-            y = area.bottom() - round(area.height() * share)
-            painter.setPen(t.line)
-            painter.drawLine(area.left(), y, area.right(), y)
-            painter.setPen(t.dim)
-            painter.drawText(QRect(0, y - 8, 38, 16), int(right | middle), f"{top * share:g}")
-        foot = QRect(area.left(), area.bottom() + 4, area.width(), 16)
-        painter.drawText(foot, int(left | middle), "10 min ago")
-        painter.drawText(foot, int(right | middle), "now")
-        if len(self._points) < 2:
-            return
-        newest = self._points[-1][0]
-        line = QPolygonF(
-            [
-                QPointF(
-                    area.right() + (at - newest) / HISTORY_S * area.width(),
-                    area.bottom() - min(1.0, v / top) * area.height(),
-                )
-                for at, v in self._points
-            ]
-        )
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(t.accent, 1.5))
-        painter.drawPolyline(line)
-
-
-class Performance(QWidget):
-    """CPU and memory of one object over the last ten minutes."""
-
-    def __init__(self, look: Look) -> None:
-        super().__init__()
-        self.setObjectName("panel")
-        self.cpu, self.memory = Chart(look, "CPU %", top=100.0), Chart(look, "Memory GiB")
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(12, 6, 12, 4)
-        layout.setSpacing(24)
-        layout.addWidget(self.cpu, 1)
-        layout.addWidget(self.memory, 1)
-
-    def show_samples(self, samples: Sequence[tuple[float, float, float]]) -> None:
-        """Draw (time, CPU %, memory GiB), oldest first."""
-        self.cpu.show_points([(at, cpu) for at, cpu, _ in samples])
-        self.memory.show_points([(at, memory) for at, _, memory in samples])
+_ROLE_FIELDS = ("name", "status", "priority", "vcpus", "memory_mib", "uptime_s", "information")
+_COMPARED = (
+    *("status", "owner", "priority", "memory_mib", "vcpus", "agent", "movable", "networks", "tags"),
+    *("uptime_s", "activity", "other_nodes"),
+)
+"""Fields by which several VMs are compared, in this order."""
 
 
 class Details(QWidget):
     """Tabs about what is selected. Works only while it is visible."""
 
-    wants_samples = Signal(bool)
+    wants_samples = Signal(bool, object)  # of whose disks: a node, or None
 
     def __init__(self, runtime: Runtime, kind: Kind, look: Look, center: ActionCenter) -> None:
         super().__init__()
@@ -220,11 +101,12 @@ class Details(QWidget):
         self._stack.setObjectName("panel")
         layout.addWidget(self._head)
         layout.addWidget(self._stack, 1)
-        self._facts = FactsGrid(3)
+        self._facts = FactsGrid(2 if kind is Kind.VM else 3)
         self._notes = text_label(wrap=True, copyable=True)
         self._notes.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self._blocked = PlainTable(("VM", "Why not", "What to do"), look, name="Cannot be live migrated")
-        self._add("Summary", self._summary())
+        self._summary_page = self._summary()
+        self._add("Summary", self._summary_page)
         if kind is Kind.VM:
             self._disks = PlainTable(
                 ("Target", "Device", "Source", "Kind", "Format", "Cache", "Size"), look, name="Disks"
@@ -235,8 +117,21 @@ class Details(QWidget):
             )
             self._add("Disks", self._disks)
             self._add("Networks", self._networks)
+            self._definition = DefinitionTab(runtime)
+            self._snapshots = SnapshotsTab(runtime, look, self._act)
+            self._console = ConsoleTab(runtime, look, self._act)
+            self._compared = PlainTable(("Field", "Values"), look, name="Comparison")
+            self._add("Compare", self._compared)
+            self._add("Console", self._console)
+            self._add("Snapshots", self._snapshots)
+            self._add("XML", self._definition)
+        else:
+            titles = ("Name", "Status", "Priority", "vCPUs", "Memory GiB", "Uptime", "Information")
+            self._roles = PlainTable(titles, look, name="Roles on the node")
+            self._add("Roles", self._roles)
         self._story = PlainTable(("Time", "What happened"), look, name="Story")
-        self._performance = Performance(look)
+        self._performance = Charts(look, kind, columns=2)
+        self._performance.setContentsMargins(12, 6, 12, 4)
         self._add("Performance", self._performance)
         if kind is Kind.NODE:
             self._pools = PlainTable(POOL_TITLES, look, name="Storage")
@@ -260,6 +155,10 @@ class Details(QWidget):
         self.tabs.addTab(title)
         self._stack.addWidget(page)
 
+    def _act(self, spec: ActionSpec[Any], vm: VmId, parameters: Any) -> None:
+        """What a button of a tab asks for."""
+        self._center.asked.emit(self._runtime, spec, (vm,), parameters)
+
     def _turned(self, tab: int) -> None:
         self._stack.setCurrentIndex(tab)
         self._fill()
@@ -271,7 +170,16 @@ class Details(QWidget):
         layout.setContentsMargins(12, 6, 12, 8)
         layout.setSpacing(8)
         layout.addWidget(self._notes)
-        layout.addWidget(self._facts)
+        row = QHBoxLayout()
+        row.setSpacing(16)
+        if self._kind is Kind.VM:
+            self._screen = ScreenPicture(self._runtime, self._look)
+            row.addWidget(self._screen, alignment=Qt.AlignmentFlag.AlignTop)
+        row.addWidget(self._facts, 1)
+        self._sparks = Charts(self._look, self._kind, columns=2, spacing=12)
+        self._sparks.setFixedSize(244, 100)
+        row.addWidget(self._sparks, alignment=Qt.AlignmentFlag.AlignTop)
+        layout.addLayout(row)
         layout.addWidget(self._blocked, 1)
         self._spacer = QWidget()
         layout.addWidget(self._spacer, 1)
@@ -296,13 +204,23 @@ class Details(QWidget):
         self.history.take(self._runtime.view, changes)
         self.events.take(changes)
         mine = changes[self._kind]
+        if self._kind is Kind.VM and len(self._ids) == 1 and "config" in mine.updated.get(self._ids[0], ()):
+            self._look_again()
         if len(self._ids) <= _LISTED:
             hit = any(key in mine.updated or key in mine.removed for key in self._ids)
         else:
             hit = bool(mine.updated or mine.removed)
+        if self._kind is Kind.NODE and changes[Kind.VM] and self._roles.isVisible():
+            hit = True
         if hit and not self._later.isActive():
             # A thousand selected are counted once a second, one is followed at once.
             self._later.start(30 if len(self._ids) <= _LISTED else 1000)
+
+    def _look_again(self) -> None:
+        """The VM's definition is another one, or the number of its snapshots."""
+        for tab in (self._definition, self._snapshots):
+            if tab.isVisible():
+                tab.look_again()
 
     def showEvent(self, event: Any) -> None:
         """Catch up."""
@@ -312,8 +230,9 @@ class Details(QWidget):
 
     @property
     def shows_performance(self) -> bool:
-        """Whether the chart is open and needs figures."""
-        return self.isVisible() and self._stack.currentWidget() is self._performance and len(self._ids) == 1
+        """Whether charts are in sight and need figures."""
+        charts = (self._performance, self._summary_page)
+        return self.isVisible() and self._stack.currentWidget() in charts and len(self._ids) == 1
 
     def say_nothing(self) -> None:
         """Nothing is selected."""
@@ -323,6 +242,7 @@ class Details(QWidget):
         self._show_title(f"Select {what} to see the details here", style="dim")
         self._notes.hide()
         self._facts.hide()
+        self._hide_closeup()
         self._blocked.hide()
         self.tabs.setCurrentIndex(0)
         self.tabs.hide()
@@ -331,20 +251,54 @@ class Details(QWidget):
         self._stale = not self.isVisible()
         if self._stale:
             return
-        self.wants_samples.emit(self.shows_performance)
         view = self._runtime.view
+        alone = view.vms.get(VmId(self._ids[0])) if self._ids and self._kind is Kind.VM else None
+        self.wants_samples.emit(self.shows_performance, alone.owner if alone is not None else None)
         source: Any = view.vms if self._kind is Kind.VM else view.nodes
         found = [source[key] for key in self._ids if key in source]
         if not found:
             self.say_nothing()
             return
-        self.tabs.setVisible(len(found) == 1)
+        self._show_tabs(len(found))
         if len(found) > 1:
             self._fill_many(view, found)
         elif self._kind is Kind.VM:
             self._fill_vm(view, found[0])
         else:
             self._fill_node(view, found[0])
+
+    def _show_tabs(self, number: int) -> None:
+        """Those that say something of so many; the one that is open stays open if it does."""
+        for at in range(self.tabs.count()):
+            page = self._stack.widget(at)
+            if self._kind is Kind.VM and page is self._compared:
+                self.tabs.setTabVisible(at, number > 1)
+            else:
+                self.tabs.setTabVisible(at, number == 1 or page is self._summary_page)
+        self.tabs.setVisible(number == 1 or self._kind is Kind.VM)
+
+    def _compared_rows(self, view: ClusterView, found: Sequence[Vm]) -> list[tuple[str, str]]:
+        """What differs first; of each field its values, the most frequent first."""
+        if len(found) > _LISTED:
+            return [("", f"{len(found):,} VMs are selected; up to {_LISTED} are compared.")]
+        fields = [FIELDS[Kind.VM][name] for name in _COMPARED]
+        rows = []
+        for field in fields:
+            counts = Counter(field.cell(view, vm) or "–" for vm in found)
+            unit = f" {field.unit}" if field.unit else ""
+            texts = [f"{value}{unit} × {n}" for value, n in counts.most_common(12)]
+            if len(counts) == 1:
+                texts = [f"{next(iter(counts))}{unit}, all the same"]
+            elif len(counts) > len(texts):
+                texts.append(f"{len(counts) - len(texts)} other values")
+            rows.append((len(counts) == 1, field.title, "   ".join(texts)))
+        return [(title, text) for same, title, text in sorted(rows, key=lambda row: row[0])]
+
+    def _hide_closeup(self) -> None:
+        """Nothing of one object is shown."""
+        self._sparks.hide()
+        if self._kind is Kind.VM:
+            self._screen.hide()
 
     # --- one VM ----------------------------------------------------------------------------------
 
@@ -367,7 +321,17 @@ class Details(QWidget):
             self._sightings.show_rows(self._sighting_rows(view, vm))
         elif current is self._performance:
             self._performance.show_samples(self.history.of(Kind.VM, vm.id))
+        elif current is self._console:
+            self._console.follow(vm)
+        elif current is self._definition:
+            self._definition.show_vm(vm.id)
+        elif current is self._snapshots:
+            self._snapshots.show_vm(vm.id)
         else:
+            self._screen.show()
+            self._screen.follow(vm)
+            self._sparks.show()
+            self._sparks.show_samples(self.history.of(Kind.VM, vm.id))
             self._blocked.hide()
             self._spacer.show()
             self._show_notes([_with_remedy(note) for note in vm.notes])
@@ -385,22 +349,22 @@ class Details(QWidget):
         memory = f"{cell('memory_mib')} GiB"
         config = vm.config
         facts = [
-            ("Owner node", cell("owner")),
+            ("Memory", memory + (f", {units.mib_text(used)} used" if used else "")),
+            ("vCPUs", cell("vcpus") + (f", {cell('cpu')} % used" if load and load.cpu_percent else "")),
             ("Priority", cell("priority")),
             ("Uptime", cell("uptime_s")),
-            ("CPU", f"{cell('cpu')} %" if load and load.cpu_percent is not None else "–"),
-            ("vCPUs", cell("vcpus")),
-            ("Memory", memory + (f", {units.mib_text(used)} used" if used else "")),
             ("Guest agent", cell("agent")),
             ("Networks", cell("networks")),
             ("Movable", cell("movable")),
             ("Tags", cell("tags")),
-            ("Authority", vm.authority.value),
-            ("Also on", cell("other_nodes")),
             ("Machine", f"{config.arch} {config.machine}".strip() or "–" if config else "…"),
             ("Autostart", ("on" if config.autostart else "off") if config else "…"),
             ("UUID", vm.id),
         ]
+        if vm.authority is not Authority.MUSTER:
+            facts.insert(0, ("Authority", vm.authority.value))
+        if vm.other_nodes:
+            facts.insert(0, ("Also on", cell("other_nodes")))
         return facts
 
     def _disk_rows(self, vm: Vm) -> list[tuple[str, ...]]:
@@ -442,6 +406,9 @@ class Details(QWidget):
         if current is self._story:
             self._fill_story(node.id)
             return
+        if current is self._roles:
+            self._roles.show_rows(self._role_rows(view, node))
+            return
         if current is self._performance:
             self._performance.show_samples(self.history.of(Kind.NODE, node.id))
             return
@@ -455,6 +422,8 @@ class Details(QWidget):
             rows = [interface_row(each) for each in interfaces.values()]
             self._connections.show_rows(sorted(rows) + sorted(network_row(n) for n in networks.values()))
             return
+        self._sparks.show()
+        self._sparks.show_samples(self.history.of(Kind.NODE, node.id))
         self._blocked.hide()
         self._spacer.show()
         notes = [_with_remedy(node.information)] if node.information else []
@@ -480,14 +449,27 @@ class Details(QWidget):
                 ("VMs", f"{node.vms_total}, {node.vms_running} running"),
                 ("Hypervisor", cell("hypervisor")),
                 ("Drain", cell("drain")),
+                ("NUMA cells", _cells_text(node)),
             ]
         )
+
+    def _role_rows(self, view: ClusterView, node: Node) -> list[tuple[str, ...]]:
+        fields = [FIELDS[Kind.VM][name] for name in _ROLE_FIELDS]
+        mine = [vm for vm in view.vms.values() if vm.owner == node.id]
+        mine.sort(key=lambda vm: natural(vm.name))
+        rows = [tuple(field.cell(view, vm) for field in fields) for vm in mine[:_LISTED]]
+        if len(mine) > _LISTED:
+            rows.append((f"and {len(mine) - _LISTED:,} more: see Roles", *[""] * (len(fields) - 1)))
+        return rows
 
     # --- many --------------------------------------------------------------------------------------
 
     def _fill_many(self, view: ClusterView, found: list[Any]) -> None:
         self._shape.hide()
-        self.tabs.setCurrentIndex(0)
+        self._hide_closeup()
+        is_compared = self._kind is Kind.VM and self._stack.currentWidget() is self._compared
+        if not is_compared:
+            self.tabs.setCurrentIndex(0)
         if self._kind is Kind.NODE:
             self._show_title(units.count_text(len(found), "node") + " selected")
             self._facts.hide()
@@ -497,6 +479,9 @@ class Details(QWidget):
             )
             return
         self._show_title(many_title(found, self._hidden))
+        if is_compared:
+            self._compared.show_rows(self._compared_rows(view, found))
+            return
         memory = sum(vm.config.memory_mib for vm in found if vm.config)
         vcpus = sum(vm.config.vcpus for vm in found if vm.config)
         nodes = Counter(vm.owner for vm in found)
@@ -564,6 +549,14 @@ def many_title(found: Sequence[Vm], hidden: int) -> str:
         parts.insert(1 if parts else 0, f"{moving} moving")
     text = f"{len(found):,} selected: {', '.join(parts)}"
     return f"{text}  │  {hidden:,} more hidden" if hidden else text
+
+
+def _cells_text(node: Node) -> str:
+    """``2: 0 with 16 CPUs, 64 GiB; 1 with …``, or equal ones together."""
+    cells = node.facts.cells if node.facts else ()
+    kinds = Counter((cell.cpus, cell.memory_mib) for cell in cells)
+    parts = [f"{n} of {cpus} CPUs, {units.mib_text(memory)}" for (cpus, memory), n in kinds.items()]
+    return "; ".join(parts) or "–"
 
 
 def _with_remedy(note: Any) -> str:
