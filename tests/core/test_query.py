@@ -18,7 +18,6 @@ from manager.core.query.parser import parse
 from manager.core.query.query import (
     EVERYTHING,
     KEYWORDS,
-    Flag,
     Not,
     Operator,
     Query,
@@ -33,34 +32,12 @@ from manager.core.query.query import (
 )
 from manager.core.query.spec import FieldKind
 from tests.core.support import OFF, Cluster, R, definition, uuid
+from tests.support.queries import QUERIES
 
 N1 = NodeId("n1")
 SILENT = AgentState.DISCONNECTED
 
 # --- text and value ------------------------------------------------------------------------------
-
-NAMES = st.sampled_from(["status", "owner", "memory", "x-y", "Größe", "und"])
-ANY_TEXT = st.text(min_size=0, max_size=12)
-PLAIN = st.text("abcXYZ019.*?/→-_%", min_size=1, max_size=8)
-VALUES = st.one_of(
-    PLAIN.map(Value.of),
-    ANY_TEXT.map(lambda text: Value(text, quoted=True)),
-    st.just(Value.of("2026-11-22T14:00")),
-)
-WORDS = st.one_of(PLAIN.filter(is_bare_word).map(Words), ANY_TEXT.map(lambda text: Words(text, quoted=True)))
-TERMS_ = st.builds(
-    Term, NAMES, st.sampled_from(Operator), st.lists(VALUES, min_size=1, max_size=3).map(tuple)
-)
-FLAGS_ = st.sampled_from(["running", "stale", "x"]).map(Flag)
-QUERIES = st.recursive(
-    st.one_of(WORDS, TERMS_, FLAGS_),
-    lambda inner: st.one_of(
-        inner.map(Not),
-        st.lists(inner, min_size=2, max_size=4).map(lambda parts: all_of(*parts)),
-        st.lists(inner, min_size=2, max_size=4).map(lambda parts: any_of(*parts)),
-    ),
-    max_leaves=12,
-)
 
 
 @given(QUERIES)

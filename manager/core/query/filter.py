@@ -58,7 +58,7 @@ class Matcher:
         self._depends = found
         self._test = self._compile(query, depth=0)
         parts = query.parts if isinstance(query, AllOf) else (query,)
-        plain = [part for part in parts if isinstance(part, Words) and not _is_pattern(part)]
+        plain = [part for part in parts if isinstance(part, Words) and not is_pattern(part)]
         self.words = tuple(part.text.lower() for part in plain)
         """Texts that must all occur in the search text, in lower case."""
         self.is_plain = len(plain) == len(parts)
@@ -100,7 +100,7 @@ class Matcher:
             if spec.searchable:
                 self._follow(spec)
         text = part.text.lower()
-        if not _is_pattern(part):
+        if not is_pattern(part):
             return lambda view, item, hay: text in hay
         find = re.compile(_pattern(text, gap="[^\n]")).search
         return lambda view, item, hay: find(hay) is not None
@@ -118,10 +118,10 @@ class Matcher:
         operator = term.operator
         if operator.orders and len(term.values) > 1:
             raise QueryError(f"{operator.value} takes one value.", term.span)
-        special = {v.text.lower() for v in term.values if _is_special(spec, v)}
+        special = {v.text.lower() for v in term.values if is_special(spec, v)}
         if special and operator.orders:
             raise QueryError(f"Nothing is more or less than {special.pop()}; write {spec.term}:…", term.span)
-        fits = [_fits(spec, operator, value) for value in term.values if not _is_special(spec, value)]
+        fits = [_fits(spec, operator, value) for value in term.values if not is_special(spec, value)]
         unknown, nothing = UNKNOWN in special, NOTHING in special
         denied = operator is Operator.NOT
         only = fits[0] if len(fits) == 1 else None
@@ -218,14 +218,15 @@ def _any(parts: list[Test]) -> Test:
 # --- one value -------------------------------------------------------------------------------------
 
 
-def _is_special(spec: FieldSpec, value: Value) -> bool:
+def is_special(spec: FieldSpec, value: Value) -> bool:
     """Whether the value means what is not known, or not there."""
     if value.quoted or value.text.lower() not in (UNKNOWN, NOTHING):
         return False
     return value.text.lower() not in (word.lower() for word in spec.words)
 
 
-def _is_pattern(value: Value | Words) -> bool:
+def is_pattern(value: Value | Words) -> bool:
+    """Whether its stars and question marks stand for other characters."""
     return not value.quoted and ("*" in value.text or "?" in value.text)
 
 
@@ -259,7 +260,7 @@ def _fits(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
 
 def _text(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
     text = value.text.lower()
-    pattern = _is_pattern(value)
+    pattern = is_pattern(value)
     known = {word.lower() for word in spec.words}
     if known and not pattern and not value.quoted and text not in known:
         near = did_you_mean(value.text, spec.words) or f" It is one of: {', '.join(spec.words)}."
