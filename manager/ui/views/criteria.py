@@ -56,7 +56,7 @@ MOST = 60
 
 _FREE_TEXT, _SHORTHAND = "", FLAG
 _INDENT_PX = 16
-_COMPARISON_PX = 140
+_COMPARISON_PX = 128
 _UNFINISHED = "unfinished"
 _TIMES = ("today", "yesterday", "now", "-1h", "-1d", "14:00", "2026-11-22")
 _SPANS = ("10min", "1h", "1d", "1w")
