@@ -206,6 +206,7 @@ class MainWindow(QMainWindow):
         self.close_cluster_action = a("Close this cluster", self.close_cluster, "Ctrl+W")
         self.quit_action = a("Quit", self.close, "Ctrl+Q")
         self.search_action = a("Search", self.focus_search, "Ctrl+F", "/", glyph="search")
+        self.criteria_action = a("Criteria", self.toggle_criteria, "Ctrl+Shift+F")
         self.export_action = a("Export…", self.export, "Ctrl+E", glyph="export")
         self.copy_action = a("Copy", self.copy_cells, "Ctrl+C", glyph="copy")
         self.copy_as_actions = [
@@ -341,6 +342,7 @@ class MainWindow(QMainWindow):
         view_menu.addSeparator()
         for action in (self.back_action, self.forward_action, self.refresh_action, self.search_action):
             view_menu.addAction(action)
+        view_menu.addAction(self.criteria_action)
         view_menu.addSeparator()
         for action in (self.tree_action, self.actions_action, self.panes_action, self.large_action):
             view_menu.addAction(action)
@@ -1084,6 +1086,11 @@ class MainWindow(QMainWindow):
                 pages.runtime.read_again(pages.runtime.view.nodes[node].id)  # type: ignore[index]
         else:
             pages.runtime.read_again()
+
+    def toggle_criteria(self) -> None:
+        """Open or close the criteria of the list that is shown."""
+        if self.list_page is not None:
+            self.list_page.criteria_button.toggle()
 
     def focus_search(self) -> None:
         """Go to the search box of the queue if one is in it, else to that of this page."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from PySide6.QtCore import QEvent, Qt
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
@@ -19,8 +20,11 @@ from manager.ui.theme import Look
 from manager.ui.views.criteria import MOST, CriteriaPanel, _Group, _Row
 from manager.ui.views.criteria_editors import Choice, Combo, Figure, TextEditor
 from tests.support.queries import QUERIES
+from tests.ui.cluster_of import runtime_of
+from tests.ui.conftest import OpenDesk, until
 
 ALT = Qt.KeyboardModifier.AltModifier
+CTRL_SHIFT = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
 
 
 def known(spec: FieldSpec) -> list[str]:
@@ -393,3 +397,54 @@ def test_hosts_texts_are_shown_plain(desk: Desk) -> None:
     desk.panel.set_query(term)
     assert desk.panel.query == term
     assert "\x07" not in desk.rows[0].accessibleName()
+
+
+async def test_the_text_and_the_criteria_are_one(open_desk: OpenDesk) -> None:
+    page = (await open_desk(runtime_of(2, 12))).page
+    page.window().activateWindow()
+    await until(page.window().isActiveWindow)
+    panel, search = page.criteria, page.search
+    assert not panel.isVisible()
+    search.setText("status:running owner:n1")
+    search.flush()
+    QTest.keyClick(page.table, Qt.Key.Key_F, CTRL_SHIFT)
+    await until(panel.isVisible)
+    rows = list(panel.root.rows())
+    assert [row.subject.currentText() for row in rows] == ["Status", "Owner node"]
+    await until(rows[0].subject.hasFocus)
+    assert len(page.model.rows) == 6
+
+    rows[1].not_button.click()
+    assert search.text() == "status:running not owner:n1"
+    assert len(page.model.rows) == 6
+    rows[0].remove_button.click()
+    panel.root.choice.setCurrentIndex(1)
+    panel.root.choice.activated.emit(1)
+    panel.root.add_row_button.click()
+    added = list(panel.root.rows())[-1]
+    editor = added.editors[0]
+    assert isinstance(editor, TextEditor)
+    QTest.keyClicks(editor.line, "app")
+    assert search.text() == "not owner:n1 or name:*app*"
+    assert list(panel.root.rows()) == [rows[1], added], "what it said itself comes back as it is"
+
+    search.setText("ownr:n1")
+    search.flush()
+    assert next(panel.root.rows()).error.text() == "VMs have no field ownr. Did you mean owner?"
+    search.setText("(owner:n1")
+    search.flush()
+    assert panel.query == parse("ownr:n1"), "no query: the criteria stay"
+    search.clear()
+    search.flush()
+    assert list(panel.root.rows()) == []
+    assert len(page.model.rows) == 12
+
+    panel.take_focus()
+    QTest.keyClick(panel.root.add_row_button, Qt.Key.Key_Escape)
+    assert not panel.isVisible()
+    assert search.hasFocus()
+    search.setText("web")
+    search.flush()
+    assert list(panel.root.rows()) == [], "what is hidden does no work"
+    page.criteria_button.click()
+    assert panel.query == parse("web")

@@ -88,6 +88,7 @@ class WhyGreyDialog(Asking):
 KEYS: tuple[tuple[str, str], ...] = (
     ("Ctrl+K", "Everything by name: actions, pages, VMs, nodes"),
     ("Ctrl+F or /", "Search"),
+    ("Ctrl+Shift+F", "Criteria: the search as rows; Alt+↑, Alt+↓ move a row, Esc closes them"),
     ("Esc", "Close, clear; never cancels work"),
     ("F5", "Read again"),
     ("F6, Shift+F6", "Next pane, previous pane"),

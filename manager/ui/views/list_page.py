@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from PySide6.QtCore import QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QShowEvent
@@ -11,12 +12,15 @@ from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 from manager.core.changes import ChangeSet
 from manager.core.ids import Kind
 from manager.core.query.complete import values_in
+from manager.core.query.parser import parse
+from manager.core.query.query import Query, QueryError, text_of
 from manager.core.query.spec import FieldSpec
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
 from manager.ui.models.rows_model import RowsModel, Scope, objects
 from manager.ui.theme import Look
+from manager.ui.views.criteria import CriteriaPanel
 from manager.ui.views.details import Details
 from manager.ui.views.events_page import EventDetails, newest_first
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
@@ -117,6 +121,12 @@ class ListPage(QWidget):
         row.addWidget(self._scope_label, 1)
         row.addWidget(self._held)
         row.addWidget(self.search, 3)
+        self.criteria = CriteriaPanel(kind, self._values, look)
+        self.criteria.hide()
+        self.criteria_button = flat_button("Criteria")
+        self.criteria_button.setCheckable(True)
+        self.criteria_button.setToolTip("What is searched for, as rows of field and value (Ctrl+Shift+F)")
+        row.addWidget(self.criteria_button)
         self.columns_button = flat_button("Columns")
         self.columns_button.clicked.connect(lambda *_: self.table.choose_columns(self.columns_button))
         row.addWidget(self.columns_button)
@@ -132,6 +142,7 @@ class ListPage(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(strip)
+        layout.addWidget(self.criteria)
         layout.addWidget(self.splitter, 1)
         self.empty = EmptyState(self.table.viewport())
         self.empty_text: Callable[[], tuple[str, str, str, Callable[[], object] | None]] = self._plain_empty
@@ -139,6 +150,11 @@ class ListPage(QWidget):
         self._ages.setInterval(AGE_MS)
         self._ages.timeout.connect(self.model.refresh_ages)
         self.search.wanted.connect(self.model.set_filter)
+        self.search.wanted.connect(self._follow_text)
+        self.search.refused.connect(self._follow_text)
+        self.criteria.changed.connect(self._follow_criteria)
+        self.criteria.left.connect(self.criteria_button.click)
+        self.criteria_button.toggled.connect(self._show_criteria)
         self.search.left.connect(self._focus_list)
         self.search.entered.connect(self.table.enter)
         self.model.counts_changed.connect(self._counts)
@@ -216,6 +232,20 @@ class ListPage(QWidget):
 
     def _values(self, spec: FieldSpec) -> list[str]:
         return values_in(self.runtime.view, objects(self.runtime.view, self.kind).values(), spec)
+
+    def _show_criteria(self, on: bool) -> None:
+        self.criteria.setVisible(on)
+        self._follow_text()
+        (self.criteria if on else self.search).take_focus()
+
+    def _follow_text(self, *_: object) -> None:
+        """The criteria show what stands in the search box, also what names what there is not."""
+        if self.criteria_button.isChecked():
+            with suppress(QueryError):  # no query: they stay as they are
+                self.criteria.set_query(parse(self.search.text()))
+
+    def _follow_criteria(self, query: Query) -> None:
+        self.search.show_query(text_of(query))
 
     def _focus_list(self) -> None:
         self.table.setFocus(Qt.FocusReason.OtherFocusReason)
