@@ -307,6 +307,14 @@ def scenes() -> dict[str, Show]:
         page.search.setText("nothing is called so")
         page.search.flush()
 
+    def criteria(window: MainWindow) -> None:
+        roles(window)
+        page = window.list_page
+        assert page is not None
+        page.criteria_button.setChecked(True)
+        page.search.setText("ownr:n1 (memory:2GiB..8GiB or not status!=off) tag!=none")
+        page.search.flush()
+
     def queue(window: MainWindow, tab: str, *, large: bool) -> None:
         roles(window)
         pages = window.current
@@ -334,6 +342,7 @@ def scenes() -> dict[str, Show]:
         "roles-one": lambda window: roles(window, 1, pane="operations"),
         "roles-many": lambda window: roles(window, 1, 2, 4, 5, pane="problems"),
         "roles-none": search,
+        "criteria": criteria,
         "nodes": nodes,
         "queue": lambda window: queue(window, "queue", large=False),
         "queue-large": lambda window: queue(window, "queue", large=True),
@@ -420,6 +429,7 @@ async def look_at_all(folder: Path | None) -> list[str]:
                 note.dismiss()
             if window.list_page is not None:
                 window.list_page.search.clear()
+                window.list_page.criteria_button.setChecked(False)
     for name, dialog in dialogs(window, look, runtime).items():
         dialog.open()
         await settle(window)

@@ -356,7 +356,7 @@ def test_values_that_exist_are_offered(desk: Desk) -> None:
 
 def test_it_is_at_most_a_third_of_the_page_and_scrolls(desk: Desk) -> None:
     desk.show("a")
-    desk.bot.waitUntil(lambda: desk.panel.height() == desk.panel._inside.sizeHint().height() + 1)
+    desk.bot.waitUntil(lambda: desk.panel.height() == desk.panel._inside.sizeHint().height() + 2)
     few = desk.panel.height()
     desk.show(" ".join(f"a{n}" for n in range(20)))
     desk.bot.waitUntil(lambda: desk.panel.height() == 300)

@@ -57,6 +57,7 @@ MOST = 60
 _FREE_TEXT, _SHORTHAND = "", FLAG
 _INDENT_PX = 16
 _COMPARISON_PX = 128
+_LINES_PX = 2  # the hairlines above and below
 _UNFINISHED = "unfinished"
 _TIMES = ("today", "yesterday", "now", "-1h", "-1d", "14:00", "2026-11-22")
 _SPANS = ("10min", "1h", "1d", "1w")
@@ -97,6 +98,7 @@ class CriteriaPanel(QWidget):
         layout.addWidget(hairline())
         layout.addWidget(self._too_long)
         layout.addWidget(self.area)
+        layout.addWidget(hairline())
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         inside.installEventFilter(self)
         self._fit_soon = QTimer(self)
@@ -184,11 +186,11 @@ class CriteriaPanel(QWidget):
 
     def _fit(self) -> None:
         if self._too_long.isVisibleTo(self):
-            self.setFixedHeight(self._too_long.sizeHint().height() + 1)
+            self.setFixedHeight(self._too_long.sizeHint().height() + _LINES_PX)
             return
         needs = self._inside.sizeHint()
         bar = self.area.horizontalScrollBar()
-        high = needs.height() + 1 + (bar.sizeHint().height() if needs.width() > self.width() else 0)
+        high = needs.height() + _LINES_PX + (bar.sizeHint().height() if needs.width() > self.width() else 0)
         page = self.parentWidget()
         most = max(96, page.height() // 3) if page is not None else high
         self.setFixedHeight(min(high, most))

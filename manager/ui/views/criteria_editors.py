@@ -9,6 +9,7 @@ from PySide6.QtCore import (
     QModelIndex,
     QObject,
     QPersistentModelIndex,
+    QSize,
     QStringListModel,
     Qt,
     Signal,
@@ -36,6 +37,7 @@ _UNITS = {
 }
 """Units that are offered; a field of another kind has its own or none."""
 
+_AIR_PX = 4
 DOC = Qt.ItemDataRole.UserRole + 1
 
 Seen = Callable[[QWidget], object]
@@ -105,6 +107,10 @@ class _WithDoc(QStyledItemDelegate):
     def __init__(self, names_px: int, parent: QWidget) -> None:
         super().__init__(parent)
         self._names_px = names_px
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """With some air."""
+        return super().sizeHint(option, index) + QSize(0, _AIR_PX)
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
