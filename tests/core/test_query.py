@@ -103,6 +103,14 @@ def test_figures_may_stand_apart() -> None:
     assert parse("uptime:<1h") == parse("uptime<1h")
 
 
+@pytest.mark.parametrize("unit", ["d", "GiB", "%", "h"])
+@pytest.mark.parametrize("before", ["vcpus>4", "vcpus:2,4", "not vcpus>-4.5"])
+def test_a_text_after_a_figure_is_not_its_unit(before: str, unit: str) -> None:
+    query = all_of(parse(before), Words(unit))
+    assert parse(text_of(query)) == query
+    assert parse(f"{before} {unit}") != query
+
+
 @pytest.mark.parametrize("word", sorted(KEYWORDS))
 def test_keywords_are_found_in_quotes(word: str) -> None:
     assert parse(f'"{word}"') == Words(word, quoted=True)

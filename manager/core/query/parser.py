@@ -18,6 +18,7 @@ from manager.core.query.query import (
     KEYWORDS,
     MAX_CHARS,
     MAX_DEPTH,
+    UNIT,
     Flag,
     Not,
     Operator,
@@ -36,7 +37,7 @@ _WORD = re.compile(r"(?:[^\s()\":<>=!]|!(?!=))+")
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|[<>=])\s*|:(<=|>=|!=|[<>=])?")
 _VALUE = re.compile(r"[^\s()\",:<>=!][^\s()\",]*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_UNIT = re.compile(r"\s+((?:[KMGT]i?B?(?:/s)?|%|ms|s|sec|min|h|d|w|days?|hours?)(?![^\s(),]))", re.IGNORECASE)
+_UNIT = re.compile(rf"\s+({UNIT})", re.IGNORECASE)
 _FIGURE = re.compile(r"-?\d+(?:\.\d+)?")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 

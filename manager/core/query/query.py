@@ -126,6 +126,11 @@ Query = Words | Term | Flag | Not | AllOf | AnyOf
 EVERYTHING = AllOf()
 """The empty query."""
 
+UNIT = r"(?:[KMGT]i?B?(?:/s)?|%|ms|s|sec|min|h|d|w|days?|hours?)(?![^\s(),])"
+"""What a figure takes as its unit though a space stands between."""
+
+_UNIT_AFTER = re.compile(UNIT, re.IGNORECASE)
+_FIGURE_AT_END = re.compile(r"[,:<>=]-?\d+(?:\.\d+)?$")
 _BARE_VALUE = re.compile(r"[^\s()\",:<>=!][^\s()\",]*")
 _BARE_WORD = re.compile(r"(?:[^\s()\":<>=!]|!(?!=))+")
 
@@ -170,11 +175,20 @@ def _text(query: Query, place: int) -> str:
         case Not(part):
             return f"not {_text(part, _IN_NOT)}"
         case AllOf(parts):
-            text = " ".join(_text(part, _IN_ALL) for part in parts)
+            text = _joined([_text(part, _IN_ALL) for part in parts])
             return f"({text})" if place >= _IN_ALL or (place and not parts) else text
         case AnyOf(parts):
             text = " or ".join(_text(part, _IN_ANY) for part in parts)
             return f"({text})" if place >= _IN_ANY else text
+
+
+def _joined(texts: list[str]) -> str:
+    """Side by side; with ``and`` where a text would be read as the unit of the figure before it."""
+    whole = texts[0] if texts else ""
+    for text in texts[1:]:
+        unit = _FIGURE_AT_END.search(whole) and _UNIT_AFTER.match(text)
+        whole += f" and {text}" if unit else f" {text}"
+    return whole
 
 
 def _value(value: Value) -> str:
