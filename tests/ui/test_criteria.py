@@ -391,6 +391,14 @@ def test_typing_in_the_text_keeps_the_rows_that_are_the_same(desk: Desk) -> None
     assert first.editors[0].text() == "off"
 
 
+def test_icons_follow_the_theme(desk: Desk) -> None:
+    desk.show("a (b or c)")
+    button = desk.rows[2].remove_button
+    before = button.icon().cacheKey()
+    desk.panel.look.choose("dark")
+    assert button.icon().cacheKey() != before
+
+
 def test_hosts_texts_are_shown_plain(desk: Desk) -> None:
     term = parse('name:"a\x07b"')
     assert isinstance(term, Term)

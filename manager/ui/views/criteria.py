@@ -212,7 +212,7 @@ class _Part(QWidget):
         self.not_button.clicked.connect(self._deny)
         self.remove_button = flat_button("", on_click=self.remove)
         self.remove_button.setToolTip("Remove")
-        self.repaint_icons()
+        _Part.repaint_icons(self)
 
     def repaint_icons(self) -> None:
         """In the colours of the theme."""
@@ -343,7 +343,7 @@ class _Group(_Part):
     def repaint_icons(self) -> None:
         """In the colours of the theme."""
         super().repaint_icons()
-        for part in getattr(self, "parts", ()):
+        for part in self.parts:
             part.repaint_icons()
 
     @property
