@@ -69,7 +69,7 @@ async def world() -> World:
     lane: Any = Lane()
     links = Links(RealClock())
     config = NodeConfig(name=N1, uri="qemu+ssh://n1/system")
-    link = Link(config, None, None, lane, lane, lane, None)  # type: ignore[arg-type]
+    link = Link(config, None, None, lane, lane, lane, lane, None)  # type: ignore[arg-type]
     link.facts = NodeFacts(
         hostname="n1", host_uuid="", cpus=1, memory_mib=1, features=frozenset({Feature.JOB_FIGURES})
     )

@@ -17,7 +17,7 @@ from pytestqt.qtbot import QtBot
 from manager.core.actions import LIVE_MIGRATE
 from manager.core.changes import ChangeSet
 from manager.core.errors import Failure, FailureCode
-from manager.core.events import NodeLost, VmStateChanged, VmUndefined
+from manager.core.events import NodeLost, OwnershipTaken, VmStateChanged, VmUndefined
 from manager.core.ids import Kind, NodeId
 from manager.core.model import StatusCause, VmLoad, VmSettings, VmStatus
 from manager.core.query.filter import matcher
@@ -126,6 +126,7 @@ def test_every_field_of_every_kind_is_shown_sorted_grouped_and_exported(
     look: Look, qtbot: QtBot, kind: Kind
 ) -> None:
     runtime = runtime_of(3, 30, off=frozenset({4, 7}))
+    runtime.dispatch(OwnershipTaken(at_s=runtime.clock.now_s()))
     runtime.request(LIVE_MIGRATE.plan(runtime.view, [vm_id(n) for n in range(6)]))
     for node in ("n1", "n2"):
         tell(runtime, node, POOL, OWN)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from lxml import etree
+from typing import TYPE_CHECKING, Any
 
 from manager.backends.sim.hosts import NOT_RUNNING, Done, SimVm, refused
 from manager.backends.sim.streams import Way
@@ -73,10 +71,12 @@ def picture(vm: SimVm) -> bytes:
 def definition(vm: SimVm) -> str:
     """A domain XML that says what the simulation knows."""
     config = vm.config
+    from lxml import etree  # only where a definition is asked for: commands start without it
+
     root = etree.Element("domain", type="kvm")
     root.append(etree.Comment(" DEMO: made up from what is simulated "))
 
-    def add(parent: etree._Element, tag: str, text: str = "", **attributes: str) -> etree._Element:
+    def add(parent: Any, tag: str, text: str = "", **attributes: str) -> Any:
         made = etree.SubElement(parent, tag, {k: v for k, v in attributes.items() if v})
         made.text = text or None
         return made

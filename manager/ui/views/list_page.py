@@ -18,7 +18,7 @@ from manager.core.query.spec import FieldSpec
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
-from manager.ui.models.rows_model import RowsModel, Scope, objects
+from manager.ui.models.rows_model import OwnOrder, RowsModel, Scope, objects
 from manager.ui.theme import Look
 from manager.ui.views.criteria import CriteriaPanel
 from manager.ui.views.details import Details
@@ -50,6 +50,9 @@ WIDTHS = {
 }
 
 
+OWN_ORDERS: dict[Kind, OwnOrder] = {Kind.POOL: by_name_and_node, Kind.EVENT: newest_first}
+"""How lists stand that nobody sorted, where not by their first column."""
+
 SEARCH_TIP = (
     "Texts that all occur, and conditions: status:running  owner:n1,n2  memory>4GiB  is:stale\n"
     "and, or, not and brackets join them; Ctrl+Space offers what may follow, Up what was searched for before"
@@ -80,8 +83,7 @@ class ListPage(QWidget):
         self._title = title
         self._look = look
         self.scope_title = ""
-        self.model = RowsModel(kind, runtime.view, own_order=by_name_and_node if kind is Kind.POOL else None)
-        self.model = RowsModel(kind, runtime.view, own_order=newest_first if kind is Kind.EVENT else None)
+        self.model = RowsModel(kind, runtime.view, own_order=OWN_ORDERS.get(kind))
         self.model.set_active(False)
         self.table = RowsTable(
             self.model,
