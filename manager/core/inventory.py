@@ -569,7 +569,9 @@ class Inventory:
         else:
             paused = before is not None and before.status is VmStatus.PAUSED
             code = ReasonCode.VM_RESUMED if paused and status is VmStatus.RUNNING else _BECAME[status]
-            if cause is StatusCause.BOOTED:
+            if cause is StatusCause.BOOTED or (
+                before is not None and before.cause is StatusCause.STARTING_UP
+            ):
                 code = _BECAME[status]
             what = because(code, node=node, cause=suffix)
             self._happened(turn, vm, node, what, level=_level(status, cause))
@@ -917,7 +919,12 @@ def _is_passing(before: Sighting | None, seen: Sighting) -> bool:
         return True
     if seen.status is VmStatus.PAUSED:
         return seen.cause in _PASSING
-    came_out = before is not None and before.status is VmStatus.PAUSED and before.cause in _PASSING
+    came_out = (
+        before is not None
+        and before.status is VmStatus.PAUSED
+        and before.cause in _PASSING
+        and before.cause is not StatusCause.STARTING_UP  # from there it starts
+    )
     return (
         came_out
         and seen.status is VmStatus.RUNNING

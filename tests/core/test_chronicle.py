@@ -114,6 +114,18 @@ def test_what_a_host_tells_of_a_vm(
     assert len(again) == 1  # the read that follows says the same
 
 
+def test_a_start_is_told_whichever_moment_of_it_was_read(cluster: Cluster) -> None:
+    cluster.add("n1", "new", OFF)
+    since = len(told(cluster))
+    cluster.become("n1", "new", PAUSED, StatusCause.STARTING_UP)
+    assert told(cluster, since) == []
+    cluster.become(
+        "n1", "new", R, StatusCause.USER
+    )  # libvirt says that it was unpaused, then that it was booted
+    cluster.become("n1", "new", R, StatusCause.BOOTED)
+    assert [line.split(":")[-1].strip().split(" (")[0] for line in told(cluster, since)] == ["Running on n1"]
+
+
 def test_moments_of_a_move_are_lines_of_the_story_and_no_events(cluster: Cluster) -> None:
     cluster.add("n1", "a")
     before = len(cluster.state.events)
