@@ -210,6 +210,27 @@ class ReasonCode(StrEnum):
     NOT_KNOWN = "not-known"
 
 
+TROUBLES = frozenset(
+    {
+        ReasonCode.FAILED,
+        ReasonCode.NOT_AS_WANTED,
+        ReasonCode.PEER_LOGIN_REFUSED,
+        ReasonCode.SHUTDOWN_IGNORED,
+        ReasonCode.JOURNAL_FAILED,
+        ReasonCode.RUNNING_ON_TWO,
+        ReasonCode.SAME_HOST_TWICE,
+        ReasonCode.LOGIN_FAILED,
+        ReasonCode.INCOMPATIBLE,
+        ReasonCode.CRASHED_AT,
+        ReasonCode.ENDED_ELSEWHERE,
+        ReasonCode.INTERRUPTED,
+        ReasonCode.NEVER_SEEN,
+        ReasonCode.POOL_FULL,
+    }
+)
+"""What someone should look at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """A code with its fields; `text` is what people read."""

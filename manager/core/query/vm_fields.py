@@ -24,6 +24,7 @@ from manager.core.query.spec import (
     plain,
     yes_no,
 )
+from manager.core.reasons import TROUBLES
 
 
 def _config(pick: Callable[[Any], Any]) -> Callable[[ClusterView, Vm], Any]:
@@ -48,7 +49,9 @@ def _figure(pick: Callable[[Any], Any]) -> Callable[[ClusterView, Vm], Any]:
 
 def _attention(view: ClusterView, vm: Vm) -> bool:
     paused = vm.status is VmStatus.PAUSED and vm.cause not in (StatusCause.NONE, StatusCause.USER)
-    return vm.alarm or vm.status in (VmStatus.CRASHED, VmStatus.UNKNOWN) or (paused and not vm.activity)
+    failed = vm.information is not None and vm.information.code in TROUBLES
+    lost = vm.status in (VmStatus.CRASHED, VmStatus.UNKNOWN)
+    return vm.alarm or lost or failed or (paused and not vm.activity)
 
 
 def _vm_load(name: str) -> Callable[[ClusterView, Vm], Any]:
@@ -270,10 +273,10 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         name="attention",
         title="Needs attention",
         kind=FieldKind.BOOL,
-        doc="Crashed, paused by itself, running twice, or its node is silent.",
+        doc="Crashed, paused by itself, running twice, its node is silent, or an action on it failed.",
         get=_attention,
         text=yes_no,
-        depends=on("status", "cause", "alarm", "activity"),
+        depends=on("status", "cause", "alarm", "activity", "information"),
         width=110,
         shown=False,
     ),

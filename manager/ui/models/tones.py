@@ -11,7 +11,7 @@ from manager.core.migration.progress import MovePhase
 from manager.core.migration.summary import OTHERS
 from manager.core.model import Node, NodeStatus, Priority, Problem, StatusCause, Vm, VmStatus
 from manager.core.operations import Operation, OperationState
-from manager.core.reasons import Reason, ReasonCode
+from manager.core.reasons import TROUBLES, Reason, ReasonCode
 from manager.core.resource_facts import (
     FULL_PERCENT,
     NEARLY_FULL_PERCENT,
@@ -57,24 +57,6 @@ TROUBLE_CAUSES = frozenset(
 )
 """Pauses that nobody asked for."""
 
-_ERRORS = frozenset(
-    {
-        ReasonCode.FAILED,
-        ReasonCode.NOT_AS_WANTED,
-        ReasonCode.PEER_LOGIN_REFUSED,
-        ReasonCode.SHUTDOWN_IGNORED,
-        ReasonCode.JOURNAL_FAILED,
-        ReasonCode.RUNNING_ON_TWO,
-        ReasonCode.SAME_HOST_TWICE,
-        ReasonCode.LOGIN_FAILED,
-        ReasonCode.INCOMPATIBLE,
-        ReasonCode.CRASHED_AT,
-        ReasonCode.ENDED_ELSEWHERE,
-        ReasonCode.INTERRUPTED,
-        ReasonCode.NEVER_SEEN,
-        ReasonCode.POOL_FULL,
-    }
-)
 _WARNINGS = frozenset(
     {
         ReasonCode.DEFINITION_TROUBLE,
@@ -109,7 +91,7 @@ def reason_token(reason: Reason | None) -> str:
     """The colour of a reason's text: error, warning, or the quiet of mere information."""
     if reason is None:
         return "dim"
-    if reason.code in _ERRORS:
+    if reason.code in TROUBLES:
         return "crashed"
     return "paused" if reason.code in _WARNINGS else "dim"
 
