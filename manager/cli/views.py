@@ -18,6 +18,7 @@ from manager.core.errors import UserError
 from manager.core.ids import Kind
 from manager.core.query.suggest import did_you_mean
 from manager.core.query.views import View, Views, check
+from manager.services.saved_views import SavedViews, file_of, read_file, write_file
 
 KINDS = {kind.value: kind for kind in Kind}
 
@@ -81,9 +82,7 @@ def view_option(app: App, kind: Kind) -> click.Option:
     )
 
 
-def _saved(app: App) -> Any:
-    from manager.services.saved_views import SavedViews
-
+def _saved(app: App) -> SavedViews:
     return SavedViews(app.adapters(reading=True).views)
 
 
@@ -113,7 +112,7 @@ def _row(views: Views, view: View) -> dict[str, Any]:
 def _list(app: App) -> Command:
     @click.pass_context
     def callback(ctx: click.Context, kind: str | None) -> int:
-        views: Views = _saved(app).read()
+        views = _saved(app).read()
         shown = [view for each in ([KINDS[kind]] if kind else Kind) for view in views.of(each)]
         if settings_of(ctx).as_json:
             print_json([_row(views, view) for view in shown])
@@ -146,7 +145,7 @@ def _list(app: App) -> Command:
 def _show(app: App) -> Command:
     @click.pass_context
     def callback(ctx: click.Context, name: str, kind: str | None) -> int:
-        views: Views = _saved(app).read()
+        views = _saved(app).read()
         view = views.named(name, KINDS[kind] if kind else None)
         row = _row(views, view)
         if settings_of(ctx).as_json:
@@ -245,7 +244,7 @@ def _words(text: str | None) -> list[str]:
 
 def _changed(ctx: click.Context, app: App, make: Callable[[Views], Views], kind: Kind, name: str) -> int:
     """Change the views, and tell how the one of this name is now."""
-    views: Views = _saved(app).change(make)
+    views = _saved(app).change(make)
     if settings_of(ctx).as_json:
         print_json([_row(views, views.named(name, kind))])
     return 0
@@ -261,7 +260,7 @@ def _one(
     """A command that changes one view that is given by its name."""
 
     @click.pass_context
-    def callback(ctx: click.Context, name: str, kind: str | None, **given: Any) -> int:
+    def callback(ctx: click.Context, /, name: str, kind: str | None, **given: Any) -> int:
         told: list[View] = []
 
         def make(views: Views) -> Views:
@@ -269,7 +268,7 @@ def _one(
             told.append(view)
             return made
 
-        views: Views = _saved(app).change(make)
+        views = _saved(app).change(make)
         if settings_of(ctx).as_json:
             print_json([_row(views, told[-1])])
         return 0
@@ -330,8 +329,6 @@ def _move(app: App) -> Command:
 def _export(app: App) -> Command:
     @click.pass_context
     def callback(ctx: click.Context, name: str, file: Path | None, kind: str | None) -> int:
-        from manager.services.saved_views import file_of, write_file
-
         view = _saved(app).read().named(name, KINDS[kind] if kind else None)
         if file is None:
             click.echo(file_of([view]), nl=False)
@@ -350,8 +347,6 @@ def _export(app: App) -> Command:
 def _import(app: App) -> Command:
     @click.pass_context
     def callback(ctx: click.Context, file: Path) -> int:
-        from manager.services.saved_views import read_file
-
         found = read_file(file)
         added: list[View] = []
 
@@ -363,7 +358,7 @@ def _import(app: App) -> Command:
             added.extend(new)
             return made
 
-        views: Views = _saved(app).change(make)
+        views = _saved(app).change(make)
         if settings_of(ctx).as_json:
             print_json([_row(views, view) for view in added])
         for view in added:

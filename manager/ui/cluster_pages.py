@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from manager.core.changes import ChangeSet
 from manager.core.ids import Kind
-from manager.core.model import Vm
+from manager.core.query.views import BUILT_IN
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
@@ -18,10 +18,11 @@ from manager.ui.models.rows_model import Scope
 from manager.ui.tally import Tally
 from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
-from manager.ui.views.navigation import SCOPES, Place, node_of
+from manager.ui.views.navigation import Place, node_of
 from manager.ui.views.overview import Overview
 from manager.ui.views.problems_pane import ProblemsPane
 from manager.ui.views.queue_pane import QueuePane
+from manager.ui.views.saved_views import ViewKeeper
 from manager.ui.views.table import RowsTable
 from manager.ui.views.work_panes import OperationsPane
 
@@ -41,11 +42,14 @@ class ClusterPages(QObject):
     changed = Signal(object)  # ChangeSet, after all views took it in
     batch_ended = Signal(str)  # a request whose work went through the queue
 
-    def __init__(self, runtime: Runtime, look: Look, views: ViewStore, center: ActionCenter) -> None:
+    def __init__(
+        self, runtime: Runtime, look: Look, views: ViewStore, center: ActionCenter, keeper: ViewKeeper
+    ) -> None:
         super().__init__()
         self.runtime = runtime
-        self._look, self._views, self._center = look, views, center
+        self._look, self._views, self._center, self._keeper = look, views, center, keeper
         self.tally = Tally(runtime.view)
+        self.tally.follow(keeper.views)
         self.bridge = Bridge(runtime, self)
         self._pages: dict[str, QWidget] = {}
         self.queue = QueuePane(runtime, look, views)
@@ -82,27 +86,20 @@ class ClusterPages(QObject):
         if page is None:
             page = self._pages[place.page] = self._make(place.page)
             self.made(page)
-        if isinstance(page, ListPage) and page.kind is Kind.VM:
-            title, scope = self._scope(place.scope)
-            page.set_scope(title, scope)
+        if isinstance(page, ListPage):
+            views = self._keeper.views
+            page.shown.show(views.get(page.kind, place.scope) or BUILT_IN[page.kind][0])
+            if page.kind is Kind.VM:
+                page.set_scope(*self._scope(place.scope))
         return page
 
     def _make(self, name: str) -> QWidget:
         if name == "overview":
             return Overview(self.runtime, self._look, self.tally)
         kind, title = _LISTS[name]
-        return ListPage(self.runtime, kind, self._look, self._views, self._center, title=title)
+        return ListPage(self.runtime, kind, self._look, self._views, self._center, self._keeper, title=title)
 
     def _scope(self, scope: str) -> tuple[str, Scope | None]:
-        tally = self.tally
-        sets = {"attention": tally.attention, "unmovable": tally.unmovable, "moving": tally.moving}
-        if scope in sets:
-            members = sets[scope]
-
-            def in_set(vm: Vm) -> bool:
-                return vm.id in members
-
-            return SCOPES[scope], in_set
         node = node_of(scope)
         if node is not None:
             return f"on {node}", lambda vm: vm.owner == node or vm.moving_to == node

@@ -42,6 +42,7 @@ from manager.core.ids import ClusterId, Kind, OperationId, VmId
 from manager.core.model import ClusterConfig, PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.operation_fields import operation_title
+from manager.core.query.views import View
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
@@ -62,17 +63,19 @@ from manager.ui.dialogs.small import (
 )
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.icons import icon
+from manager.ui.models.groups import plain
 from manager.ui.notify import Notifier
 from manager.ui.runner import Buttons, Runner
 from manager.ui.theme import Look, repolish
 from manager.ui.views.actions_pane import ActionsPane
 from manager.ui.views.events_page import NOTHING
 from manager.ui.views.list_page import ListPage
-from manager.ui.views.navigation import SCOPES, Navigation, Place, node_of, tier_text
+from manager.ui.views.navigation import PAGE_OF, Navigation, Place, node_of, place_of, tier_text
 from manager.ui.views.overview import Overview
 from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label, tip
 from manager.ui.views.queue_pane import QueuePane
 from manager.ui.views.resource_details import RESOURCES
+from manager.ui.views.saved_views import ViewKeeper
 from manager.ui.views.table import RowsTable
 from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
@@ -144,6 +147,7 @@ class MainWindow(QMainWindow):
         self.center = ActionCenter(look, self)
         self.runner = Runner(self, look, tasks, self.note, self.show_operation, self._cluster_option)
         self.notifier = Notifier(self)
+        self.saved_views = ViewKeeper(self._views, self, tasks, self.note)
         self.navigation = Navigation(look)
         self.pages = QStackedWidget()
         self.actions_pane = ActionsPane(self.center, look)
@@ -161,6 +165,8 @@ class MainWindow(QMainWindow):
         self.pages.addWidget(self._welcome)
 
         self.navigation.went.connect(self.go)
+        self.saved_views.changed.connect(self._show_views)
+        self.saved_views.chosen.connect(self.show_view)
         self.center.wanted.connect(self._act)
         self.center.asked.connect(self.runner.run)
         self.center.counted.connect(self._tell_selection)
@@ -207,6 +213,7 @@ class MainWindow(QMainWindow):
         self.quit_action = a("Quit", self.close, "Ctrl+Q")
         self.search_action = a("Search", self.focus_search, "Ctrl+F", "/", glyph="search")
         self.criteria_action = a("Criteria", self.toggle_criteria, "Ctrl+Shift+F")
+        self.save_view_action = a("Save view", self.save_view, "Ctrl+S")
         self.export_action = a("Export…", self.export, "Ctrl+E", glyph="export")
         self.copy_action = a("Copy", self.copy_cells, "Ctrl+C", glyph="copy")
         self.copy_as_actions = [
@@ -346,6 +353,9 @@ class MainWindow(QMainWindow):
         view_menu.addSeparator()
         for action in (self.tree_action, self.actions_action, self.panes_action, self.large_action):
             view_menu.addAction(action)
+        self._views_menu = view_menu.addMenu("Views")
+        self._views_menu.aboutToShow.connect(self._fill_views)
+        view_menu.addAction(self.save_view_action)
         self._groups_menu = view_menu.addMenu("Group by")
         self._groups_menu.aboutToShow.connect(self._fill_groups)
         view_menu.addAction(self.columns_action)
@@ -480,7 +490,7 @@ class MainWindow(QMainWindow):
         self._show_here()
 
     def _add_cluster(self, runtime: Runtime) -> None:
-        pages = ClusterPages(runtime, self.look, self._views, self.center)
+        pages = ClusterPages(runtime, self.look, self._views, self.center, self.saved_views)
         pages.made = self._page_made
         self.clusters[runtime.id] = pages
         for name, pane, strip in zip(PANES, pages.panes, pages.strips, strict=True):
@@ -499,10 +509,14 @@ class MainWindow(QMainWindow):
         pages.problems.table.opened.connect(partial(self._problem_opened, runtime))
         pages.problems.said.connect(lambda text: self.note(text, (), "error"))
         self.navigation.add_cluster(runtime)
+        self.navigation.show_views(runtime.id, self.saved_views.views)
         self.navigation.show_counts(runtime, pages.tally)
         if self._here is None:
             page = self.saved.page if self.saved.page in PAGES else "roles"
             self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
+            views = self.saved_views.views
+            if views.start is not None and (view := views.get(*views.start)) is not None:
+                self.show_view(view)
             if self.isVisible():
                 self._focus_list()
 
@@ -587,6 +601,8 @@ class MainWindow(QMainWindow):
         view = page.runtime.view
         if page.kind is Kind.EVENT:
             return *NOTHING, "", None
+        if page.kind is Kind.NODE and page.scope_title and view.nodes:
+            return (f"No node: {page.scope_title}", "", "Show all nodes", partial(self.go_page, "nodes"))
         if page.kind is Kind.NODE:
             return (
                 "This cluster has no nodes",
@@ -603,9 +619,10 @@ class MainWindow(QMainWindow):
                 self.refresh,
             )
         if page.scope_title and view.vms:
+            right = page.shown.view.id in ("attention", "unmovable")
             return (
-                f"No VM: {page.scope_title.lower()}",
-                "That is as it should be.",
+                f"No VM: {page.scope_title}",
+                "That is as it should be." if right else page.shown.view.query,
                 "Show all roles",
                 self._all_roles,
             )
@@ -672,6 +689,28 @@ class MainWindow(QMainWindow):
         """Overview, roles or nodes of this cluster."""
         if self._here is not None:
             self.navigation.go(Place(self._here.cluster, page, "page" if page == "overview" else ""))
+
+    def show_view(self, view: View) -> None:
+        """A view of the cluster that is shown."""
+        if self._here is not None and view.kind in PAGE_OF:
+            self.navigation.go(place_of(self._here.cluster, view))
+
+    def save_view(self) -> None:
+        """Keep what the list shows as a view."""
+        if self.list_page is not None:
+            self.list_page.shown.save()
+
+    def _fill_views(self) -> None:
+        self._views_menu.clear()
+        if self.list_page is not None:
+            self.list_page.shown.fill(self._views_menu)
+
+    def _show_views(self) -> None:
+        views = self.saved_views.views
+        for cluster, pages in self.clusters.items():
+            pages.tally.follow(views)
+            self.navigation.show_views(cluster, views)
+        self._show_counts()
 
     def next_cluster(self) -> None:
         """The same page of the next cluster."""
@@ -846,6 +885,8 @@ class MainWindow(QMainWindow):
         if pages is None:
             self._live.setText("")
             return
+        for open_one in self.clusters.values():
+            open_one.tally.see_some()
         runtime = pages.runtime
         nodes = runtime.view.nodes
         up = sum(1 for node in nodes.values() if node.is_up)
@@ -1213,14 +1254,10 @@ class MainWindow(QMainWindow):
                 found.append(
                     Found(f"{page.title()}", f"page of {cluster}", partial(self.navigation.go, place))
                 )
-            for scope, title in SCOPES.items():
-                found.append(
-                    Found(
-                        title,
-                        f"list of {cluster}",
-                        partial(self.navigation.go, Place(cluster, "roles", scope)),
-                    )
-                )
+            for kind, page in PAGE_OF.items():
+                for view in self.saved_views.views.of(kind)[1:]:
+                    go = partial(self.navigation.go, place_of(cluster, view))
+                    found.append(Found(plain(view.name), f"view of {page.title()} of {cluster}", go))
             for name in pages.runtime.view.nodes:
                 found.append(
                     Found(

@@ -3,29 +3,78 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 
-from manager.core.changes import ChangeSet
+from manager.core.changes import ChangeSet, KindChanges
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind
-from manager.core.model import Activity, Vm, VmStatus
+from manager.core.model import VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState
-from manager.core.placement import planner
-from manager.ui.models.tones import TROUBLE_CAUSES, reason_token
+from manager.core.query.filter import Matcher, matcher, search_text
+from manager.core.query.parser import parts_of
+from manager.core.query.query import EVERYTHING, QueryError, Words
+from manager.core.query.views import View, Views
+from manager.ui.models.rows_model import objects
+
+COUNTED = (Kind.VM, Kind.NODE, Kind.POOL, Kind.NETWORK)
+"""Kinds whose views have a number in the tree; of events there are too many, and never all."""
+
+RETESTED = 500
+"""How many objects are looked at again at a time where the clock alone may change the answer."""
 
 
-def needs_attention(vm: Vm) -> bool:
-    """Whether to look at a VM: it crashed, stopped by itself, is lost, or an action on it failed."""
-    return (
-        vm.alarm
-        or vm.status in (VmStatus.CRASHED, VmStatus.UNKNOWN)
-        or (vm.status is VmStatus.PAUSED and vm.cause in TROUBLE_CAUSES)
-        or (vm.information is not None and reason_token(vm.information) == "crashed")
-    )
+class Members:
+    """Which objects a view shows, kept from change sets: a change tests the object that it is about."""
 
+    def __init__(self, view: ClusterView, shown: View) -> None:
+        self.of = shown
+        self.keys: set[str] = set()
+        self.trouble = ""
+        self._view = view
+        self._found: Matcher | None = None
+        self._left: Iterator[str] = iter(())
+        try:
+            self._found = matcher(shown.query, shown.kind) if shown.query.strip() else None
+        except QueryError as error:
+            self.trouble = error.message  # of a version that knew other fields
+        query = self._found.query if self._found is not None else EVERYTHING
+        self._reads = any(isinstance(part, Words) for part in parts_of(query))
+        for key in objects(view, shown.kind):
+            self.see(key)
 
-def is_moving(vm: Vm) -> bool:
-    """Whether a VM moves or waits to move."""
-    return vm.moving_to is not None or vm.activity in (Activity.MIGRATING, Activity.FOREIGN_MIGRATION)
+    @property
+    def count(self) -> int | None:
+        """How many; None: all, or nobody knows, for load is measured only where it is shown."""
+        return None if self._found is None or self._found.samples else len(self.keys)
+
+    def hears(self, names: frozenset[str]) -> bool:
+        """Whether a change of these attributes may change the answer."""
+        if self._found is None:
+            return False
+        depends = self._found.depends
+        return "*" in names or "*" in depends or not depends.isdisjoint(names)
+
+    def see(self, key: str) -> None:
+        """Look at one object."""
+        if self._found is None or self._found.samples:
+            return
+        item = objects(self._view, self.of.kind).get(key)
+        if item is None:
+            self.keys.discard(key)
+            return
+        hay = search_text(self._view, self.of.kind, item) if self._reads else ""
+        _mark(self.keys, key, self._found.test(self._view, item, hay))
+
+    def see_some(self) -> None:
+        """Look at some objects again if the clock alone may have changed what they are."""
+        if self._found is None or not self._found.ages:
+            return
+        some = list(islice(self._left, RETESTED))
+        for key in some:
+            self.see(key)
+        if len(some) < RETESTED:
+            self._left = iter(list(objects(self._view, self.of.kind)))
 
 
 class Tally:
@@ -34,13 +83,13 @@ class Tally:
     def __init__(self, view: ClusterView) -> None:
         self.view = view
         self.statuses: Counter[VmStatus] = Counter()
-        self.attention: set[str] = set()
-        self.unmovable: set[str] = set()
-        self.moving: set[str] = set()
+        self._members: dict[tuple[Kind, str], Members] = {}
+        self._listening: dict[tuple[Kind, frozenset[str]], list[Members]] = {}
         self.queue: dict[str, bool] = {}  # migrate operations not over -> whether waiting
         self.failed = 0  # failed operations on one VM each
         self._status: dict[str, VmStatus] = {}
         self._failed: set[str] = set()
+        self.follow(Views())
         for key in view.vms:
             self._see_vm(key)
         for operation in view.operations.values():
@@ -52,15 +101,48 @@ class Tally:
         waiting = sum(self.queue.values())
         return len(self.queue) - waiting, waiting
 
+    @property
+    def attention(self) -> set[str]:
+        """VMs that someone should look at."""
+        return self._members[Kind.VM, "attention"].keys
+
+    @property
+    def unmovable(self) -> set[str]:
+        """VMs that cannot be moved live."""
+        return self._members[Kind.VM, "unmovable"].keys
+
+    def follow(self, views: Views) -> None:
+        """Count for these views; what was counted for a view that is as it was is kept."""
+        before, self._members = self._members, {}
+        self._listening.clear()
+        for kind in COUNTED:
+            for view in views.of(kind):
+                known = before.get((kind, view.id))
+                if known is None or known.of != view:
+                    known = Members(self.view, view)
+                self._members[kind, view.id] = known
+
+    @property
+    def followed(self) -> list[Members]:
+        """What is counted for each view."""
+        return list(self._members.values())
+
+    def see_some(self) -> None:
+        """Now and then: what changes by the clock alone."""
+        for members in self._members.values():
+            members.see_some()
+
     def take(self, changes: ChangeSet) -> None:
         """Take in what changed."""
+        for kind in COUNTED:
+            self._tell_members(kind, changes[kind])
         vms = changes[Kind.VM]
         for key in vms.removed:
             self._forget_vm(key)
         for key in vms.added:
             self._see_vm(key)
         for key, names in vms.updated.items():
-            if names != _LOAD:
+            if "status" in names or "*" in names:
                 self._see_vm(key)
         operations = changes[Kind.OPERATION]
         source = {str(key): key for key in (*operations.added, *operations.updated)}
@@ -68,6 +150,19 @@ class Tally:
             operation = self.view.operations.get(key)  # type: ignore[call-overload]
             if operation is not None:
                 self._see_operation(operation)
+
+    def _tell_members(self, kind: Kind, changes: KindChanges) -> None:
+        every = [members for (of, _), members in self._members.items() if of is kind]
+        for key in (*changes.removed, *changes.added):
+            for members in every:
+                members.see(key)
+        for key, names in changes.updated.items():
+            listening = self._listening.get((kind, names))
+            if listening is None:
+                listening = [members for members in every if members.hears(names)]
+                self._listening[kind, names] = listening
+            for members in listening:
+                members.see(key)
 
     def _see_vm(self, key: str) -> None:
         vm = self.view.vms.get(key)  # type: ignore[call-overload]
@@ -80,16 +175,11 @@ class Tally:
                 self.statuses[before] -= 1
             self.statuses[vm.status] += 1
             self._status[key] = vm.status
-        _mark(self.attention, key, needs_attention(vm))
-        _mark(self.moving, key, is_moving(vm))
-        _mark(self.unmovable, key, bool(planner.obstacles(self.view.config, vm)))
 
     def _forget_vm(self, key: str) -> None:
         before = self._status.pop(key, None)
         if before is not None:
             self.statuses[before] -= 1
-        for group in (self.attention, self.moving, self.unmovable):
-            group.discard(key)
 
     def _see_operation(self, operation: Operation) -> None:
         if operation.kind is OperationKind.BATCH:
@@ -101,9 +191,6 @@ class Tally:
                 self.queue.pop(operation.id, None)
             else:
                 self.queue[operation.id] = operation.state is OperationState.WAITING
-
-
-_LOAD = frozenset({"load"})
 
 
 def _mark(group: set[str], key: str, belongs: bool) -> None:

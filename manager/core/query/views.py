@@ -70,10 +70,29 @@ _PRESETS: dict[Kind, tuple[View, ...]] = {
         View(id="failed", name="Failed", kind=Kind.OPERATION, query="is:failed"),
         View(id="waiting", name="Waiting", kind=Kind.OPERATION, query="is:waiting"),
     ),
-    Kind.PROBLEM: (View(id=ALL, name="All", kind=Kind.PROBLEM),),
+    Kind.PROBLEM: (
+        View(id=ALL, name="All", kind=Kind.PROBLEM),
+        View(id="new", name="New", kind=Kind.PROBLEM, query="is:new"),
+    ),
+    Kind.POOL: (
+        View(id=ALL, name="All", kind=Kind.POOL),
+        View(id="missing", name="Missing on a node", kind=Kind.POOL, query="is:missing"),
+        View(id="full", name="Nearly full", kind=Kind.POOL, query="is:full"),
+    ),
+    Kind.NETWORK: (
+        View(id=ALL, name="All", kind=Kind.NETWORK),
+        View(id="missing", name="Missing on a node", kind=Kind.NETWORK, query="is:missing"),
+    ),
+    Kind.EVENT: (
+        View(id=ALL, name="All", kind=Kind.EVENT),
+        View(id="errors", name="Errors", kind=Kind.EVENT, query="is:error"),
+        View(id="attention", name="Warnings and errors", kind=Kind.EVENT, query="is:attention"),
+    ),
 }
 
-BUILT_IN: dict[Kind, tuple[View, ...]] = {kind: _PRESETS.get(kind, ()) for kind in Kind}
+BUILT_IN: dict[Kind, tuple[View, ...]] = {
+    kind: _PRESETS.get(kind, (View(id=ALL, name="All", kind=kind),)) for kind in Kind
+}
 """Views that come with the program, in their order."""
 
 _OWN = re.compile(r"own-([1-9][0-9]{0,5})")

@@ -15,9 +15,11 @@ from manager.core.query.complete import values_in
 from manager.core.query.parser import parse
 from manager.core.query.query import Query, QueryError, text_of
 from manager.core.query.spec import FieldSpec
+from manager.core.query.views import ALL
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
+from manager.ui.models.groups import plain
 from manager.ui.models.rows_model import OwnOrder, RowsModel, Scope, objects
 from manager.ui.theme import Look
 from manager.ui.views.criteria import CriteriaPanel
@@ -25,6 +27,7 @@ from manager.ui.views.details import Details
 from manager.ui.views.events_page import EventDetails, newest_first
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
 from manager.ui.views.resource_details import RESOURCES, ResourceDetails, by_name_and_node
+from manager.ui.views.saved_views import ShownView, ViewKeeper
 from manager.ui.views.search import SearchBox
 from manager.ui.views.table import RowsTable
 
@@ -74,6 +77,7 @@ class ListPage(QWidget):
         look: Look,
         views: ViewStore,
         center: ActionCenter,
+        keeper: ViewKeeper,
         *,
         title: str,
     ) -> None:
@@ -82,7 +86,7 @@ class ListPage(QWidget):
         self.kind = kind
         self._title = title
         self._look = look
-        self.scope_title = ""
+        self._scope_title = ""
         self.model = RowsModel(kind, runtime.view, own_order=OWN_ORDERS.get(kind))
         self.model.set_active(False)
         self.table = RowsTable(
@@ -121,6 +125,8 @@ class ListPage(QWidget):
         row.addWidget(self._heading)
         row.addWidget(self._count)
         row.addWidget(self._scope_label, 1)
+        self.shown = ShownView(kind, self.table, self.search, keeper)
+        row.addWidget(self.shown.mark)
         row.addWidget(self._held)
         row.addWidget(self.search, 3)
         self.criteria = CriteriaPanel(kind, self._values, look)
@@ -129,6 +135,7 @@ class ListPage(QWidget):
         self.criteria_button.setCheckable(True)
         self.criteria_button.setToolTip("What is searched for, as rows of field and value (Ctrl+Shift+F)")
         row.addWidget(self.criteria_button)
+        row.addWidget(self.shown.button)
         self.columns_button = flat_button("Columns")
         self.columns_button.clicked.connect(lambda *_: self.table.choose_columns(self.columns_button))
         row.addWidget(self.columns_button)
@@ -160,6 +167,7 @@ class ListPage(QWidget):
         self.search.left.connect(self._focus_list)
         self.search.entered.connect(self.table.enter)
         self.model.counts_changed.connect(self._counts)
+        self.shown.changed.connect(self._say_scope)
         self.model.held_changed.connect(self._held.setVisible)
         self.table.selection_settled.connect(self._selected)
         self.table.opened.connect(self._open)
@@ -184,9 +192,19 @@ class ListPage(QWidget):
 
     def set_scope(self, title: str, scope: Scope | None) -> None:
         """Show a part of the list under its own title."""
-        self.scope_title = title
-        self._scope_label.set_text(title)
+        self._scope_title = title
+        self._say_scope()
         self.model.set_scope(scope)
+        self._counts()
+
+    @property
+    def scope_title(self) -> str:
+        """Which part of the list is shown; nothing: all of it."""
+        view = self.shown.view
+        return self._scope_title or ("" if view.id == ALL else plain(view.name))
+
+    def _say_scope(self) -> None:
+        self._scope_label.set_text(self.scope_title)
         self._counts()
 
     def select(self, ids: Iterable[str]) -> None:
@@ -273,7 +291,8 @@ class ListPage(QWidget):
         if self.model.found:
             self.empty.hide()
             return
-        if self.model.search_text.strip() and total:
+        view = self.shown.view
+        if self.model.search_text.strip() and total and (view.id == ALL or self.shown.is_changed):
             self.empty.say_none_matches(self.model.search_text, total, self.search.clear)
         else:
             self.empty.say(*self.empty_text())

@@ -9,11 +9,13 @@ from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt,
 from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTreeWidget, QTreeWidgetItem
 
-from manager.core.ids import ClusterId, NodeId
+from manager.core.ids import ClusterId, Kind, NodeId
 from manager.core.model import Tier
+from manager.core.query.views import ALL, BUILT_IN, View, Views
 from manager.core.resource_facts import NetworkStatus, PoolStatus
 from manager.services.runtime import Runtime
 from manager.ui.icons import state_pixmap
+from manager.ui.models.groups import plain
 from manager.ui.models.tones import node_shape
 from manager.ui.tally import Tally
 from manager.ui.theme import Look, font
@@ -32,14 +34,28 @@ class Place:
 
     cluster: ClusterId
     page: str  # overview, roles, nodes, storage, networks, events
-    scope: str = ""  # of roles: attention, unmovable, moving, node:NAME
+    scope: str = ""  # of a list: the id of a view; of roles also node:NAME
 
 
-SCOPES = {
-    "attention": "Needs attention",
-    "unmovable": "Cannot be moved",
-    "moving": "Moving",
+PAGE_OF = {
+    Kind.VM: "roles",
+    Kind.NODE: "nodes",
+    Kind.POOL: "storage",
+    Kind.NETWORK: "networks",
+    Kind.EVENT: "events",
 }
+"""The page that shows the views of a kind."""
+
+SCOPES = {view.id: view.name for view in BUILT_IN[Kind.VM] if view.id != ALL}
+"""Views of Roles that come with the program, for how wide they are."""
+
+ALERTS = {"attention": "crashed", "moving": "accent"}
+"""Colours of counts that are no zero."""
+
+
+def place_of(cluster: ClusterId, view: View) -> Place:
+    """Where a view is shown; that of everything is the page itself."""
+    return Place(cluster, PAGE_OF[view.kind], "" if view.id == ALL else view.id)
 
 
 class NavigationDelegate(QStyledItemDelegate):
@@ -145,8 +161,6 @@ class Navigation(QTreeWidget):
         root.setToolTip(0, tip(f"{cluster}: {_tier_text(config.tier, config.read_only)}"))
         self._item(root, "Overview", Place(cluster, "overview", "page"))
         roles = self._item(root, "Roles", Place(cluster, "roles"))
-        for key, title in SCOPES.items():
-            self._item(roles, title, Place(cluster, "roles", key))
         nodes = self._item(root, "Nodes", Place(cluster, "nodes"))
         for name in runtime.view.nodes:
             self._item(nodes, name, Place(cluster, "roles", f"node:{name}"))
@@ -156,6 +170,37 @@ class Navigation(QTreeWidget):
         root.setExpanded(True)
         roles.setExpanded(True)
         nodes.setExpanded(len(runtime.view.nodes) <= 8)
+
+    def show_views(self, cluster: ClusterId, views: Views) -> None:
+        """Bring the views under a cluster's pages up to date, in their order."""
+        here = self.place
+        self._quiet = True
+        for kind, page in PAGE_OF.items():
+            root = self._items.get(Place(cluster, page))
+            if root is None:
+                continue
+            wanted = [view for view in views.of(kind) if view.id != ALL]
+            places = {place_of(cluster, view) for view in wanted}
+            shown = [place for place in self._items if place.cluster == cluster and place.page == page]
+            for place in shown:
+                if place.scope and place not in places and node_of(place.scope) is None:
+                    root.removeChild(self._items.pop(place))
+            for at, view in enumerate(wanted):
+                place = place_of(cluster, view)
+                item = self._items.get(place)
+                if item is None:
+                    item = self._item(root, plain(view.name), place)
+                elif item.text(0) != plain(view.name) and not view.is_built_in:
+                    item.setText(0, plain(view.name))
+                if root.indexOfChild(item) != at:
+                    root.removeChild(item)
+                    root.insertChild(at, item)
+        # A move takes the mark from an item; one whose view was deleted leaves it to its page.
+        if here is not None and here.cluster == cluster:
+            self.setCurrentItem(self._items.get(here) or self._items[Place(cluster, here.page)])
+        self._quiet = False
+        if here is not None and here != self.place and self.place is not None:
+            self.went.emit(self.place)
 
     def remove_cluster(self, cluster: ClusterId) -> None:
         """Take a cluster away."""
@@ -177,9 +222,10 @@ class Navigation(QTreeWidget):
         cluster, view = runtime.id, runtime.view
         self._count(Place(cluster, "roles"), len(view.vms))
         self._count(Place(cluster, "nodes"), len(view.nodes))
-        self._count(Place(cluster, "roles", "attention"), len(tally.attention), "crashed")
-        self._count(Place(cluster, "roles", "unmovable"), len(tally.unmovable))
-        self._count(Place(cluster, "roles", "moving"), len(tally.moving), "accent")
+        for members in tally.followed:
+            place = place_of(cluster, members.of)
+            if place.scope:
+                self._count(place, members.count, ALERTS.get(place.scope, ""))
         for page, rows, well in (
             ("storage", view.resources.pools, PoolStatus.ONLINE),
             ("networks", view.resources.networks, NetworkStatus.UP),
@@ -198,10 +244,10 @@ class Navigation(QTreeWidget):
                 if item.toolTip(0) != tip(text):
                     item.setToolTip(0, tip(text))
 
-    def _count(self, place: Place, count: int, alert: str = "") -> None:
+    def _count(self, place: Place, count: int | None, alert: str = "") -> None:
         item = self._items.get(place)
         if item is not None:
-            _set(item, COUNT, f"{count:,}")
+            _set(item, COUNT, "" if count is None else f"{count:,}")
             _set(item, ALERT, alert if count else "")
 
     def _item(
@@ -219,7 +265,7 @@ class Navigation(QTreeWidget):
         return item
 
     def _current_changed(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
-        if item is not None:
+        if item is not None and not self._quiet:
             self.went.emit(item.data(0, PLACE))
 
 

@@ -174,6 +174,8 @@ class RowsTable(QTableView):
         self._look = look
         self._name = name
         self._views = views
+        self.to_keep: Callable[[SavedTable], SavedTable] = lambda layout: layout
+        """What of a layout is kept for the next time; a saved view has its own."""
         self._default_shown = tuple(shown) if shown is not None else None
         self._hover = -1
         self._selected: set[str] = set()  # ids, shown ones
@@ -979,7 +981,7 @@ class RowsTable(QTableView):
 
     def save_layout(self) -> None:
         """Keep it for the next time."""
-        self._views.write(self._name, msgspec.json.encode(self.layout_now()))
+        self._views.write(self._name, msgspec.json.encode(self.to_keep(self.layout_now())))
         self.layout_changed.emit()
 
     def layout_now(self) -> SavedTable:
