@@ -97,7 +97,7 @@ async def test_a_view_sets_query_columns_sort_and_groups_and_all_is_as_it_was(op
     assert {row.item.owner for row in desk.page.model.rows} == {"n1"}
     assert desk.page.scope_title == "Mine"
     assert not desk.page.shown.is_changed
-    assert not desk.page.shown.mark.isVisible()
+    assert not desk.page.shown.revert_button.isVisible()
     table.save_layout()
     assert desk.views.kept["table-vm"] != b""
     go(desk, "by-node")
@@ -117,12 +117,12 @@ async def test_what_is_changed_is_marked_put_back_and_saved_by_a_key(open_desk: 
     go(desk, "own-1")
     page, shown = desk.page, desk.page.shown
     page.search.show_query("owner:n2")
-    assert shown.mark.isVisible()
+    assert shown.revert_button.isVisible()
     shown.revert_button.click()
-    assert (page.search.text(), shown.mark.isVisible()) == ("owner:n1", False)
+    assert (page.search.text(), shown.revert_button.isVisible()) == ("owner:n1", False)
     page.table.group_by("owner")
     page.table.save_layout()
-    assert shown.mark.isVisible()
+    assert shown.revert_button.isVisible()
     page.table.show_column(page.model.columns["uptime_s"], True)
     page.search.setText("owner:n1 status:running")
     QTest.keyClick(desk.window, Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier)
@@ -130,7 +130,7 @@ async def test_what_is_changed_is_marked_put_back_and_saved_by_a_key(open_desk: 
     assert (saved.name, saved.query, saved.group) == ("Mine", "owner:n1 status:running", "owner")
     assert [name for name, _ in saved.columns] == ["name", "owner", "status", "uptime_s"]
     assert saved.columns[0] == ("name", 170)
-    assert not shown.mark.isVisible()
+    assert not shown.revert_button.isVisible()
     go(desk, "")
     go(desk, "own-1")
     assert (page.search.text(), page.model.group_field) == ("owner:n1 status:running", "owner")
@@ -140,7 +140,7 @@ async def test_what_is_changed_is_marked_put_back_and_saved_by_a_key(open_desk: 
 async def test_a_search_becomes_a_view_under_a_name_of_its_own(open_desk: OpenDesk) -> None:
     desk = await open_desk(runtime_of(3, 12))
     desk.page.search.show_query("owner:n1,n2")
-    assert not desk.page.shown.mark.isVisible()  # nobody saved anything that could differ
+    assert not desk.page.shown.revert_button.isVisible()  # nobody saved anything that could differ
     QTest.keyClick(desk.window, Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier)
     await until(lambda: desk.window.findChildren(NameDialog), "the question")
     dialog = desk.window.findChildren(NameDialog)[0]

@@ -100,6 +100,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("←, →, Ctrl+←, Ctrl+→", "In a list with groups: close, open; all of them"),
     ("Ctrl and a click, Ctrl+Space", "On a group: select its rows, or give them back"),
     ("Ctrl+C, Ctrl+Shift+C", "Copy cells, copy as a muster command"),
+    ("Ctrl+S", "Save what the list shows as a view"),
     ("Ctrl+E", "Export what is shown"),
     ("Enter", "Details"),
     ("Space", "Press the button that has the keyboard; in a dialog Enter does so too"),

@@ -126,7 +126,7 @@ class ListPage(QWidget):
         row.addWidget(self._count)
         row.addWidget(self._scope_label, 1)
         self.shown = ShownView(kind, self.table, self.search, keeper)
-        row.addWidget(self.shown.mark)
+        row.addWidget(self.shown.revert_button)
         row.addWidget(self._held)
         row.addWidget(self.search, 3)
         self.criteria = CriteriaPanel(kind, self._values, look)
@@ -204,7 +204,8 @@ class ListPage(QWidget):
         return self._scope_title or ("" if view.id == ALL else plain(view.name))
 
     def _say_scope(self) -> None:
-        self._scope_label.set_text(self.scope_title)
+        changed = " (changed)" if self.shown.is_changed else ""
+        self._scope_label.set_text(f"{self.scope_title}{changed}")
         self._counts()
 
     def select(self, ids: Iterable[str]) -> None:

@@ -139,7 +139,8 @@ class Navigation(QTreeWidget):
         """Wide enough for its own titles with their counts, within reason; a name of a host may be cut."""
         titles = max(self.fontMetrics().horizontalAdvance(title) for title in SCOPES.values())
         counts = self.fontMetrics().horizontalAdvance("000")
-        width = 3 * self.indentation() + titles + counts + 8
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        width = 3 * self.indentation() + titles + counts + bar + 8
         return QSize(max(150, min(width, 260)), super().sizeHint().height())
 
     @property
@@ -192,6 +193,7 @@ class Navigation(QTreeWidget):
                     item = self._item(root, plain(view.name), place)
                 elif item.text(0) != plain(view.name) and not view.is_built_in:
                     item.setText(0, plain(view.name))
+                item.setToolTip(0, tip(f"{plain(view.name)}\n{plain(view.query)}".strip()))
                 if root.indexOfChild(item) != at:
                     root.removeChild(item)
                     root.insertChild(at, item)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 from PySide6.QtCore import QObject, Qt, Signal
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QMenu, QWidget
+from PySide6.QtWidgets import QFileDialog, QLineEdit, QMenu, QWidget
 
 from manager.core import units
 from manager.core.errors import UserError
@@ -239,14 +239,9 @@ class ShownView(QObject):
         self._menu.aboutToShow.connect(lambda: self.fill(self._menu))
         self.button = flat_button("Views", menu=self._menu)
         self.button.setToolTip("Choose what the list shows; save it as a view (Ctrl+S)")
-        self.mark = QWidget()
-        row = QHBoxLayout(self.mark)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(6)
-        row.addWidget(text_label("changed", "dim"))
         self.revert_button = link_button("Revert", self.revert)
-        row.addWidget(self.revert_button)
-        self.mark.hide()
+        self.revert_button.setToolTip("Show the list as it was saved in the view")
+        self.revert_button.hide()
         search.wanted.connect(lambda *_: self._look())
         search.refused.connect(lambda *_: self._look())
         table.layout_changed.connect(self._look)
@@ -278,6 +273,8 @@ class ShownView(QObject):
         self._usual = self._usual_of(self._table.layout_now())
         self.view = view
         self._apply()
+        if not self._table.selected_count:
+            self._table.scrollToTop()
 
     def revert(self) -> None:
         """As the view says."""
@@ -392,7 +389,7 @@ class ShownView(QObject):
             self.show(found)
 
     def _look(self) -> None:
-        self.mark.setVisible(self.is_changed)
+        self.revert_button.setVisible(self.is_changed)
         self.changed.emit()
 
 
