@@ -782,7 +782,7 @@ class MainWindow(QMainWindow):
             return
         self.navigation.go(Place(self._here.cluster, "roles", scope))
         page = self.list_page
-        if page is not None:
+        if page is not None and not scope:  # a view has its own query
             page.search.setText(search)
 
     def _operation_opened(self, runtime: Runtime, key: str) -> None:

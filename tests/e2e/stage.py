@@ -1,7 +1,8 @@
 """The whole program on a simulated cluster of four nodes; on request it says what can be read in its window.
 
 ``python -m tests.e2e.stage WORDS...`` is ``muster WORDS...`` but for the demo cluster: twelve VMs run on n1;
-those named in ``STAGE_BUSY`` write their memory faster than it can be sent; ``STAGE_POST_COPY`` permits the
+those named in ``STAGE_BUSY`` write their memory faster than it can be sent; those in ``STAGE_LARGE`` have
+8 GiB and priority High; ``STAGE_POST_COPY`` permits the
 second half; ``STAGE_CAP`` is what a move may send, in MiB/s. Each line of its input is answered with a line
 of JSON:
 
@@ -59,7 +60,7 @@ BUSY = Guest(touched=0.9, dirty_mib_s=20_000, working_set=0.6)
 def cluster() -> tuple[ClusterConfig, SimWorld]:
     """The cluster file and the hosts."""
     world = SimWorld(RealClock())
-    busy = os.environ.get("STAGE_BUSY", "").split()
+    busy, large = (os.environ.get(name, "").split() for name in ("STAGE_BUSY", "STAGE_LARGE"))
     for number, (node, names) in enumerate(VMS.items()):
         host = world.add_node(SimNode(id=NodeId(node), host_uuid=f"host-{number}", memory_mib=96 * 1024))
         for name in names:
@@ -68,12 +69,14 @@ def cluster() -> tuple[ClusterConfig, SimWorld]:
                 make_id(name),
                 name,
                 VmConfig(
-                    memory_mib=4096 if name.startswith("db") else 2048,
+                    memory_mib=8192 if name in large else 4096 if name.startswith("db") else 2048,
                     vcpus=2,
                     disks=(
                         Disk(target="vda", source=f"/srv/vms/{name}.qcow2", format="qcow2", cache="none"),
                     ),
-                    settings=VmSettings(priority=Priority.HIGH if name.startswith("db") else Priority.MEDIUM),
+                    settings=VmSettings(
+                        priority=Priority.HIGH if name in large or name.startswith("db") else Priority.MEDIUM
+                    ),
                 ),
                 BUSY if name in busy else Guest(touched=0.9),
                 status=VmStatus.RUNNING,

@@ -113,6 +113,35 @@ def sit(tmp_path: Path) -> Iterator[Sit]:
     screen.close()
 
 
+def test_find_running_vms_save_them_as_a_view_and_shut_down_all_but_two(sit: Sit) -> None:
+    user = sit(LARGE="web-01 web-02 ci-01 ci-02 erp-01 ci-03")
+    query = "is:running owner:n1,n2 priority:high memory>4GiB"
+    user.press("slash")
+    user.focused("Search Roles")
+    user.type(query)
+    user.reads(r"Roles  5 of 18")
+    user.press("Return")
+    user.focused("Roles")
+    user.press("ctrl+s")
+    user.reads("Save what Roles shows as a view", focus="Name of the view")
+    user.type("Large")
+    user.press("Return")
+    user.reads(r"Roles  5 of 18  Large", focus="Roles")
+    user.reads(r"Large  5")
+    user.press("shift+Down", "shift+Down")
+    user.reads("3 VMs selected")
+    user.press("ctrl+shift+d")
+    user.reads("Shut down 3", focus="Cancel")
+    user.press("shift+Tab")
+    user.focused("Shut down 3")
+    user.press("space")
+    asked = user.window.wait("ActionRequested")["data"]["plan"]["steps"]
+    assert [step["name"] for step in asked] == ["ci-01", "ci-02", "erp-01"]
+    user.reads(r"Roles  2 of 18  Large")
+    print(f"task 3: {user.keys} keys, {len(query)} of them the query")
+    assert user.keys <= len(query) + 14
+
+
 def test_move_12_vms_off_a_node_and_say_before_where_one_goes_and_why(sit: Sit) -> None:
     user = sit()
     user.press("ctrl+k")

@@ -16,6 +16,7 @@ from manager.core.query.views import BUILT_IN, View
 from manager.services.saved_views import NAME, SavedViews, file_of
 from manager.ui.tally import COUNTED, RETESTED, Tally
 from manager.ui.views.navigation import COUNT, Place
+from manager.ui.views.overview import Overview
 from manager.ui.views.saved_views import NameDialog
 from tests.ui.cluster_of import MemoryViews, runtime_of, vm_config, vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
@@ -251,6 +252,24 @@ async def test_views_are_found_by_name_and_say_when_they_are_empty(open_desk: Op
     assert desk.page.empty_text()[0] == "No node: Paused"
     desk.window.go_back()
     assert desk.page.scope_title == "Needs attention"
+
+
+async def test_a_link_of_the_overview_opens_the_view_behind_its_number(open_desk: OpenDesk) -> None:
+    desk = await open_desk(runtime_of(3, 12))
+    desk.runtime.change(2, VmStatus.CRASHED, StatusCause.CRASHED)
+    await desk.settle()
+    desk.page.search.show_query("owner:n1")
+    desk.window.go_page("overview")
+    page = desk.window.pages.currentWidget()
+    assert isinstance(page, Overview)
+    page.roles_wanted.emit("attention", "")
+    desk.page.search.flush()
+    assert [row.key for row in desk.page.model.rows] == [vm_id(2)]
+    assert not desk.page.shown.is_changed
+    page.roles_wanted.emit("", "Running")
+    desk.page.search.flush()
+    assert desk.page.scope_title == ""
+    assert len(desk.page.model.rows) == 11
 
 
 def test_counts_follow_changes_as_if_counted_anew() -> None:
