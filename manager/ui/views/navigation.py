@@ -138,7 +138,7 @@ class Navigation(QTreeWidget):
     def sizeHint(self) -> QSize:
         """Wide enough for its own titles with their counts, within reason; a name of a host may be cut."""
         titles = max(self.fontMetrics().horizontalAdvance(title) for title in SCOPES.values())
-        counts = self.fontMetrics().horizontalAdvance("000")
+        counts = self.fontMetrics().horizontalAdvance("00")
         bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
         width = 3 * self.indentation() + titles + counts + bar + 8
         return QSize(max(150, min(width, 260)), super().sizeHint().height())
