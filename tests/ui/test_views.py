@@ -324,3 +324,20 @@ def test_what_the_clock_alone_changes_is_counted_again_bit_by_bit() -> None:
     for _ in range(2 + 20 // RETESTED):
         tally.see_some()
     assert recent.keys == {vm_id(2)}
+
+
+async def test_storage_networks_and_events_have_views_too(open_desk: OpenDesk) -> None:
+    mine = (
+        View(id="", name="Large pools", kind=Kind.POOL, query="capacity>1TiB"),
+        View(id="", name="Bridges", kind=Kind.NETWORK, query="type:bridge"),
+        View(id="", name="By node", kind=Kind.EVENT, query="is:attention", group="node"),
+    )
+    desk = await open_desk(runtime_of(3, 12), views=kept(*mine))
+    for page, view in zip(("storage", "networks", "events"), desk.window.saved_views.views.own, strict=True):
+        assert titles(desk, page) == [each.name for each in (*BUILT_IN[view.kind][1:], view)]
+        desk.window.show_view(view)
+        assert desk.window.here == Place(desk.runtime.id, page, view.id)
+        assert (desk.page.kind, desk.page.search.text()) == (view.kind, view.query)
+        assert desk.page.model.group_field == view.group
+        assert desk.page.scope_title == view.name
+        assert not desk.page.shown.is_changed
