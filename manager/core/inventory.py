@@ -915,8 +915,8 @@ _PASSING = _INCOMING | {StatusCause.POSTCOPY, StatusCause.SAVING, StatusCause.DU
 
 def _is_passing(before: Sighting | None, seen: Sighting) -> bool:
     """Whether a state is only a moment of a move, a start or a save, or the VM just comes out of that."""
-    if seen.status not in _BECAME or seen.cause is StatusCause.MIGRATED:
-        return True
+    if seen.status not in _BECAME or seen.cause in (StatusCause.MIGRATED, StatusCause.SHUTTING_DOWN):
+        return True  # that it goes down is told by its end; libvirt says so of paused ones too
     if seen.status is VmStatus.PAUSED:
         return seen.cause in _PASSING
     came_out = (

@@ -126,6 +126,15 @@ def test_a_start_is_told_whichever_moment_of_it_was_read(cluster: Cluster) -> No
     assert [line.split(":")[-1].strip().split(" (")[0] for line in told(cluster, since)] == ["Running on n1"]
 
 
+def test_a_paused_one_that_is_turned_off_was_not_resumed(cluster: Cluster) -> None:
+    cluster.add("n1", "a")
+    cluster.become("n1", "a", PAUSED, StatusCause.USER)
+    since = len(cluster.state.events)
+    cluster.become("n1", "a", R, StatusCause.SHUTTING_DOWN)  # what libvirt says of the signal
+    cluster.become("n1", "a", OFF, StatusCause.TURNED_OFF)
+    assert [e.what.code for e in list(cluster.state.events.values())[since:]] == [ReasonCode.VM_STOPPED]
+
+
 def test_moments_of_a_move_are_lines_of_the_story_and_no_events(cluster: Cluster) -> None:
     cluster.add("n1", "a")
     before = len(cluster.state.events)
