@@ -203,7 +203,7 @@ async def test_what_does_not_converge_is_switched_to_its_second_half_by_hand(
         verdict = ACTIONS["vm.cancel"].verdict(runtime.view, vm.id)
         assert isinstance(verdict, Denied)
         QTest.keyClick(pane.table, Qt.Key.Key_Delete)
-        told = f"Cannot cancel: {name} already runs on n2"
+        told = f"Cannot cancel {name}: it runs on n2 already"
         await until(lambda: shown.notes and shown.notes[-1].label.text().startswith(told), 10, told)
         runtime.cancel((batch,))  # as another program might: it is not done
 
