@@ -166,6 +166,7 @@ class QueuePane(QWidget):
             title="Queue",
             shown=QUEUE_COLUMNS,
             widths=QUEUE_WIDTHS,
+            firm=("phase",),
         )
         self._queue_table.can_reorder = not view.config.read_only
         self.past_table = RowsTable(

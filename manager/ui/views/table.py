@@ -165,10 +165,12 @@ class RowsTable(QTableView):
         title: str,
         shown: Iterable[str] | None = None,
         widths: Mapping[str, int] | None = None,
+        firm: Iterable[str] = (),
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._default_widths = dict(widths or {})
+        self._firm = frozenset(firm)  # columns that are never narrower unasked: what they say must be read
         self.rows_model = model
         model.setParent(self)  # so that it outlives what the view still does while it ends
         self._look = look
@@ -1074,6 +1076,8 @@ class RowsTable(QTableView):
         rows = model.rows[:: max(1, len(model.rows) // _MEASURED)]
         if not rows:
             return Need(title, title, max(title, usual))
+        if spec.name in self._firm:
+            return Need(max(title, usual), max(title, usual), max(title, usual))
         texts = sorted({model.text(row, column) for row in rows}, key=len)[-_LONGEST:]
         shape = any(tones.shape(model.kind, spec.name, row.item) is not None for row in rows)
         widest = max(self.fontMetrics().horizontalAdvance(text) for text in texts)
