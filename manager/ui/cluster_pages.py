@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtWidgets import QWidget
 
 from manager.core.changes import ChangeSet
@@ -15,7 +15,7 @@ from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
 from manager.ui.bridge import Bridge
 from manager.ui.models.rows_model import Scope
-from manager.ui.tally import Tally
+from manager.ui.tally import TURN_S, Tally
 from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import Place, node_of
@@ -34,6 +34,10 @@ _LISTS = {
     "networks": (Kind.NETWORK, "Networks"),
 }
 """The pages with a list, by name."""
+
+
+_COUNTING_MS = 12
+"""Between two turns of counting: the window's own work comes first."""
 
 
 class ClusterPages(QObject):
@@ -56,7 +60,10 @@ class ClusterPages(QObject):
         self.operations = OperationsPane(runtime, look, views)
         self.problems = ProblemsPane(runtime, look, views)
         self.made: Callable[[QWidget], None] = lambda page: None
+        self._counting = QTimer(self, interval=_COUNTING_MS)
+        self._counting.timeout.connect(self._count)
         self.bridge.changed.connect(self._take)
+        self.count()
         runtime.resources.follow()
 
     @property
@@ -105,8 +112,23 @@ class ClusterPages(QObject):
             return f"on {node}", lambda vm: vm.owner == node or vm.moving_to == node
         return "", None
 
+    def count(self) -> None:
+        """Have the tally work off what it has to count."""
+        if self.tally.is_behind and not self._counting.isActive():
+            self._counting.start()
+
+    def _count(self) -> None:
+        self.tally.work(TURN_S)
+        if not self.tally.is_behind:
+            self._counting.stop()
+            overview = self._pages.get("overview")
+            if isinstance(overview, Overview):
+                overview.take(ChangeSet())
+            self.changed.emit(ChangeSet())
+
     def _take(self, changes: ChangeSet) -> None:
         self.tally.take(changes)
+        self.count()
         for page in self._pages.values():
             if isinstance(page, ListPage | Overview):
                 page.take(changes)
@@ -119,9 +141,14 @@ class ClusterPages(QObject):
             if self.queue.watch.children(batch):
                 self.batch_ended.emit(str(batch))
 
+    def shut(self) -> None:
+        """Follow nothing any more."""
+        self.bridge.close()
+        self._counting.stop()
+
     def close(self) -> None:
         """Let go of everything of this cluster."""
-        self.bridge.close()
+        self.shut()
         for widget in (*self._pages.values(), self.queue, self.operations, self.problems):
             widget.hide()
             widget.setParent(None)

@@ -73,8 +73,11 @@ def _x_answers(display: str) -> bool:
 
     def connect() -> None:
         connection = xcb.xcb_connect(os.fsencode(display), None)  # never null
-        answers.append(xcb.xcb_connection_has_error(connection) == 0)
-        xcb.xcb_disconnect(connection)
+        fails = xcb.xcb_connection_has_error(connection) != 0
+        if fails:
+            xcb.xcb_disconnect(connection)
+        # Else it stays: a server whose last client leaves starts afresh, and takes nobody meanwhile (Xserver(1)).
+        answers.append(not fails)
 
     thread = threading.Thread(target=connect, name="display", daemon=True)
     thread.start()

@@ -709,6 +709,7 @@ class MainWindow(QMainWindow):
         views = self.saved_views.views
         for cluster, pages in self.clusters.items():
             pages.tally.follow(views)
+            pages.count()
             self.navigation.show_views(cluster, views)
         self._show_counts()
 
@@ -886,7 +887,8 @@ class MainWindow(QMainWindow):
             self._live.setText("")
             return
         for open_one in self.clusters.values():
-            open_one.tally.see_some()
+            open_one.tally.ask_some()
+            open_one.count()
         runtime = pages.runtime
         nodes = runtime.view.nodes
         up = sum(1 for node in nodes.values() if node.is_up)
@@ -1436,7 +1438,7 @@ class MainWindow(QMainWindow):
         self._unsubscribe()
         self._unsubscribe = lambda: None
         for pages in self.clusters.values():
-            pages.bridge.close()
+            pages.shut()
 
     def _work_left(self) -> tuple[int, int, int, bool]:
         """Of the clusters whose work this process carries out: another one goes on without this window."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import inf
+from time import perf_counter
 
 from manager.core.changes import ChangeSet, KindChanges
 from manager.core.cluster import ClusterView
@@ -23,6 +25,12 @@ COUNTED = (Kind.VM, Kind.NODE, Kind.POOL, Kind.NETWORK)
 RETESTED = 500
 """How many objects are looked at again at a time where the clock alone may change the answer."""
 
+TURN_S = 0.006
+"""How long one turn counts; the rest is left to the next, so that no answer to a key waits for a number."""
+
+GLANCE = 16
+"""How many objects are looked at between two looks at the clock."""
+
 
 class Members:
     """Which objects a view shows, kept from change sets: a change tests the object that it is about."""
@@ -34,19 +42,26 @@ class Members:
         self._view = view
         self._found: Matcher | None = None
         self._left: Iterator[str] = iter(())
+        self._due: dict[str, None] = {}
+        self._known = False
         try:
             self._found = matcher(shown.query, shown.kind) if shown.query.strip() else None
         except QueryError as error:
             self.trouble = error.message  # of a version that knew other fields
         query = self._found.query if self._found is not None else EVERYTHING
         self._reads = any(isinstance(part, Words) for part in parts_of(query))
-        for key in objects(view, shown.kind):
-            self.see(key)
+        self._counts = self._found is not None and not self._found.samples
+        self.ask(objects(view, shown.kind))
 
     @property
     def count(self) -> int | None:
-        """How many; None: all, or nobody knows, for load is measured only where it is shown."""
-        return None if self._found is None or self._found.samples else len(self.keys)
+        """How many; None: all, not yet counted, or nobody knows: load is measured only where it is shown."""
+        return len(self.keys) if self._counts and self._known else None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether objects wait to be looked at."""
+        return bool(self._due)
 
     def hears(self, names: frozenset[str]) -> bool:
         """Whether a change of these attributes may change the answer."""
@@ -55,26 +70,37 @@ class Members:
         depends = self._found.depends
         return "*" in names or "*" in depends or not depends.isdisjoint(names)
 
-    def see(self, key: str) -> None:
-        """Look at one object."""
-        if self._found is None or self._found.samples:
+    def ask(self, keys: Iterable[str]) -> None:
+        """Have objects looked at; `work` does it."""
+        if self._counts:
+            self._due.update(dict.fromkeys(keys))
+
+    def ask_some(self) -> None:
+        """Have some objects looked at again if the clock alone may have changed what they are."""
+        if self._found is None or not self._found.ages:
             return
+        some = list(islice(self._left, RETESTED))
+        self.ask(some)
+        if len(some) < RETESTED:
+            self._left = iter(list(objects(self._view, self.of.kind)))
+
+    def work(self, until_s: float) -> None:
+        """Look at what is due, until this time of `time.perf_counter`."""
+        due = self._due
+        while due and perf_counter() < until_s:
+            for _ in range(min(GLANCE, len(due))):
+                self._see(due.popitem()[0])
+        if not due:
+            self._known = True
+
+    def _see(self, key: str) -> None:
+        assert self._found is not None
         item = objects(self._view, self.of.kind).get(key)
         if item is None:
             self.keys.discard(key)
             return
         hay = search_text(self._view, self.of.kind, item) if self._reads else ""
         _mark(self.keys, key, self._found.test(self._view, item, hay))
-
-    def see_some(self) -> None:
-        """Look at some objects again if the clock alone may have changed what they are."""
-        if self._found is None or not self._found.ages:
-            return
-        some = list(islice(self._left, RETESTED))
-        for key in some:
-            self.see(key)
-        if len(some) < RETESTED:
-            self._left = iter(list(objects(self._view, self.of.kind)))
 
 
 class Tally:
@@ -127,13 +153,24 @@ class Tally:
         """What is counted for each view."""
         return list(self._members.values())
 
-    def see_some(self) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Whether `work` has something to do."""
+        return any(members.is_behind for members in self._members.values())
+
+    def ask_some(self) -> None:
         """Now and then: what changes by the clock alone."""
         for members in self._members.values():
-            members.see_some()
+            members.ask_some()
+
+    def work(self, limit_s: float = inf) -> None:
+        """Count on for a while; without a limit, to the end."""
+        until_s = perf_counter() + limit_s
+        for members in self._members.values():
+            members.work(until_s)
 
     def take(self, changes: ChangeSet) -> None:
-        """Take in what changed."""
+        """Take in what changed; the members of views follow with `work`."""
         for kind in COUNTED:
             self._tell_members(kind, changes[kind])
         vms = changes[Kind.VM]
@@ -153,16 +190,16 @@ class Tally:
 
     def _tell_members(self, kind: Kind, changes: KindChanges) -> None:
         every = [members for (of, _), members in self._members.items() if of is kind]
-        for key in (*changes.removed, *changes.added):
-            for members in every:
-                members.see(key)
+        for members in every:
+            members.ask(changes.removed)
+            members.ask(changes.added)
         for key, names in changes.updated.items():
             listening = self._listening.get((kind, names))
             if listening is None:
                 listening = [members for members in every if members.hears(names)]
                 self._listening[kind, names] = listening
             for members in listening:
-                members.see(key)
+                members.ask((key,))
 
     def _see_vm(self, key: str) -> None:
         vm = self.view.vms.get(key)  # type: ignore[call-overload]

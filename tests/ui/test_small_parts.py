@@ -136,6 +136,8 @@ def test_the_tally_follows_changes_as_if_counted_anew() -> None:
     runtime.change(1, VmStatus.PAUSED, StatusCause.IO_ERROR)
     runtime.change(2, VmStatus.OFF, StatusCause.SHUT_DOWN)
     fresh = Tally(runtime.view)
+    for counts in (tally, fresh):
+        counts.work()
     assert +tally.statuses == +fresh.statuses
     assert tally.statuses[VmStatus.OFF] == 2
     assert tally.attention == fresh.attention == {vm_id(0), vm_id(1)}
