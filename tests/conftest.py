@@ -73,14 +73,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Count."""
-    config.pluginmanager.register(Count(complete=config.getoption("complete")), "count")
+    complete, least = config.getoption("complete"), int(MINIMUM.read_text())
+    asked = config.args_source is not pytest.Config.ArgsSource.ARGS  # not for some folders only
+    config.pluginmanager.register(Count(complete=complete, least=least if asked else 0), "count")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The lab comes last: its guests cost time for as long as it is up."""
+    items.sort(key=lambda item: item.nodeid.startswith(LAB))
 
 
 class Count:
     """Counts lab tests that really ran, and says what was left out."""
 
-    def __init__(self, *, complete: bool) -> None:
+    def __init__(self, *, complete: bool, least: int) -> None:
         self._complete = complete
+        self._least = least
         self._lab: set[str] = set()
         self._left_out: list[str] = []
         self._collected_all = False
@@ -102,9 +110,8 @@ class Count:
 
     def _complaints(self) -> list[str]:
         found = list(self._left_out)
-        least = int(MINIMUM.read_text())
-        if len(self._lab) < least:
-            found.append(f"only {len(self._lab)} lab tests ran; there are at least {least}")
+        if len(self._lab) < self._least:
+            found.append(f"only {len(self._lab)} lab tests ran; there are at least {self._least}")
         return found
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -141,14 +141,11 @@ class ClusterPages(QObject):
             if self.queue.watch.children(batch):
                 self.batch_ended.emit(str(batch))
 
-    def shut(self) -> None:
-        """Follow nothing any more."""
-        self.bridge.close()
-        self._counting.stop()
-
     def close(self) -> None:
         """Let go of everything of this cluster."""
-        self.shut()
+        self.bridge.close()
+        self._counting.stop()
+        self.setParent(None)
         for widget in (*self._pages.values(), self.queue, self.operations, self.problems):
             widget.hide()
             widget.setParent(None)

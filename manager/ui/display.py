@@ -76,7 +76,7 @@ def _x_answers(display: str) -> bool:
         fails = xcb.xcb_connection_has_error(connection) != 0
         if fails:
             xcb.xcb_disconnect(connection)
-        # Else it stays: a server whose last client leaves starts afresh, and takes nobody meanwhile (Xserver(1)).
+        # Else it stays: a server starts afresh when its last client leaves, and takes nobody meanwhile.
         answers.append(not fails)
 
     thread = threading.Thread(target=connect, name="display", daemon=True)

@@ -491,6 +491,7 @@ class MainWindow(QMainWindow):
 
     def _add_cluster(self, runtime: Runtime) -> None:
         pages = ClusterPages(runtime, self.look, self._views, self.center, self.saved_views)
+        pages.setParent(self)  # and its timers end with the window
         pages.made = self._page_made
         self.clusters[runtime.id] = pages
         for name, pane, strip in zip(PANES, pages.panes, pages.strips, strict=True):
@@ -1438,7 +1439,7 @@ class MainWindow(QMainWindow):
         self._unsubscribe()
         self._unsubscribe = lambda: None
         for pages in self.clusters.values():
-            pages.shut()
+            pages.bridge.close()
 
     def _work_left(self) -> tuple[int, int, int, bool]:
         """Of the clusters whose work this process carries out: another one goes on without this window."""

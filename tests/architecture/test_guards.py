@@ -23,7 +23,7 @@ def run(tmp_path: Path, test: str, *options: str, least: int = 1) -> tuple[int, 
     (lab / "MINIMUM").write_text(f"{least}\n")
     (lab / "test_it.py").write_text(test)
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
         cwd=tmp_path,
         env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
         capture_output=True,

@@ -1,7 +1,4 @@
-"""A lab for tests, and what must be gone after one.
-
-In ``tests/lab/conftest.py``: ``lab = lab_session()``. One lab then serves all tests of the session.
-"""
+"""Labs for tests, and what must be gone after one."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from manager.lab.lab import Lab, LabSpec
+from manager.lab.lab import Lab
 from manager.lab.processes import marked, namespace
 from manager.lab.requirements import missing
 
@@ -53,22 +50,6 @@ def run_apart(work: Callable[[], Awaitable[T]]) -> T:
 
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(lambda: asyncio.run(main())).result()
-
-
-def lab_session(*, nodes: int = 3, vms: int = 6, wait_guests: bool = False) -> Callable[..., Iterator[Lab]]:
-    """Make a session-scoped fixture that brings one lab up, and takes it away at the end.
-
-    Tests must leave the nodes on, connected and answering; they make their own VMs with `Lab.add_vm`.
-    """
-
-    @pytest.fixture(scope="session")
-    def lab() -> Iterator[Lab]:
-        skip_without_lab()
-        with lab_folder() as folder:
-            spec = LabSpec(directory=folder, nodes=nodes, vms=vms, wait_guests=wait_guests)
-            yield run_apart(lambda: Lab.up(spec))
-
-    return lab
 
 
 @dataclass(frozen=True, slots=True)
