@@ -34,7 +34,6 @@ from PySide6.QtWidgets import (
 from manager.core import units
 from manager.core.actions import LIVE_MIGRATE, MigrateParameters
 from manager.core.changes import ChangeSet
-from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.events import QueueVerb
 from manager.core.explanations import past_return
@@ -85,6 +84,9 @@ DENSITIES = ("compact", "usual", "roomy")
 
 PAST = 2000
 """How many moves of earlier runs the history shows."""
+
+_SUMMED_AT_ONCE = 500
+"""Of more selected rows the totals are told a moment later, and not with every change."""
 
 ENGINE_LOOKS = 15
 """How often, every tenth of a second, it is looked whether an engine stays alive that was started."""
@@ -169,12 +171,14 @@ class MainWindow(QMainWindow):
         self.saved_views.chosen.connect(self.show_view)
         self.center.wanted.connect(self._act)
         self.center.asked.connect(self.runner.run)
-        self.center.counted.connect(self._tell_selection)
+        self.center.counted.connect(self._selection_changed)
         look.changed.connect(self._dress)
         self._tree_timer = QTimer(self)
         self._tree_timer.setSingleShot(True)
         self._tree_timer.setInterval(250)
         self._tree_timer.timeout.connect(self._show_counts)
+        self._summing = QTimer(self, singleShot=True, interval=120)
+        self._summing.timeout.connect(self._tell_selection)
         self._clock = QTimer(self)
         self._clock.setInterval(1000)
         self._clock.timeout.connect(self._tick)
@@ -588,7 +592,7 @@ class MainWindow(QMainWindow):
             if len(self.saved.details) == 2:
                 page.splitter.setSizes(self.saved.details)
             page.selection_settled.connect(self._aim)
-            page.model.totals_changed.connect(self._tell_selection)
+            page.model.totals_changed.connect(self._selection_changed)
             page.menu_wanted.connect(self._context_menu)
             page.export_wanted.connect(self.export)
             page.empty_text = partial(self._empty_text, page)
@@ -909,7 +913,16 @@ class MainWindow(QMainWindow):
             self.center.aim(pages.runtime.view if pages else None, ())
         else:
             self.center.aim(pages.runtime.view, page.selected_ids)
-        self._tell_selection()
+        self._selection_changed()
+
+    def _selection_changed(self) -> None:
+        page = self.list_page
+        if page is not None and page.table.selected_count > _SUMMED_AT_ONCE:
+            if not self._summing.isActive():
+                self._summing.start()  # of thousands the sums come a moment later
+        else:
+            self._summing.stop()
+            self._tell_selection()
 
     def _tell_selection(self) -> None:
         pages, page = self.current, self.list_page
@@ -920,14 +933,10 @@ class MainWindow(QMainWindow):
         count, told = page.table.selected_count, page.table.selected_text
         hidden = page.table.hidden_text
         self._selection.set_text("; ".join(s for s in (told, hidden) if s))
-        view = pages.runtime.view
-        if page.kind is Kind.VM and count == 1:
-            vm = view.vms.get(VmId(page.selected_ids[0]))
-            if vm is not None:
-                self.actions_pane.say(vm.name, sizes_text(view, [vm.id]))
-                return
         if count and page.kind is Kind.VM:
-            self.actions_pane.say(f"{count:,} VMs selected", sizes_text(view, page.selected_ids))
+            title, _, sizes = told.partition(", ")
+            vm = pages.runtime.view.vms.get(VmId(page.selected_ids[0])) if count == 1 else None
+            self.actions_pane.say(title if vm is None else vm.name, sizes)
         elif count:
             nouns = {Kind.POOL: "pools", Kind.NETWORK: "networks", Kind.EVENT: "events"}
             noun = nouns.get(page.kind, "nodes")
@@ -1565,11 +1574,3 @@ class MainWindow(QMainWindow):
         self._dress()
         self._clock.start()
         self._tick()
-
-
-def sizes_text(view: ClusterView, ids: Sequence[str]) -> str:
-    """``118 GiB, 96 vCPUs``."""
-    configs = [vm.config for key in ids if (vm := view.vms.get(VmId(key))) and vm.config]
-    memory = sum(config.memory_mib for config in configs)
-    vcpus = sum(config.vcpus for config in configs)
-    return f"{units.mib_text(memory)}, {units.count_text(vcpus, 'vCPU')}"

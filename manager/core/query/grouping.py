@@ -116,9 +116,12 @@ Figures = tuple[tuple[str, float], ...]
 """Totals with the names of their fields."""
 
 
-def figures_of(kind: Kind, known: Callable[[str], Iterable[float]]) -> Figures:
+def figures_of(
+    kind: Kind, known: Callable[[str], Iterable[float]], wanted: Callable[[str], bool] = lambda name: True
+) -> Figures:
     """Sums and means of what is known; `known`: the known values of a field, by its name."""
-    found = ((total.field, total.of(known(total.field))) for total in TOTALS.get(kind, ()))
+    totals = (total for total in TOTALS.get(kind, ()) if wanted(total.field))
+    found = ((total.field, total.of(known(total.field))) for total in totals)
     return tuple((name, figure) for name, figure in found if figure is not None)
 
 

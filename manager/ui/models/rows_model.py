@@ -7,7 +7,7 @@ per re-order. A proxy model over Python rows is 25 to 100 times slower at 8,000 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from PySide6.QtCore import (
@@ -256,8 +256,8 @@ class RowsModel(QAbstractTableModel):
         row = self._rows.get(key)
         return row.home if row is not None else None
 
-    def figures(self, rows: Iterable[Row]) -> Figures:
-        """Totals of these rows by field name."""
+    def figures(self, rows: Iterable[Row], wanted: Callable[[str], bool] = lambda name: True) -> Figures:
+        """Totals of these rows, of the fields that are wanted."""
         chosen, view = list(rows), self.view
 
         def known(name: str) -> Iterable[float]:
@@ -269,7 +269,7 @@ class RowsModel(QAbstractTableModel):
                 if key[0] == 0:
                     yield key[1]
 
-        return figures_of(self.kind, known)
+        return figures_of(self.kind, known, wanted)
 
     def group_figures(self, group: Group) -> Figures:
         """Totals of a group by field name."""
@@ -278,14 +278,13 @@ class RowsModel(QAbstractTableModel):
         return group.figures
 
     def told(self, count: int, figures: Figures, shown: Iterable[str] = (), chosen: str = "") -> str:
-        """``22 VMs, 71 GiB, 34 % CPU``; what must be sampled only if it is among the `shown` fields."""
-        wanted = frozenset(shown)
-        kept = tuple(
-            (name, figure)
-            for name, figure in figures
-            if name in wanted or not self._by_name[name].sample or self.needs_samples
-        )
-        return told(self.kind, count, kept, chosen)
+        """``22 VMs, 71 GiB, 34 % CPU``; see `summed`."""
+        wanted = self.summed(frozenset(shown))
+        return told(self.kind, count, tuple(figure for figure in figures if wanted(figure[0])), chosen)
+
+    def summed(self, shown: Container[str]) -> Callable[[str], bool]:
+        """Whether a field's total is told where these are shown: what must be sampled only if it is."""
+        return lambda name: name in shown or not self._by_name[name].sample or self.needs_samples
 
     def knows(self, key: str) -> bool:
         """Whether there is such an object, shown or not."""

@@ -290,7 +290,8 @@ class RowsTable(QTableView):
         rows, model = self.selected_rows, self.rows_model
         if not rows:
             return ""
-        return model.told(len(rows), model.figures(rows), self._shown_fields(), " selected")
+        shown = frozenset(self._shown_fields())
+        return model.told(len(rows), model.figures(rows, model.summed(shown)), shown, " selected")
 
     @property
     def hidden_ids(self) -> list[str]:
