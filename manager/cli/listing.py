@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,10 +13,10 @@ import click
 
 from manager.cli.app import App
 from manager.cli.options import Settings
-from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table, printable
-from manager.cli.session import NOT_REACHED, Session, opened
+from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table, printable, say
+from manager.cli.session import NOT_REACHED, Session, one_cluster_only, opened, opened_all
 from manager.core.changes import LogEntry
-from manager.core.cluster import ClusterView
+from manager.core.errors import UserError
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
 from manager.core.placement import planner
@@ -23,6 +24,7 @@ from manager.core.query.fields import FIELDS
 from manager.core.query.filter import Matcher
 from manager.core.query.grouping import (
     GroupKey,
+    Seen,
     figures_of,
     group_json,
     group_title,
@@ -30,16 +32,21 @@ from manager.core.query.grouping import (
     known_values,
     told,
 )
-from manager.core.query.spec import FieldKind, FieldSpec, Unavailable
+from manager.core.query.spec import CLUSTER, FieldKind, FieldSpec, Unavailable
 from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
+
+ACROSS = (Kind.VM, Kind.NODE)
+"""What can be listed of all clusters."""
 
 SHRINKS = frozenset({"information", "tags", "text"})
 """Columns that give way on a narrow terminal."""
 
 
-def fields_of(kind: Kind, words: str | None, *, as_json: bool) -> list[FieldSpec]:
+def fields_of(kind: Kind, words: str | None, *, as_json: bool, across: bool = False) -> list[FieldSpec]:
     """The fields asked for with ``--columns a,b``; by default all for JSON, else those shown unasked.
+
+    `across`: the list is of several clusters.
 
     Raises:
         click.UsageError: A word is no field; with the nearest ones.
@@ -47,7 +54,8 @@ def fields_of(kind: Kind, words: str | None, *, as_json: bool) -> list[FieldSpec
     known = FIELDS[kind]
     if words is None:
         # Figures that must be measured first are shown when they are asked for.
-        return [f for f in known.values() if as_json or (f.shown and not f.sample)]
+        shown = [f for f in known.values() if as_json or (f.shown and not f.sample)]
+        return [shown[0], CLUSTER, *shown[1:]] if across and not as_json else shown
     names = [word.strip() for word in words.split(",") if word.strip()]
     if not names:
         raise click.UsageError(f"--columns needs field names, for example {','.join(list(known)[:3])}.")
@@ -112,31 +120,54 @@ async def show_list(
     definitions = (
         kind is Kind.NODE or group is not None or any(names & {"config", "users"} for names in followed)
     )
-    async with opened(app, settings, reading=True, definitions=definitions, enough=_always) as session:
-        if kind is not Kind.NODE:
-            session.need_any()
-        missing = session.warn_of_unreachable()
+    if settings.all_clusters and kind not in ACROSS:
+        raise one_cluster_only()
+    async with opened_all(app, settings, definitions=definitions, enough=_always) as sessions:
+        reached = [session for session in sessions if _is_reached(session, kind, alone=len(sessions) == 1)]
         if measure or (where is not None and where.samples):
-            await session.sample()
-        view = session.view
-        if kind in (Kind.POOL, Kind.NETWORK):
-            await session.runtime.resources.read_all()
-        source: dict[Kind, Mapping[Any, Any]] = {
-            Kind.VM: view.vms,
-            Kind.NODE: view.nodes,
-            Kind.POOL: view.resources.pools,
-            Kind.NETWORK: view.resources.networks,
-        }
-        found: Iterable[Any] = source[kind].values()
-        rows = in_order(view, where.select(view, found) if where else found, kind, sort)
+            await asyncio.gather(*(session.sample() for session in reached))
+        found: list[Seen] = []
+        for session in sessions if kind is Kind.NODE else reached:
+            view = session.view
+            if kind in (Kind.POOL, Kind.NETWORK):
+                await session.runtime.resources.read_all()
+            source: dict[Kind, Mapping[Any, Any]] = {
+                Kind.VM: view.vms,
+                Kind.NODE: view.nodes,
+                Kind.POOL: view.resources.pools,
+                Kind.NETWORK: view.resources.networks,
+            }
+            items: Iterable[Any] = source[kind].values()
+            found += [(view, item) for item in (where.select(view, items) if where else items)]
+        code = 0 if len(reached) == len(sessions) else NOT_REACHED
+        if not reached and kind is not Kind.NODE:
+            return code
+        rows = in_order(found, kind, sort)
         if group is not None:
             down = next((down for field, down in sort if field is group), False)
-            _print_groups(view, kind, in_groups(group, view, rows, down=down), columns, group, settings)
+            _print_groups(kind, in_groups(group, rows, down=down), columns, group, settings)
         elif settings.as_json:
-            print_json(objects_of(view, rows, columns))
+            print_json(objects_of(rows, columns))
         else:
-            print_rows(view, rows, columns)
-        return NOT_REACHED if missing == len(view.nodes) else 0
+            print_rows(rows, columns)
+        return code
+
+
+def _is_reached(session: Session, kind: Kind, *, alone: bool) -> bool:
+    """Whether any node of a cluster is there; tells of those that are not.
+
+    Raises:
+        UserError: None is, and without it there is nothing to list.
+    """
+    if kind is not Kind.NODE:
+        try:
+            session.need_any()
+        except UserError as error:
+            if alone:
+                raise
+            say(str(error))
+            return False
+    return session.warn_of_unreachable() < len(session.view.nodes)
 
 
 def column_of(spec: FieldSpec) -> Column:
@@ -145,20 +176,19 @@ def column_of(spec: FieldSpec) -> Column:
     return Column(title=title, right=spec.kind.is_number, shrinks=spec.name in SHRINKS)
 
 
-def objects_of(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> list[dict[str, Any]]:
+def objects_of(rows: Iterable[Seen], columns: Sequence[FieldSpec]) -> list[dict[str, Any]]:
     """A list as JSON has it."""
-    return [{field.name: field.as_json(view, row) for field in columns} for row in rows]
+    return [{field.name: field.as_json(*row) for field in columns} for row in rows]
 
 
-def print_rows(view: ClusterView, rows: Iterable[Any], columns: Sequence[FieldSpec]) -> None:
+def print_rows(rows: Iterable[Seen], columns: Sequence[FieldSpec]) -> None:
     """A list as a table."""
-    print_table([column_of(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
+    print_table([column_of(f) for f in columns], [[f.cell(*row) for f in columns] for row in rows])
 
 
 def _print_groups(
-    view: ClusterView,
     kind: Kind,
-    groups: Sequence[tuple[GroupKey, list[Any]]],
+    groups: Sequence[tuple[GroupKey, list[Seen]]],
     columns: Sequence[FieldSpec],
     group: FieldSpec,
     settings: Settings,
@@ -166,34 +196,32 @@ def _print_groups(
     """A heading with totals and a table for each group; as JSON their rows inside of them."""
     found: list[dict[str, Any]] = []
     for key, rows in groups:
-        figures = figures_of(kind, partial(_known, view, kind, rows))
+        figures = figures_of(kind, partial(_known, kind, rows))
         if settings.as_json:
             head = group_json(group, key, len(rows), figures)
-            found.append({**head, "rows": objects_of(view, rows, columns)})
+            found.append({**head, "rows": objects_of(rows, columns)})
             continue
         print_heading(printable(f"{group_title(group, key)} ({told(kind, len(rows), figures)})"))
-        print_rows(view, rows, columns)
+        print_rows(rows, columns)
     if settings.as_json:
         print_json(found)
 
 
-def _known(view: ClusterView, kind: Kind, rows: list[Any], name: str) -> list[float]:
-    return known_values(FIELDS[kind][name], view, rows)
+def _known(kind: Kind, rows: list[Seen], name: str) -> list[float]:
+    return known_values(FIELDS[kind][name], rows)
 
 
-def in_order(
-    view: ClusterView, rows: Iterable[Any], kind: Kind, sort: Sequence[tuple[FieldSpec, bool]]
-) -> list[Any]:
+def in_order(rows: Iterable[Seen], kind: Kind, sort: Sequence[tuple[FieldSpec, bool]]) -> list[Seen]:
     """By the fields, then by name; what is not known comes last either way."""
     name = FIELDS[kind]["name"]
-    found = sorted(rows, key=lambda row: (name.sort_key(view, row), row.id))
+    found = sorted(rows, key=lambda row: (name.sort_key(*row), row[1].id))
     for spec, down in reversed(sort):
-        known: list[Any] = []
-        unknown: list[Any] = []
+        known: list[Seen] = []
+        unknown: list[Seen] = []
         for row in found:
-            value = spec.value(view, row)
+            value = spec.value(*row)
             (unknown if value is None or isinstance(value, Unavailable) else known).append(row)
-        known.sort(key=lambda row: spec.sort_key(view, row), reverse=down)
+        known.sort(key=lambda row, spec=spec: spec.sort_key(*row), reverse=down)  # type: ignore[misc]
         found = known + unknown
     return found
 
@@ -323,7 +351,7 @@ def _print_vm(session: Session, vm: Vm, story: Sequence[LogEntry]) -> None:
     own_parts = ("information", "disks", "networks")
     pairs = []
     for spec in FIELDS[Kind.VM].values():
-        if spec.sample or spec.name in own_parts:
+        if spec.sample or spec is CLUSTER or spec.name in own_parts:
             continue
         unit = f" {spec.unit}" if spec.unit and spec.kind is not FieldKind.TEXT else ""
         cell = spec.cell(view, vm)

@@ -266,7 +266,7 @@ def _list(app: App, kind: Kind, noun: str) -> Command:
             columns = columns or ",".join(name for name, _ in shown.columns) or None
             sort = sort or ",".join(f"-{name}" if down else name for name, down in shown.sort) or None
             group_by = group_by or shown.group or None
-        fields = listing.fields_of(kind, columns, as_json=settings.as_json)
+        fields = listing.fields_of(kind, columns, as_json=settings.as_json, across=settings.all_clusters)
         order = listing.sort_of(kind, sort if sort is not None else "name")
         group = listing.field_of(kind, group_by) if group_by is not None else None
         named = [*(field for field, _ in order), *((group,) if group else ()), *(fields if columns else ())]

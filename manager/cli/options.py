@@ -26,6 +26,7 @@ class Settings:
     cluster: str | None = None
     demo: str | None = None
     connect: tuple[str, ...] = ()
+    all_clusters: bool = False
     as_json: bool = False
     timeout_s: float | None = None  # None: the default, and less for nodes that are not needed
     log_json: Path | None = None
@@ -154,6 +155,12 @@ def cluster_options(complete_cluster: Callable[..., Any]) -> list[click.Option]:
             metavar="URI...",
             help="libvirt hosts without a cluster file, for example qemu+ssh://root@n1/system. "
             "Several may follow each other.",
+        ),
+        Everywhere(
+            "--all-clusters",
+            is_flag=True,
+            default=None,
+            help="All configured clusters together: for vm list and node list, and for the window.",
         ),
     ]
 

@@ -202,11 +202,11 @@ async def _volumes(
         except OperationError as error:
             raise UserError(f"The volumes of {name} cannot be read: {error}", exit_code=1) from None
         chosen = matching.select(session.view, found) if matching else found
-        rows = in_order(session.view, chosen, Kind.VOLUME, order)
+        rows = in_order([(session.view, volume) for volume in chosen], Kind.VOLUME, order)
         if settings.as_json:
-            print_json(objects_of(session.view, rows, fields))
+            print_json(objects_of(rows, fields))
         else:
-            print_rows(session.view, rows, fields)
+            print_rows(rows, fields)
         return 0
 
 

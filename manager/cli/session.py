@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ SAMPLE_GAP_S = 1.0
 MOST_REMEMBERED = 10_000
 
 
+Chosen = tuple[ClusterConfig, Path | None]
+"""A cluster, with its file if it has one."""
+
+
 class Known(msgspec.Struct):
     """Names seen last in a cluster, for completion."""
 
@@ -65,9 +70,9 @@ def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path 
         UserError: Several may be meant, or its file is not usable.
         click.UsageError: Options contradict each other.
     """
-    given = [bool(settings.cluster), bool(settings.demo), bool(settings.connect)]
-    if sum(given) > 1:
-        raise click.UsageError("Only one of --cluster, --demo and --connect can be given.")
+    _one_of_them(settings)
+    if settings.all_clusters:
+        raise one_cluster_only()
     files = adapters.files
     if settings.demo:
         return adapters.demo(settings.demo), None
@@ -86,6 +91,32 @@ def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path 
         return files.load(str(only)), only
     say("no cluster is configured: this is the demo, a simulated cluster. Nothing real is touched.")
     return adapters.demo(DEFAULT_DEMO), None
+
+
+def one_cluster_only() -> click.UsageError:
+    """What is said where ``--all-clusters`` is for nothing that a command could do."""
+    return click.UsageError("--all-clusters is for vm list and node list; name one cluster with --cluster.")
+
+
+def _one_of_them(settings: Settings) -> None:
+    given = [bool(settings.cluster), bool(settings.demo), bool(settings.connect), settings.all_clusters]
+    if sum(given) > 1:
+        raise click.UsageError("Only one of --cluster, --demo, --connect and --all-clusters can be given.")
+
+
+def choose_all(adapters: Adapters, settings: Settings) -> list[Chosen]:
+    """The clusters that a list is of: with ``--all-clusters`` those that are configured, else one.
+
+    Raises:
+        UserError: As `choose` does, or there is none to list.
+    """
+    if not settings.all_clusters:
+        return [choose(adapters, settings)]
+    _one_of_them(settings)
+    paths = [each.path for each in adapters.files.configured()]
+    if not paths:
+        raise UserError("No cluster is configured: --all-clusters has nothing to list.")
+    return [(adapters.files.load(str(path)), path) for path in paths]
 
 
 def command_line(settings: Settings, *words: str) -> str:
@@ -113,12 +144,14 @@ def choose_quietly(adapters: Adapters, settings: Settings) -> str:
     return adapters.files.load(str(path)).name if path else adapters.demo(DEFAULT_DEMO).name
 
 
-def choose_for_window(adapters: Adapters, settings: Settings) -> list[tuple[ClusterConfig, Path | None]]:
+def choose_for_window(adapters: Adapters, settings: Settings) -> list[Chosen]:
     """What the window opens: the cluster that is meant; unasked, those used last, else all there are.
 
     Raises:
         UserError: As `choose` does. Clusters used last whose file is broken are told of and left out.
     """
+    if settings.all_clusters:
+        return choose_all(adapters, settings)
     if settings.names_cluster or os.environ.get("MUSTER_CLUSTER"):
         return [choose(adapters, settings)]
     files = adapters.files
@@ -357,30 +390,66 @@ async def opened(
         enough: Whether it can do without the nodes that are silent so far.
         check: What can be refused before anything is connected to.
     """
-    event_log = EventLog(settings.log_json) if settings.log_json else None
-    adapters = app.adapters(event_log, reading=reading)
-    try:
+
+    def chosen(adapters: Adapters) -> list[Chosen]:
         config, source = choose(adapters, settings)
         if check is not None:
             check(config)
+        return [(config, source)]
+
+    async with _sessions(app, settings, chosen, reading=reading, nodes=nodes) as (session,):
+        if nodes and not at_once:
+            await session.read(definitions=definitions, enough=enough)
+            session.remember_names()
+        yield session
+
+
+@asynccontextmanager
+async def opened_all(
+    app: App, settings: Settings, *, definitions: bool, enough: Callable[[Session], bool]
+) -> AsyncIterator[list[Session]]:
+    """A session for each cluster that a list is of, all read at the same time; see `opened`."""
+
+    async def read(session: Session) -> None:
+        await session.read(definitions=definitions, enough=enough)
+        session.remember_names()
+
+    chosen = partial(choose_all, settings=settings)
+    async with _sessions(app, settings, chosen, reading=True, nodes=True) as sessions:
+        await asyncio.gather(*(read(session) for session in sessions))
+        yield sessions
+
+
+@asynccontextmanager
+async def _sessions(
+    app: App,
+    settings: Settings,
+    choose_from: Callable[[Adapters], list[Chosen]],
+    *,
+    reading: bool,
+    nodes: bool,
+) -> AsyncIterator[list[Session]]:
+    event_log = EventLog(settings.log_json) if settings.log_json else None
+    adapters = app.adapters(event_log, reading=reading)
+    try:
+        chosen = choose_from(adapters)
         terminal = Terminal()
         workspace = Workspace(adapters, terminal.ask_secret)
         try:
             begun_s = asyncio.get_running_loop().time()
-            session = Session(
-                runtime=await workspace.open(config, nodes=nodes),
-                config=config,
-                source=source,
-                adapters=adapters,
-                terminal=terminal,
-                begun_s=begun_s,
-                timeout_s=settings.timeout_s or DEFAULT_TIMEOUT_S,
-                may_hurry=settings.timeout_s is None,
-            )
-            if nodes and not at_once:
-                await session.read(definitions=definitions, enough=enough)
-                session.remember_names()
-            yield session
+            yield [
+                Session(
+                    runtime=await workspace.open(config, nodes=nodes),
+                    config=config,
+                    source=source,
+                    adapters=adapters,
+                    terminal=terminal,
+                    begun_s=begun_s,
+                    timeout_s=settings.timeout_s or DEFAULT_TIMEOUT_S,
+                    may_hurry=settings.timeout_s is None,
+                )
+                for config, source in chosen
+            ]
         finally:
             await workspace.shutdown()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 MIB = 1024 * 1024
@@ -104,6 +105,11 @@ def iso_text(at_s: float) -> str:
 def count_text(count: int, singular: str, plural: str | None = None) -> str:
     """A number with its noun: ``1 VM``, ``1,000 VMs``."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def and_text(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
 
 
 LONG_LINE = 100

@@ -362,6 +362,10 @@ def _parse_figure(spec: FieldSpec, text: str, value: Value) -> float:
     return found
 
 
+_NOWS = 64
+"""Of so many moments the bounds of a time are kept; clusters have their own, and all go on."""
+
+
 def _time(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
     text = value.text
     span = values.span_s(text)
@@ -380,15 +384,17 @@ def _time(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
         )
     if dots and operator.orders:
         raise QueryError("A range stands after a colon.", value.span)
-    kept: list[tuple[float, tuple[float, float]]] = []
+    kept: dict[float, tuple[float, float]] = {}  # of each cluster's now
 
     def bounds(now_s: float) -> tuple[float, float]:
-        if not kept or kept[0][0] != now_s:
+        if now_s not in kept:
             first = values.moments(low, now_s) if low else (-values.ENDLESS, 0.0)
             last = first if not dots else values.moments(high, now_s) if high else (0.0, values.ENDLESS)
             assert first is not None and last is not None
-            kept[:] = [(now_s, (first[0], last[1]))]
-        return kept[0][1]
+            if len(kept) >= _NOWS:
+                kept.clear()
+            kept[now_s] = (first[0], last[1])
+        return kept[now_s]
 
     match operator:
         case Operator.LESS:

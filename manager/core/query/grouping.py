@@ -49,15 +49,19 @@ def group_order(spec: FieldSpec, view: ClusterView, row: Any, key: GroupKey) -> 
     return natural(key.value.lower()) if isinstance(value, tuple) else value
 
 
+Seen = tuple[ClusterView, Any]
+"""An object, and the cluster through which its fields are read."""
+
+
 def in_groups(
-    spec: FieldSpec, view: ClusterView, rows: Iterable[Any], *, down: bool = False
-) -> list[tuple[GroupKey, list[Any]]]:
+    spec: FieldSpec, rows: Iterable[Seen], *, down: bool = False
+) -> list[tuple[GroupKey, list[Seen]]]:
     """Rows by group, each in the order they came in; `down`: the groups' order is turned round."""
-    found: dict[GroupKey, list[Any]] = {}
-    for row in rows:
-        found.setdefault(group_key(spec, spec.value(view, row)), []).append(row)
+    found: dict[GroupKey, list[Seen]] = {}
+    for view, row in rows:
+        found.setdefault(group_key(spec, spec.value(view, row)), []).append((view, row))
     known = [key for key in found if key.standing == KNOWN]
-    known.sort(key=lambda key: (group_order(spec, view, found[key][0], key), key.value), reverse=down)
+    known.sort(key=lambda key: (group_order(spec, *found[key][0], key), key.value), reverse=down)
     rest = sorted(key for key in found if key.standing != KNOWN)
     return [(key, found[key]) for key in (*known, *rest)]
 
@@ -125,9 +129,9 @@ def figures_of(
     return tuple((name, figure) for name, figure in found if figure is not None)
 
 
-def known_values(spec: FieldSpec, view: ClusterView, rows: Iterable[Any]) -> list[float]:
+def known_values(spec: FieldSpec, rows: Iterable[Seen]) -> list[float]:
     """A field's values, without those that are not known."""
-    values = (spec.value(view, row) for row in rows)
+    values = (spec.value(view, row) for view, row in rows)
     return [value for value in values if value is not None and not isinstance(value, Unavailable)]
 
 

@@ -9,6 +9,7 @@ from manager.core import units
 from manager.core.cluster import ClusterView
 from manager.core.model import Node, NodeLoad, NodeStatus
 from manager.core.query.spec import (
+    CLUSTER,
     NOT_KNOWN,
     NOT_SAMPLED,
     FieldKind,
@@ -245,4 +246,5 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         width=90,
         shown=False,
     ),
+    CLUSTER,
 )

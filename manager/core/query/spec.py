@@ -152,3 +152,17 @@ def join(values: tuple[str, ...]) -> str:
 def on(*names: str) -> frozenset[str]:
     """Attributes that a field follows."""
     return frozenset(names)
+
+
+CLUSTER = FieldSpec(
+    name="cluster",
+    title="Cluster",
+    kind=FieldKind.TEXT,
+    doc="The cluster that it is in: tells rows apart in a list of all clusters.",
+    get=lambda view, row: view.id,
+    text=plain,
+    depends=frozenset(),
+    width=110,
+    shown=False,
+)
+"""The same for every kind that is listed across clusters."""

@@ -11,6 +11,7 @@ from manager.core.model import Activity, AgentState, Priority, StatusCause, Vm, 
 from manager.core.placement import planner
 from manager.core.query.spec import (
     BEING_READ,
+    CLUSTER,
     NOT_KNOWN,
     NOT_SAMPLED,
     FieldKind,
@@ -389,4 +390,5 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         width=110,
         shown=False,
     ),
+    CLUSTER,
 )
