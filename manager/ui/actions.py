@@ -33,9 +33,9 @@ from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.edits import Describe
-from manager.core.ids import Kind, VmId
+from manager.core.ids import ClusterId, Kind, VmId
 from manager.core.model import Priority, SnapshotParameters
-from manager.core.reasons import Reason, ReasonCode, because
+from manager.core.reasons import Reason
 from manager.ui.icons import icon
 from manager.ui.theme import Look
 from manager.ui.views.parts import tip
@@ -191,9 +191,8 @@ class ActionCenter(QObject):
     def __init__(self, look: Look, parent: QWidget) -> None:
         super().__init__(parent)
         self._look = look
-        self._view: ClusterView | None = None
-        self._ids: tuple[VmId, ...] = ()
-        self._set: frozenset[str] = frozenset()
+        self._aims: dict[ClusterId, frozenset[VmId]] = {}
+        self._targets: tuple[tuple[ClusterView, VmId], ...] = ()
         self._work: list[Question] = []
         self._count = Count()
         self.counts: dict[str, Count] = {entry.id: Count() for entry in ENTRIES}
@@ -216,12 +215,7 @@ class ActionCenter(QObject):
     @property
     def ids(self) -> tuple[VmId, ...]:
         """The VMs that the actions are about."""
-        return self._ids
-
-    @property
-    def view(self) -> ClusterView | None:
-        """The cluster that the actions are about."""
-        return self._view
+        return tuple(vm for _, vm in self._targets)
 
     def dress(self) -> None:
         """Give the actions their icons in the theme's colours."""
@@ -230,27 +224,26 @@ class ActionCenter(QObject):
             if entry.spec.icon:
                 self.actions[entry.id].setIcon(icon(entry.spec.icon, t.dim, t.faint))
 
-    def aim(self, view: ClusterView | None, ids: Iterable[str]) -> None:
-        """Say what is selected."""
-        self._view = view
-        self._ids = tuple(VmId(key) for key in ids)
-        self._set = frozenset(self._ids)
+    def aim(self, chosen: Iterable[tuple[ClusterView, Iterable[str]]]) -> None:
+        """Say what is selected, in each cluster."""
+        parts = [(view, [VmId(key) for key in ids]) for view, ids in chosen]
+        self._targets = tuple((view, vm) for view, ids in parts for vm in ids)
+        self._aims = {view.id: frozenset(ids) for view, ids in parts}
         self.recount()
 
     def take(self, view: ClusterView, changes: ChangeSet) -> None:
         """Count anew if the change may have another verdict for what is selected."""
-        if view is not self._view or not self._ids:
+        aimed = self._aims.get(view.id)
+        if not aimed:
             return
         vms = changes[Kind.VM]
         nodes = changes[Kind.NODE]
-        hit = any(n - _LOAD for k, n in vms.updated.items() if k in self._set) or bool(
-            vms.removed & self._set
-        )
+        hit = any(n - _LOAD for k, n in vms.updated.items() if k in aimed) or bool(vms.removed & aimed)
         if not hit:
             hit = any(names & _NODE_MATTERS for names in nodes.updated.values())
         if not hit:
             return
-        if len(self._ids) <= _AT_ONCE:
+        if len(self._targets) <= _AT_ONCE:
             self.recount()
         elif not self._again.isActive():
             self._again.start(_RECOUNT_LARGE_MS)
@@ -259,8 +252,8 @@ class ActionCenter(QObject):
         """Ask every action about every selected VM: at once if few, in slices if many."""
         self._again.stop()
         self._timer.stop()
-        total = len(self._ids)
-        if self._view is None or not total:
+        total = len(self._targets)
+        if not total:
             for question in _QUESTIONS:
                 self._tell(question, Count(total=total))
             self.counted.emit()
@@ -281,22 +274,22 @@ class ActionCenter(QObject):
         self._count_until(time.monotonic() + _SLICE_S)
 
     def _count_until(self, end: float | None) -> None:
-        assert self._view is not None
         while self._work:
-            self._count_some(self._work[-1], self._view, end)
+            self._count_some(self._work[-1], end)
             if not self._count.is_complete:
                 self._timer.start(4)  # others have their turn
                 return
             self._tell(self._work.pop(), self._count)
-            self._count = Count(total=len(self._ids))
+            self._count = Count(total=len(self._targets))
             if end is not None:
                 self.counted.emit()
         self.counted.emit()
 
-    def _count_some(self, question: Question, view: ClusterView, end: float | None) -> None:
+    def _count_some(self, question: Question, end: float | None) -> None:
         count, (spec, parameters) = self._count, question
         while count.looked < count.total:
-            found = spec.verdict(view, self._ids[count.looked], parameters)
+            view, vm = self._targets[count.looked]
+            found = spec.verdict(view, vm, parameters)
             count.looked += 1
             if isinstance(found, Allowed):
                 count.allowed += 1
@@ -333,7 +326,7 @@ class ActionCenter(QObject):
             count = self.counts[entry.id]
             reasons = count.reasons(8)
             if not count.total:
-                reasons = [because(ReasonCode.NOT_KNOWN).text if self._view is None else "no VM is selected"]
+                reasons = ["no VM is selected"]
             if reasons:
                 title = f"{entry.submenu} › {entry.title}" if entry.submenu else entry.title
                 found.append((title, count.text, reasons))

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from manager.core.changes import ChangeSet
 from manager.core.ids import Kind
-from manager.core.query.views import BUILT_IN
+from manager.core.query.views import BUILT_IN, Views
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
@@ -26,7 +26,7 @@ from manager.ui.views.saved_views import ViewKeeper
 from manager.ui.views.table import RowsTable
 from manager.ui.views.work_panes import OperationsPane
 
-_LISTS = {
+LISTS = {
     "roles": (Kind.VM, "Roles"),
     "events": (Kind.EVENT, "Cluster events"),
     "nodes": (Kind.NODE, "Nodes"),
@@ -34,6 +34,11 @@ _LISTS = {
     "networks": (Kind.NETWORK, "Networks"),
 }
 """The pages with a list, by name."""
+
+
+def show_view(page: ListPage, views: Views, scope: str) -> None:
+    """Show the view of that id; where it is none, all."""
+    page.shown.show(views.get(page.kind, scope) or BUILT_IN[page.kind][0])
 
 
 _COUNTING_MS = 12
@@ -94,8 +99,7 @@ class ClusterPages(QObject):
             page = self._pages[place.page] = self._make(place.page)
             self.made(page)
         if isinstance(page, ListPage):
-            views = self._keeper.views
-            page.shown.show(views.get(page.kind, place.scope) or BUILT_IN[page.kind][0])
+            show_view(page, self._keeper.views, place.scope)
             if page.kind is Kind.VM:
                 page.set_scope(*self._scope(place.scope))
         return page
@@ -103,8 +107,10 @@ class ClusterPages(QObject):
     def _make(self, name: str) -> QWidget:
         if name == "overview":
             return Overview(self.runtime, self._look, self.tally)
-        kind, title = _LISTS[name]
-        return ListPage(self.runtime, kind, self._look, self._views, self._center, self._keeper, title=title)
+        kind, title = LISTS[name]
+        return ListPage(
+            (self.runtime,), kind, self._look, self._views, self._center, self._keeper, title=title
+        )
 
     def _scope(self, scope: str) -> tuple[str, Scope | None]:
         node = node_of(scope)

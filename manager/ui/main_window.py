@@ -37,7 +37,7 @@ from manager.core.changes import ChangeSet
 from manager.core.errors import UserError
 from manager.core.events import QueueVerb
 from manager.core.explanations import past_return
-from manager.core.ids import ClusterId, Kind, OperationId, VmId
+from manager.core.ids import ClusterId, Kind, NodeId, OperationId, VmId
 from manager.core.model import ClusterConfig, PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.operation_fields import operation_title
@@ -47,6 +47,7 @@ from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
 from manager.services.workspace import Workspace
 from manager.ui.actions import ENTRIES, ActionCenter, Entry
+from manager.ui.all_clusters import WITH_LISTS, AllPages
 from manager.ui.background import start_engine
 from manager.ui.cluster_pages import ClusterPages
 from manager.ui.dialogs.base import Asking, Band, demo_badge
@@ -69,7 +70,7 @@ from manager.ui.theme import Look, repolish
 from manager.ui.views.actions_pane import ActionsPane
 from manager.ui.views.events_page import NOTHING
 from manager.ui.views.list_page import ListPage
-from manager.ui.views.navigation import PAGE_OF, Navigation, Place, node_of, place_of, tier_text
+from manager.ui.views.navigation import EVERY, PAGE_OF, Navigation, Place, node_of, place_of, tier_text
 from manager.ui.views.overview import Overview
 from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label, tip
 from manager.ui.views.queue_pane import QueuePane
@@ -150,6 +151,8 @@ class MainWindow(QMainWindow):
         self.runner = Runner(self, look, tasks, self.note, self.show_operation, self._cluster_option)
         self.notifier = Notifier(self)
         self.saved_views = ViewKeeper(self._views, self, tasks, self.note)
+        self.every = AllPages(look, self._views, self.center, self.saved_views)
+        self.every.made = self._page_made
         self.navigation = Navigation(look)
         self.pages = QStackedWidget()
         self.actions_pane = ActionsPane(self.center, look)
@@ -163,6 +166,9 @@ class MainWindow(QMainWindow):
         self._build_menus()
         self._build_toolbar()
         self._build_status()
+        for name, pane in zip(PANES, self.every.panes, strict=True):
+            self._stacks[name].addWidget(pane)
+            pane.wanted.connect(partial(self._pane_of, name))
         self._welcome = self._build_welcome()
         self.pages.addWidget(self._welcome)
 
@@ -491,7 +497,38 @@ class MainWindow(QMainWindow):
         for cluster, runtime in runtimes.items():
             if cluster not in self.clusters:
                 self._add_cluster(runtime)
+        self._sync_every()
         self._show_here()
+
+    def _sync_every(self) -> None:
+        """What is over all clusters is there while there are several."""
+        runtimes = [pages.runtime for pages in self.clusters.values()]
+        shown, several = self.navigation.has(Place(EVERY, "roles")), len(runtimes) > 1
+        if several and not shown:
+            self.navigation.add_every()
+            self.navigation.show_views(EVERY, self.saved_views.views)
+        elif shown and not several:
+            self._remove_places(EVERY)
+            self._leave(EVERY)
+        self.every.read_from(runtimes)
+
+    def _remove_places(self, cluster: ClusterId) -> None:
+        """They are in the tree no more, nor to come back to."""
+        if self._here is not None and self._here.cluster == cluster:
+            self.center.aim(())
+        self.navigation.remove_cluster(cluster)
+        self._past = [p for p in self._past if p.cluster != cluster]
+        self._future = [p for p in self._future if p.cluster != cluster]
+
+    def _leave(self, cluster: ClusterId) -> None:
+        """Be where the tree is, if the window was at a place that is no more."""
+        if self._here is not None and self._here.cluster == cluster:
+            self._here = None
+            place = self.navigation.place
+            if place is not None and place.cluster in self.clusters:
+                self.go(place)
+            elif self.clusters:
+                self.navigation.go(Place(next(iter(self.clusters)), "roles"))
 
     def _add_cluster(self, runtime: Runtime) -> None:
         pages = ClusterPages(runtime, self.look, self._views, self.center, self.saved_views)
@@ -542,20 +579,12 @@ class MainWindow(QMainWindow):
 
     def _remove_cluster(self, cluster: ClusterId) -> None:
         pages = self.clusters.pop(cluster)
-        if self.center.view is pages.runtime.view:
-            self.center.aim(None, ())
-        self.navigation.remove_cluster(cluster)
-        self._past = [p for p in self._past if p.cluster != cluster]
-        self._future = [p for p in self._future if p.cluster != cluster]
+        self._remove_places(cluster)
         for strip in pages.strips:
             self._strips.removeWidget(strip)
             strip.deleteLater()
         pages.close()
-        if self._here is not None and self._here.cluster == cluster:
-            self._here = None
-            place = self.navigation.place
-            if place is not None and place.cluster in self.clusters:
-                self.go(place)
+        self._leave(cluster)
 
     @property
     def here(self) -> Place | None:
@@ -564,8 +593,15 @@ class MainWindow(QMainWindow):
 
     @property
     def current(self) -> ClusterPages | None:
-        """The cluster that is shown."""
+        """The cluster that is shown; none: no cluster is, or all are."""
         return self.clusters.get(self._here.cluster) if self._here is not None else None
+
+    @property
+    def shown(self) -> list[ClusterPages]:
+        """The clusters that are shown: one, or all."""
+        if self._here is not None and self._here.cluster == EVERY:
+            return list(self.clusters.values())
+        return [self.current] if self.current is not None else []
 
     @property
     def list_page(self) -> ListPage | None:
@@ -603,10 +639,10 @@ class MainWindow(QMainWindow):
             page.nodes_wanted.connect(partial(self.go_page, "nodes"))
 
     def _empty_text(self, page: ListPage) -> tuple[str, str, str, Callable[[], object] | None]:
-        view = page.runtime.view
+        nodes = [node for runtime in page.runtimes.values() for node in runtime.view.nodes.values()]
         if page.kind is Kind.EVENT:
             return *NOTHING, "", None
-        if page.kind is Kind.NODE and page.scope_title and view.nodes:
+        if page.kind is Kind.NODE and page.scope_title and nodes:
             return (f"No node: {page.scope_title}", "", "Show all nodes", partial(self.go_page, "nodes"))
         if page.kind is Kind.NODE:
             return (
@@ -623,7 +659,7 @@ class MainWindow(QMainWindow):
                 "Read again",
                 self.refresh,
             )
-        if page.scope_title and view.vms:
+        if page.scope_title and any(runtime.view.vms for runtime in page.runtimes.values()):
             right = page.shown.view.id in ("attention", "unmovable")
             return (
                 f"No VM: {page.scope_title}",
@@ -631,11 +667,11 @@ class MainWindow(QMainWindow):
                 "Show all roles",
                 self._all_roles,
             )
-        if any(not node.is_up for node in view.nodes.values()):
-            waiting = sum(1 for node in view.nodes.values() if not node.is_up)
+        if any(not node.is_up for node in nodes):
+            waiting = sum(1 for node in nodes if not node.is_up)
             return (
                 "No VM is known yet",
-                f"{waiting} of {units.count_text(len(view.nodes), 'node')} cannot be read: "
+                f"{waiting} of {units.count_text(len(nodes), 'node')} cannot be read: "
                 "the reasons are under Nodes.",
                 "Show the nodes",
                 partial(self.go_page, "nodes"),
@@ -656,7 +692,7 @@ class MainWindow(QMainWindow):
 
     def go(self, place: Place) -> None:
         """Show a place."""
-        pages = self.clusters.get(place.cluster)
+        pages = self.every if place.cluster == EVERY else self.clusters.get(place.cluster)
         if pages is None:
             return
         if self._here is not None and self._here != place and not self._travelling:
@@ -693,12 +729,16 @@ class MainWindow(QMainWindow):
     def go_page(self, page: str) -> None:
         """Overview, roles or nodes of this cluster."""
         if self._here is not None:
-            self.navigation.go(Place(self._here.cluster, page, "page" if page == "overview" else ""))
+            self._go_here(Place(self._here.cluster, page, "page" if page == "overview" else ""))
 
     def show_view(self, view: View) -> None:
-        """A view of the cluster that is shown."""
+        """A view of the cluster that is shown, or of all."""
         if self._here is not None and view.kind in PAGE_OF:
-            self.navigation.go(place_of(self._here.cluster, view))
+            self._go_here(place_of(self._here.cluster, view))
+
+    def _go_here(self, place: Place) -> None:
+        if not self.navigation.go(place) and place.cluster == EVERY:
+            self.note("That is shown of one cluster at a time: choose one in the tree.", (), "")
 
     def save_view(self) -> None:
         """Keep what the list shows as a view."""
@@ -716,13 +756,15 @@ class MainWindow(QMainWindow):
             pages.tally.follow(views)
             pages.count()
             self.navigation.show_views(cluster, views)
+        self.navigation.show_views(EVERY, views)
         self._show_counts()
 
     def next_cluster(self) -> None:
         """The same page of the next cluster."""
         names = list(self.clusters)
         if self._here is not None and len(names) > 1:
-            following = names[(names.index(self._here.cluster) + 1) % len(names)]
+            at = names.index(self._here.cluster) if self._here.cluster in self.clusters else -1
+            following = names[(at + 1) % len(names)]
             self.navigation.go(
                 Place(following, self._here.page, self._here.scope if not node_of(self._here.scope) else "")
             )
@@ -779,6 +821,11 @@ class MainWindow(QMainWindow):
             page.select([node])
             page.table.setFocus(Qt.FocusReason.OtherFocusReason)
 
+    def _pane_of(self, name: str, cluster: str) -> None:
+        """A pane of one cluster, from where all are shown."""
+        self._go_cluster(ClusterId(cluster))
+        self.show_pane(name)
+
     def _go_cluster(self, cluster: ClusterId) -> None:
         if self._here is None or self._here.cluster != cluster:
             self.navigation.go(Place(cluster, "roles"))
@@ -815,27 +862,31 @@ class MainWindow(QMainWindow):
             self.show_node(problem.node)
 
     def _show_here(self) -> None:
-        pages = self.current
-        if pages is None:
+        shown = self.shown
+        configs = [pages.runtime.view.config for pages in shown]
+        is_demo = any(config.tier is Tier.DEMO for config in configs)
+        read_only = bool(configs) and all(config.read_only for config in configs)
+        marks = (" — DEMO" if is_demo else "") + (" — read-only" if read_only else "")
+        if self._here is None or not shown:
             self.setWindowTitle("Muster")
             self._band.show_colour("transparent")
             self.pages.setCurrentWidget(self._welcome)
             self._tier.setText("")
+        elif self.current is None:
+            self.setWindowTitle(f"All clusters{marks} — Muster")
+            self._band.show_colour("transparent")
+            self._tier.setText(units.and_text([config.name for config in configs]))
         else:
-            config = pages.runtime.view.config
-            demo = " — DEMO" if config.tier is Tier.DEMO else ""
-            only = " — read-only" if config.read_only else ""
-            self.setWindowTitle(f"{config.name}{demo}{only} — Muster")
-            self._band.show_colour(config.colour)
-            tier = tier_text(pages.runtime)
-            self._tier.setText(f"DEMO: {tier.removeprefix('a demo: ')}" if demo else tier)
-        config_shown = pages.runtime.view.config if pages is not None else None
-        self._demo_badge.setVisible(config_shown is not None and config_shown.tier is Tier.DEMO)
-        self._read_only_badge.setVisible(config_shown is not None and config_shown.read_only)
+            self.setWindowTitle(f"{configs[0].name}{marks} — Muster")
+            self._band.show_colour(configs[0].colour)
+            tier = tier_text(self.current.runtime)
+            self._tier.setText(f"DEMO: {tier.removeprefix('a demo: ')}" if is_demo else tier)
+        self._demo_badge.setVisible(is_demo)
+        self._read_only_badge.setVisible(read_only)
         self.back_action.setEnabled(bool(self._past))
         self.forward_action.setEnabled(bool(self._future))
-        self.close_cluster_action.setEnabled(pages is not None)
-        self.refresh_action.setEnabled(pages is not None)
+        self.close_cluster_action.setEnabled(self.current is not None)
+        self.refresh_action.setEnabled(bool(shown))
         self._show_counts()
         self._tick()
 
@@ -854,32 +905,47 @@ class MainWindow(QMainWindow):
     # --- what changes ---------------------------------------------------------------------------------
 
     def _changed(self, cluster: ClusterId, changes: ChangeSet) -> None:
+        self.every.take(cluster, changes)
         if not self._tree_timer.isActive():
             self._tree_timer.start()
 
     def _show_counts(self) -> None:
         for pages in self.clusters.values():
             self.navigation.show_counts(pages.runtime, pages.tally)
-        here = self.current
-        if here is None:
-            for place, title in enumerate(("Live migrations", "Operations", "Problems")):
-                self.panes.setTabText(place, title)
-            self._problems_link.setText("")
-            self._moves_link.setText("")
-            self._show_paused()
-            return
-        self._show_paused()
-        moving, waiting = here.tally.moves
-        view = here.runtime.view
-        problems = sum(problem.is_new(view.now_s) for problem in view.problems.values())
-        known = len(view.problems) - problems
-        failed = here.tally.failed
+        self.navigation.show_sums([(pages.runtime, pages.tally) for pages in self.clusters.values()])
+        shown = self.shown
+        moving, waiting = (
+            sum(figures) for figures in zip((0, 0), *(p.tally.moves for p in shown), strict=True)
+        )
+        failed = sum(pages.tally.failed for pages in shown)
+        problems, known = (sum(n) for n in zip((0, 0), *(_problems(p.runtime) for p in shown), strict=True))
         self._tab(0, "Live migrations", f"{moving:,} + {waiting:,}" if moving or waiting else "")
         self._tab(1, "Operations", f"{failed} failed" if failed else "")
         self._tab(2, "Problems", f"{problems} + {known} known" if known else str(problems or ""))
         self._problems_link.setText(units.count_text(problems, "problem") if problems else "")
         self._moves_link.setText(f"{moving:,} moving, {waiting:,} waiting" if moving or waiting else "")
+        if self.current is None:
+            self._show_each()
+        self._show_paused()
         self._tick()
+
+    def _show_each(self) -> None:
+        """What there is of work and problems in each of the clusters, where none alone is shown."""
+        lines: tuple[list[tuple[Runtime, str]], ...] = ([], [], [])
+        for pages in self.shown:
+            runtime, (moving, waiting) = pages.runtime, pages.tally.moves
+            problems, known = _problems(runtime)
+            texts = (
+                f"{moving:,} moving, {waiting:,} waiting" if moving or waiting else "nothing moves",
+                f"{pages.tally.failed:,} failed" if pages.tally.failed else "none failed",
+                units.count_text(problems, "problem") + (f", {known} known" if known else "")
+                if problems or known
+                else "no problems",
+            )
+            for of, text in zip(lines, texts, strict=True):
+                of.append((runtime, text))
+        for pane, of in zip(self.every.panes, lines, strict=True):
+            pane.show_lines(of)
 
     def _tab(self, place: int, title: str, count: str) -> None:
         text = f"{title}  {count}" if count else title
@@ -887,18 +953,17 @@ class MainWindow(QMainWindow):
             self.panes.setTabText(place, text)
 
     def _tick(self) -> None:
-        pages = self.current
-        if pages is None:
+        shown = self.shown
+        if not shown:
             self._live.setText("")
             return
         for open_one in self.clusters.values():
             open_one.tally.ask_some()
             open_one.count()
-        runtime = pages.runtime
-        nodes = runtime.view.nodes
-        up = sum(1 for node in nodes.values() if node.is_up)
+        nodes = [node for pages in shown for node in pages.runtime.view.nodes.values()]
+        up = sum(1 for node in nodes if node.is_up)
         state = "live" if up == len(nodes) else f"{up} of {len(nodes)} nodes live"
-        text = f"{'●' if up else '○'} {state}, {units.time_text(runtime.clock.now_s())}"
+        text = f"{'●' if up else '○'} {state}, {units.time_text(shown[0].runtime.clock.now_s())}"
         if self._live.text() != text:
             self._live.setText(text)
         gap = f"The window's longest pause since it opened: {self.heartbeat.longest_gap_ms:.0f} ms"
@@ -908,11 +973,9 @@ class MainWindow(QMainWindow):
     # --- actions --------------------------------------------------------------------------------------
 
     def _aim(self) -> None:
-        pages, page = self.current, self.list_page
-        if pages is None or page is None or page.kind is not Kind.VM:
-            self.center.aim(pages.runtime.view if pages else None, ())
-        else:
-            self.center.aim(pages.runtime.view, page.selected_ids)
+        page = self.list_page
+        parts = page.parts if page is not None and page.kind is Kind.VM else []
+        self.center.aim((runtime.view, ids) for runtime, ids in parts)
         self._selection_changed()
 
     def _selection_changed(self) -> None:
@@ -925,8 +988,8 @@ class MainWindow(QMainWindow):
             self._tell_selection()
 
     def _tell_selection(self) -> None:
-        pages, page = self.current, self.list_page
-        if pages is None or page is None:
+        page = self.list_page
+        if not self.shown or page is None:
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
             self._selection.set_text("")
             return
@@ -935,8 +998,7 @@ class MainWindow(QMainWindow):
         self._selection.set_text("; ".join(s for s in (told, hidden) if s))
         if count and page.kind is Kind.VM:
             title, _, sizes = told.partition(", ")
-            vm = pages.runtime.view.vms.get(VmId(page.selected_ids[0])) if count == 1 else None
-            self.actions_pane.say(title if vm is None else vm.name, sizes)
+            self.actions_pane.say(title if count > 1 else page.table.selected_rows[0].item.name, sizes)
         elif count:
             nouns = {Kind.POOL: "pools", Kind.NETWORK: "networks", Kind.EVENT: "events"}
             noun = nouns.get(page.kind, "nodes")
@@ -946,9 +1008,9 @@ class MainWindow(QMainWindow):
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
 
     def _act(self, entry: Entry) -> None:
-        pages = self.current
-        if pages is not None and self.center.ids:
-            self.runner.start(pages.runtime, entry, self.center.ids)
+        if self.list_page is not None and self.center.ids:
+            parts = [(runtime, [VmId(key) for key in ids]) for runtime, ids in self.list_page.parts]
+            self.runner.start(parts, entry)
 
     def _context_menu(self, at: QPoint) -> None:
         menu = QMenu(self)
@@ -958,9 +1020,9 @@ class MainWindow(QMainWindow):
             self.center.fill(menu)
         elif page is not None:
             menu.addAction(self.refresh_action)
-            ids = page.selected_ids
-            if len(ids) == 1 and self._here is not None and page.kind is Kind.NODE:
-                place = Place(self._here.cluster, "roles", f"node:{ids[0]}")
+            parts = page.parts
+            if len(parts) == 1 and len(parts[0][1]) == 1 and page.kind is Kind.NODE:
+                place = Place(parts[0][0].id, "roles", f"node:{parts[0][1][0]}")
                 menu.addAction("Show its VMs", lambda: self.navigation.go(place))
         menu.addSeparator()
         menu.addAction(self.copy_action)
@@ -1131,14 +1193,14 @@ class MainWindow(QMainWindow):
 
     def refresh(self) -> None:
         """Read the hosts again; of selected nodes only those."""
-        pages, page = self.current, self.list_page
-        if pages is None:
-            return
-        if page is not None and page.kind is Kind.NODE and page.selected_ids:
-            for node in page.selected_ids:
-                pages.runtime.read_again(pages.runtime.view.nodes[node].id)  # type: ignore[index]
+        page = self.list_page
+        if page is not None and page.kind is Kind.NODE and page.parts:
+            for runtime, ids in page.parts:
+                for node in ids:
+                    runtime.read_again(NodeId(node))
         else:
-            pages.runtime.read_again()
+            for pages in self.shown:
+                pages.runtime.read_again()
 
     def toggle_criteria(self) -> None:
         """Open or close the criteria of the list that is shown."""
@@ -1167,21 +1229,19 @@ class MainWindow(QMainWindow):
 
     def copy_command(self) -> None:
         """The selected VMs as commands."""
-        pages, page = self.current, self.list_page
-        if pages is None or page is None or not page.selected_ids:
-            return
-        view = pages.runtime.view
-        if page.kind is Kind.VM:
-            text = show_commands(view, page.selected_ids, self._cluster_option(pages.runtime))
-        else:
-            option = self._cluster_option(pages.runtime)
-            nouns = {Kind.POOL: "storage", Kind.NETWORK: "network"}
-            if page.kind in nouns:
-                ids = page.selected_ids
-                text = "\n".join(f"muster {option} {nouns[page.kind]} show {shlex.quote(i)}" for i in ids)
-            else:
-                text = f"muster {option} {'events' if page.kind is Kind.EVENT else 'node list'}"
-        QGuiApplication.clipboard().setText(text)
+        page = self.list_page
+        if page is not None and page.parts:
+            lines = [self._commands(page.kind, runtime, ids) for runtime, ids in page.parts]
+            QGuiApplication.clipboard().setText("\n".join(lines))
+
+    def _commands(self, kind: Kind, runtime: Runtime, ids: Sequence[str]) -> str:
+        option = self._cluster_option(runtime)
+        if kind is Kind.VM:
+            return show_commands(runtime.view, ids, option)
+        nouns = {Kind.POOL: "storage", Kind.NETWORK: "network"}
+        if kind in nouns:
+            return "\n".join(f"muster {option} {nouns[kind]} show {shlex.quote(key)}" for key in ids)
+        return f"muster {option} {'events' if kind is Kind.EVENT else 'node list'}"
 
     def _cluster_option(self, runtime: Runtime) -> str:
         files = self.workspace.adapters.files
@@ -1222,14 +1282,13 @@ class MainWindow(QMainWindow):
         self._export(self._table())
 
     def _export(self, table: RowsTable | None) -> None:
-        pages = self.current
-        if table is None or pages is None:
+        if table is None or self._here is None:
             return
         dialog = QFileDialog(self, "Export what is shown")
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setNameFilters(["CSV (*.csv)", "JSON (*.json)"])
         dialog.setDefaultSuffix("csv")
-        dialog.selectFile(f"{pages.runtime.id}-{table.accessibleName().lower()}.csv")
+        dialog.selectFile(f"{self._here.cluster or 'all-clusters'}-{table.accessibleName().lower()}.csv")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.fileSelected.connect(lambda path: self.export_to(Path(path), table))
         dialog.open()
@@ -1260,6 +1319,11 @@ class MainWindow(QMainWindow):
         for action in self.actions():
             if action.text() and action not in self.center.actions.values():
                 found.append(Found(action.text(), "window", action.trigger, action.isEnabled()))
+        for page in WITH_LISTS:
+            place = Place(EVERY, page)
+            if self.navigation.has(place):
+                go = partial(self.navigation.go, place)
+                found.append(Found(page.title(), "page of all clusters", go))
         for cluster, pages in self.clusters.items():
             for page in PAGES:
                 place = Place(cluster, page, "page" if page == "overview" else "")
@@ -1297,6 +1361,8 @@ class MainWindow(QMainWindow):
             lists = [page.table for page in pages.pages if isinstance(page, ListPage)]
             for table in (*lists, *pages.tables):
                 table.set_row_height(self._row_px())
+        for page in self.every.pages:
+            page.table.set_row_height(self._row_px())
         self._mark_choices()
 
     def _row_px(self) -> int:
@@ -1574,3 +1640,10 @@ class MainWindow(QMainWindow):
         self._dress()
         self._clock.start()
         self._tick()
+
+
+def _problems(runtime: Runtime) -> tuple[int, int]:
+    """How many problems are new, and how many are known."""
+    view = runtime.view
+    new = sum(problem.is_new(view.now_s) for problem in view.problems.values())
+    return new, len(view.problems) - new

@@ -18,6 +18,7 @@ from manager.core.actions import (
     TAGS,
     TURN_OFF,
     ActionSpec,
+    Allowed,
     MigrateParameters,
     Plan,
     ShutDownHow,
@@ -53,6 +54,12 @@ Note = Callable[[str, Buttons, str], object]
 """(text, buttons, severity) -> a line above the list."""
 
 
+Part = tuple[Runtime, Sequence[VmId]]
+"""The VMs of one cluster that an action is about."""
+
+Planned = tuple[Runtime, Plan[Any]]
+
+
 class Runner:
     """Carries out what the user chose. Nothing is done before the plan was seen where it asks."""
 
@@ -72,12 +79,15 @@ class Runner:
         self._show_operation = show_operation
         self._cluster_option = cluster_option
 
-    def start(self, runtime: Runtime, entry: Entry, ids: Sequence[VmId]) -> None:
-        """Begin an action on these VMs."""
+    def start(self, parts: Sequence[Part], entry: Entry) -> None:
+        """Begin an action on VMs of one or more clusters."""
         if entry.id == SETTINGS:
-            self._tasks.spawn(self._ask_settings(runtime, tuple(ids)), "settings")
+            self._tasks.spawn(self._ask_settings(parts), "settings")
             return
-        self.run(runtime, entry.spec, ids, entry.parameters, asks_target=entry.asks_target)
+        self._tasks.spawn(
+            self._run(parts, entry.spec, entry.parameters, entry.asks_target, unasked=False),
+            f"{entry.spec.id} of the window",
+        )
 
     def run(
         self,
@@ -92,7 +102,8 @@ class Runner:
         """Begin an action with its parameters. `unasked`: the question was asked already."""
         given = spec.default if parameters is None else parameters
         self._tasks.spawn(
-            self._run(runtime, spec, tuple(ids), given, asks_target, unasked), f"{spec.id} of the window"
+            self._run(((runtime, tuple(ids)),), spec, given, asks_target, unasked),
+            f"{spec.id} of the window",
         )
 
     def cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> bool:
@@ -144,68 +155,97 @@ class Runner:
             spec = ACTIONS[action]
             if ids:
                 unasked = not (asks_target or spec.destructive)
-                await self._run(runtime, spec, tuple(ids), parameters, asks_target, unasked)
+                await self._run(((runtime, tuple(ids)),), spec, parameters, asks_target, unasked)
 
     # --- one action --------------------------------------------------------------------------------
 
     async def _run(
         self,
-        runtime: Runtime,
+        parts: Sequence[Part],
         spec: ActionSpec[Any],
-        ids: tuple[VmId, ...],
         parameters: Any,
         asks_target: bool,
         unasked: bool,
     ) -> None:
+        """One plan for each cluster. All is asked before anything is done; who gives up one, gives up all."""
+        if len(parts) > 1:  # where it applies to none there is nothing to ask
+            parts = [part for part in parts if _applies(spec, *part, parameters)] or parts
+        found: list[Planned] = []
+        many = sum(len(ids) for _, ids in parts) > 1
+        moves = spec.kind is OperationKind.MIGRATE
+        asks_move = moves and not unasked and (asks_target or many or spec is not LIVE_MIGRATE)
+        for runtime, ids in parts:
+            plan = await self._plan(runtime, spec, tuple(ids), parameters, asks_move, unasked)
+            if plan is None:
+                return
+            found.append((runtime, plan))
+        plans = [(runtime, plan) for runtime, plan in found if plan.steps]
+        if not plans:
+            texts = [sentence(skipped_text(plan)) for _, plan in found if plan.skipped]
+            self._note(f"{spec.verb}: nothing to do. {' '.join(texts)}".rstrip(), (), "")
+            return
+        if spec.destructive and not unasked and not asks_move:
+            plans = await self._confirm(plans)
+        elif len(plans) > 1 and (changed := _differences(plans)):
+            self._note(f"{spec.verb}: nothing was done. {changed}", (), "warning")
+            return
+        for runtime, plan in plans:
+            where = f" in {runtime.id}" if len(plans) > 1 else ""
+            self._request(runtime, plan, where, tell=not asks_target)
+
+    async def _plan(
+        self,
+        runtime: Runtime,
+        spec: ActionSpec[Any],
+        ids: tuple[VmId, ...],
+        parameters: Any,
+        asks_move: bool,
+        unasked: bool,
+    ) -> Plan[Any] | None:
+        """What would be done in one cluster, with what must be asked for it; None: it was given up."""
         if spec is TAGS and not unasked:
             parameters = await self._ask_tags(runtime, ids)
             if parameters is None:
-                return
+                return None
         if isinstance(parameters, SnapshotParameters) and parameters.name in ("", UNNAMED):
             parameters = await self._ask_snapshot(runtime, spec, ids)
             if parameters is None:
-                return
-        moves = spec.kind is OperationKind.MIGRATE
-        many_moves = moves and (len(ids) > 1 or spec is not LIVE_MIGRATE)
-        plan: Plan[Any] | None
-        if moves and not unasked and (asks_target or many_moves):
+                return None
+        if asks_move:
             plan = await self._ask_move(runtime, spec, ids, parameters)
-        else:
-            plan = spec.plan(runtime.view, ids, parameters)
-            if not plan.steps:
-                self._note(f"{spec.verb}: nothing to do. {sentence(skipped_text(plan))}", (), "")
-                return
-            if spec.destructive and not unasked:
-                plan = await self._confirm(runtime, plan)
-        if plan is None or not plan.steps:
-            return
+            return plan if plan is not None and plan.steps else None
+        return spec.plan(runtime.view, ids, parameters)
+
+    def _request(self, runtime: Runtime, plan: Plan[Any], where: str, *, tell: bool) -> None:
+        """Ask one cluster for it; trouble there is said, and is no other one's."""
+        spec = plan.spec
         try:
             asked = runtime.request(plan)
         except (OSError, UserError) as error:
-            self._note(f"{spec.verb}: {error}", (), "error")
+            self._note(f"{spec.verb}{where}: {error}", (), "error")
             return
         if not asked:
             return
-        if spec is LIVE_MIGRATE and len(plan.steps) == 1 and not asks_target:
+        if spec is LIVE_MIGRATE and len(plan.steps) == 1 and tell:
             self._tell_target(runtime, plan, asked)
         if spec is not CANCEL:
             self._tasks.spawn(self._watch(runtime, plan, asked), f"end of {spec.id}")
 
-    async def _confirm(self, runtime: Runtime, plan: Plan[Any]) -> Plan[Any] | None:
-        """Ask; and ask again with what changed, if the world moved on in between."""
+    async def _confirm(self, plans: list[Planned]) -> list[Planned]:
+        """Ask once for all; and ask again with what changed, if the world moved on in between."""
         changed = ""
         while True:
-            dialog = ConfirmDialog(self._parent, self._look, runtime.view.config, plan, changed)
-            if not await dialog.answer():
-                return None
-            fresh = plan.spec.plan(runtime.view, [s.vm for s in plan.steps], plan.parameters)
-            changed = difference(plan, fresh)
+            shown = [(runtime.view.config, plan) for runtime, plan in plans]
+            if not await ConfirmDialog(self._parent, self._look, shown, changed).answer():
+                return []
+            changed = _differences(plans)
             if not changed:
-                return plan
-            plan = fresh
-            if not plan.steps:
-                self._note(f"{plan.spec.verb}: nothing was done. {changed}", (), "warning")
-                return None
+                return plans
+            verb = plans[0][1].spec.verb
+            plans = [(runtime, plan) for runtime, old in plans if (plan := _anew(runtime, old)).steps]
+            if not plans:
+                self._note(f"{verb}: nothing was done. {changed}", (), "warning")
+                return []
 
     async def _ask_move(
         self, runtime: Runtime, spec: ActionSpec[Any], ids: tuple[VmId, ...], parameters: Any
@@ -246,8 +286,9 @@ class Runner:
         dialog = TagsDialog(self._parent, self._look, runtime.view, ids, cluster_option=option)
         return dialog.parameters if await dialog.answer() else None
 
-    async def _ask_settings(self, runtime: Runtime, ids: tuple[VmId, ...]) -> None:
-        if len(ids) != 1 or ids[0] not in runtime.view.vms:
+    async def _ask_settings(self, parts: Sequence[Part]) -> None:
+        runtime, ids = parts[0]
+        if len(parts) > 1 or len(ids) != 1 or ids[0] not in runtime.view.vms:
             self._note("Settings are those of one VM: select one.", (), "")
             return
         option = self._cluster_option(runtime)
@@ -368,6 +409,21 @@ class Runner:
             ),
             "error",
         )
+
+
+def _applies(spec: ActionSpec[Any], runtime: Runtime, ids: Sequence[VmId], parameters: Any) -> bool:
+    return any(isinstance(spec.verdict(runtime.view, vm, parameters), Allowed) for vm in ids)
+
+
+def _anew(runtime: Runtime, plan: Plan[Any]) -> Plan[Any]:
+    return plan.spec.plan(runtime.view, [step.vm for step in plan.steps], plan.parameters)
+
+
+def _differences(plans: Sequence[Planned]) -> str:
+    """What changed in any of the clusters since their plans were made."""
+    found = [(plan.cluster, difference(plan, _anew(runtime, plan))) for runtime, plan in plans]
+    several = len(plans) > 1
+    return " ".join(f"{cluster}: {text}" if several else text for cluster, text in found if text)
 
 
 def difference(shown: Plan[Any], fresh: Plan[Any]) -> str:

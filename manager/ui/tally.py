@@ -17,7 +17,7 @@ from manager.core.query.filter import Matcher, matcher, search_text
 from manager.core.query.parser import parts_of
 from manager.core.query.query import EVERYTHING, QueryError, Words
 from manager.core.query.views import View, Views
-from manager.ui.models.rows_model import objects
+from manager.ui.models.sources import objects
 
 COUNTED = (Kind.VM, Kind.NODE, Kind.POOL, Kind.NETWORK)
 """Kinds whose views have a number in the tree; of events there are too many, and never all."""

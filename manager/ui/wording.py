@@ -108,18 +108,22 @@ def skipped_text(plan: Plan[Any], most: int = 3) -> str:
     return f"{count} skipped: {shown}" + (f", and {more} more reasons" if more > 0 else "")
 
 
-def plan_title(plan: Plan[Any]) -> str:
-    """``Turn off 12 VMs in PROD-A?``; of one, its name."""
-    names = plan.steps[0].name if len(plan.steps) == 1 else units.count_text(len(plan.steps), "VM")
-    return f"{plan.spec.verb} {names} in {plan.cluster}?"
+def plan_title(*plans: Plan[Any]) -> str:
+    """``Turn off 12 VMs in PROD-A and web-1 in PROD-B?``; of one VM, its name."""
+    parts = []
+    for plan in plans:
+        names = plan.steps[0].name if len(plan.steps) == 1 else units.count_text(len(plan.steps), "VM")
+        parts.append(f"{names} in {plan.cluster}")
+    return f"{plans[0].spec.verb} {units.and_text(parts)}?"
 
 
-def plan_button(plan: Plan[Any]) -> str:
+def plan_button(*plans: Plan[Any]) -> str:
     """The verb with the count: ``Turn off 12``."""
-    verb = "Move" if plan.spec is LIVE_MIGRATE else plan.spec.verb
+    spec = plans[0].spec
+    verb = "Move" if spec is LIVE_MIGRATE else spec.verb
     if verb.endswith(" of"):
         verb = {"Delete the saved state of": "Delete saved states:"}.get(verb, verb)
-    return f"{verb} {len(plan.steps)}"
+    return f"{verb} {sum(len(plan.steps) for plan in plans)}"
 
 
 def cluster_option(view: ClusterView, files: ClusterFiles, source: Path | None) -> str:

@@ -376,8 +376,10 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         "migrate-undeclared": MigrateDialog(
             window, look, undeclared, [vm_id(0)], MigrateParameters(), cluster_option="--demo 3x24"
         ),
-        "confirm": ConfirmDialog(window, look, view.config, ACTIONS["vm.turn_off"].plan(view, ids)),
-        "confirm-one": ConfirmDialog(window, look, view.config, ACTIONS["vm.shut_down"].plan(view, ids[:1])),
+        "confirm": ConfirmDialog(window, look, [(view.config, ACTIONS["vm.turn_off"].plan(view, ids))]),
+        "confirm-one": ConfirmDialog(
+            window, look, [(view.config, ACTIONS["vm.shut_down"].plan(view, ids[:1]))]
+        ),
         "connect": connect,
         "login": PeerLoginDialog(window, view.config, [login], 2),
         "why": WhyGreyDialog(window, look, window.center.why_not()),

@@ -147,7 +147,7 @@ def test_every_field_of_every_kind_is_shown_sorted_grouped_and_exported(
         table.group_by("")
         for down in (True, False):
             model.sort_by(spec.name, down)
-            known = [spec.sort_key(model.view, row.item) for row in model.rows]
+            known = [spec.sort_key(row.view, row.item) for row in model.rows]
             known = [key for key in known if key[0] == 0]
             assert known == sorted(known, reverse=down), spec.name
         table.group_by(spec.name)

@@ -9,6 +9,7 @@ from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QDialog, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from manager.core import units
 from manager.core.model import ClusterConfig, Tier
 from manager.ui.views.parts import text_label
 
@@ -36,17 +37,21 @@ class Band(QFrame):
 class Asking(QDialog):
     """A window-modal dialog whose answer is awaited; everything behind it goes on."""
 
-    def __init__(self, parent: QWidget | None, title: str, cluster: ClusterConfig | None = None) -> None:
+    def __init__(self, parent: QWidget | None, title: str, *clusters: ClusterConfig) -> None:
+        """`clusters`: those that it is about."""
         super().__init__(parent)
-        self.setWindowTitle(f"{cluster.name} — Muster" if cluster is not None else title)
+        names = units.and_text([cluster.name for cluster in clusters])
+        self.setWindowTitle(f"{names} — Muster" if clusters else title)
         self.setModal(True)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(0)
-        if cluster is not None:
+        bands = QHBoxLayout()
+        for cluster in clusters:
             band = Band(3)
             band.show_colour(cluster.colour)
-            outer.addWidget(band)
+            bands.addWidget(band)
+        outer.addLayout(bands)
         self.body = QVBoxLayout()
         self.body.setContentsMargins(20, 16, 20, 16)
         self.body.setSpacing(10)
@@ -54,7 +59,7 @@ class Asking(QDialog):
         head = QHBoxLayout()
         self.heading = text_label(title, "heading", wrap=True)
         head.addWidget(self.heading, 1)
-        if cluster is not None and cluster.tier is Tier.DEMO:
+        if any(cluster.tier is Tier.DEMO for cluster in clusters):
             head.addWidget(demo_badge(), alignment=Qt.AlignmentFlag.AlignTop)
         self.body.addLayout(head)
         self._buttons = QHBoxLayout()

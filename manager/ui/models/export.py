@@ -84,4 +84,4 @@ def as_json(model: RowsModel, lines: Iterable[Line], columns: Sequence[int]) -> 
 
 
 def _object(model: RowsModel, row: Row, specs: Sequence[FieldSpec]) -> dict[str, Any]:
-    return {spec.name: spec.as_json(model.view, row.item) for spec in specs}
+    return {spec.name: spec.as_json(row.view, row.item) for spec in specs}

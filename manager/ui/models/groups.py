@@ -31,13 +31,15 @@ def plain(text: str) -> str:
 
 
 class Row:
-    """One object: its id, its place in the list, and what was computed of it."""
+    """One object: where it is from, its place in the list, and what was computed of it."""
 
-    __slots__ = ("band", "cells", "hay", "home", "item", "key", "keys", "pos")
+    __slots__ = ("band", "cells", "hay", "home", "id", "item", "key", "keys", "pos", "view")
 
-    def __init__(self, key: str, item: Any) -> None:
-        self.key = key
+    def __init__(self, key: str, item: Any, view: ClusterView, own: str) -> None:
+        self.key = key  # in the list
+        self.id = own  # in its cluster
         self.item = item
+        self.view = view  # through which its fields are read
         self.pos = -1  # -1: not shown
         self.cells: dict[int, str] = {}  # texts by column
         self.keys: dict[str, Any] = {}  # sort keys by field name
@@ -76,9 +78,9 @@ class Grouping:
         # Spans grow by themselves, some fields follow from other rows: what was found last would lie.
         self._stays = not spec.volatile and spec.kind is not FieldKind.SECONDS
 
-    def band(self, view: ClusterView, row: Row) -> Group:
+    def band(self, row: Row) -> Group:
         """The group to which a row belongs now."""
-        value = self.spec.get(view, row.item)
+        value = self.spec.get(row.view, row.item)
         simple = isinstance(value, _QUICK)
         found = self._by_value.get(value) if simple else None
         if found is None:
@@ -87,7 +89,7 @@ class Grouping:
                 key = GroupKey(key.standing, plain(key.value))
             found = self._known.get(key)
             if found is None:
-                order = group_order(self.spec, view, row.item, key)
+                order = group_order(self.spec, row.view, row.item, key)
                 found = Group(key, group_title(self.spec, key), order, key not in self.closed)
                 self._known[key] = found
             if simple:
@@ -96,11 +98,11 @@ class Grouping:
             row.band = found
         return found
 
-    def has_moved(self, view: ClusterView, row: Row) -> bool:
+    def has_moved(self, row: Row) -> bool:
         """Whether a changed row is shown in a group that is not its own any more."""
-        return self._stays and row.home is not None and self.band(view, row) is not row.home
+        return self._stays and row.home is not None and self.band(row) is not row.home
 
-    def place(self, view: ClusterView, rows: Sequence[Row], everything: Sequence[Row], down: bool) -> None:
+    def place(self, rows: Sequence[Row], everything: Sequence[Row], down: bool) -> None:
         """Put these rows, which are in order, in their groups; `down`: the groups' order is turned round."""
         for group in self.groups:
             for row in group.rows:
@@ -113,7 +115,7 @@ class Grouping:
                 row.band = None
         used: list[Group] = []
         for row in rows:
-            group = row.band or self.band(view, row)
+            group = row.band or self.band(row)
             if not group.rows:
                 used.append(group)
             group.rows.append(row)

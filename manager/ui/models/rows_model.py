@@ -30,6 +30,7 @@ from manager.core.query.spec import FieldKind, FieldSpec
 from manager.ui.models.groups import Group, Grouping, Line
 from manager.ui.models.groups import Row as Row
 from manager.ui.models.groups import plain as plain
+from manager.ui.models.sources import AllClusters, OneCluster, Source
 from manager.ui.models.tones import WORDS
 
 # Kept as plain ints: looking a role up in its enum costs more than the rest of data().
@@ -66,25 +67,8 @@ Scope = Callable[[Any], bool]
 OwnOrder = Callable[[ClusterView, Any], Any]
 
 
-def objects(view: ClusterView, kind: Kind) -> Mapping[Any, Any]:
-    """All objects of a kind by id."""
-    if kind is Kind.VM:
-        return view.vms
-    if kind is Kind.NODE:
-        return view.nodes
-    if kind is Kind.POOL:
-        return view.resources.pools
-    if kind is Kind.NETWORK:
-        return view.resources.networks
-    if kind is Kind.VOLUME:
-        return {}  # nobody keeps them: see `extra`
-    if kind is Kind.EVENT:
-        return view.events
-    return view.operations if kind is Kind.OPERATION else view.problems
-
-
 class RowsModel(QAbstractTableModel):
-    """Rows of one kind of one cluster. Give it change sets with `take`; it tells views by ranges.
+    """Rows of one kind, of one cluster or of all. Give it change sets with `take`; it tells views by ranges.
 
     Views carry the selection, the current row and the scroll position over a re-order by id: they listen to
     `before_swap` and `after_swap`, which enclose every reset.
@@ -100,7 +84,7 @@ class RowsModel(QAbstractTableModel):
     def __init__(
         self,
         kind: Kind,
-        view: ClusterView,
+        of: ClusterView | AllClusters,
         *,
         own_order: OwnOrder | None = None,
         scope: Scope | None = None,
@@ -110,8 +94,7 @@ class RowsModel(QAbstractTableModel):
         """`extra`: rows that are no objects of the core's, live; changes of theirs come in through `take`."""
         super().__init__(parent)
         self.kind = kind
-        self.view = view
-        self._extra: Mapping[str, Any] = {} if extra is None else extra
+        self._source: Source = of if isinstance(of, AllClusters) else OneCluster(kind, of, extra)
         self._by_name = FIELDS[kind]
         self.fields: tuple[FieldSpec, ...] = tuple(self._by_name.values())
         self.columns = {spec.name: column for column, spec in enumerate(self.fields)}
@@ -258,14 +241,14 @@ class RowsModel(QAbstractTableModel):
 
     def figures(self, rows: Iterable[Row], wanted: Callable[[str], bool] = lambda name: True) -> Figures:
         """Totals of these rows, of the fields that are wanted."""
-        chosen, view = list(rows), self.view
+        chosen = list(rows)
 
         def known(name: str) -> Iterable[float]:
             spec = self._by_name[name]
             for row in chosen:
                 key = row.keys.get(name)
                 if key is None:
-                    key = row.keys[name] = spec.sort_key(view, row.item)
+                    key = row.keys[name] = spec.sort_key(row.view, row.item)
                 if key[0] == 0:
                     yield key[1]
 
@@ -293,10 +276,10 @@ class RowsModel(QAbstractTableModel):
     def text(self, row: Row, column: int) -> str:
         """A cell's text."""
         if column in self._volatile:
-            return plain(self.fields[column].cell(self.view, row.item))
+            return plain(self.fields[column].cell(row.view, row.item))
         found = row.cells.get(column)
         if found is None:
-            found = row.cells[column] = plain(self.fields[column].cell(self.view, row.item))
+            found = row.cells[column] = plain(self.fields[column].cell(row.view, row.item))
         return found
 
     # --- Qt's reading ------------------------------------------------------------------------
@@ -359,10 +342,18 @@ class RowsModel(QAbstractTableModel):
 
     # --- what is asked of it -----------------------------------------------------------------
 
+    def read_from(self, source: AllClusters) -> None:
+        """A cluster was opened or closed: its rows come or go, the others stay."""
+        self._source = source
+        kept = self._rows if self._pending is None else {}  # what was not taken in yet may be of any row
+        self._rows = {row.key: kept.get(row.key, row) for row in source.rows()}
+        self._all = list(self._rows.values())
+        self._pending = None
+        self._arrange(sort=True)
+
     def load(self) -> None:
         """Take over everything anew."""
-        found = {**objects(self.view, self.kind), **self._extra}
-        self._rows = {str(key): Row(str(key), item) for key, item in found.items()}
+        self._rows = {row.key: row for row in self._source.rows()}
         self._all = list(self._rows.values())
         self._pending = None
         self._arrange(sort=True)
@@ -504,17 +495,15 @@ class RowsModel(QAbstractTableModel):
                 row.item = None
                 gone += 1
         new: list[Row] = []
-        source = objects(self.view, self.kind)
         for key in mine.added:
-            item = source.get(key) or self._extra.get(key)
-            if item is not None and key not in self._rows:
-                row = self._rows[key] = Row(key, item)
+            row = self._source.row(key) if key not in self._rows else None
+            if row is not None:
+                self._rows[key] = row
                 self._all.append(row)
                 new.append(row)
         return gone, new
 
     def _update(self, mine: KindChanges) -> list[Row]:
-        source = objects(self.view, self.kind)
         filtering = self._scope is not None or self._filter is not None
         depends = self._filter.depends if self._filter is not None else frozenset()
         grouping = self._grouping
@@ -523,7 +512,7 @@ class RowsModel(QAbstractTableModel):
         totals = False
         for key, names in mine.updated.items():
             row = self._rows.get(key)
-            item = source.get(key) or self._extra.get(key)
+            item = self._source.item(row) if row is not None else None
             if row is None or item is None:
                 continue
             row.item = item
@@ -545,7 +534,7 @@ class RowsModel(QAbstractTableModel):
             if grouping is not None:
                 if grouping.spec.name in fields:
                     row.band = None
-                    self._membership_stale = self._membership_stale or grouping.has_moved(self.view, row)
+                    self._membership_stale = self._membership_stale or grouping.has_moved(row)
                 if row.home is not None and not self._totalled.isdisjoint(fields):
                     self._dirty.add(row.home)
             if row.pos >= 0:
@@ -640,10 +629,9 @@ class RowsModel(QAbstractTableModel):
             self._reorder_soon()
 
     def _sort(self, rows: list[Row]) -> None:
-        view = self.view
         if not self._order and self._own_order is not None:
             own = self._own_order
-            rows.sort(key=lambda row: own(view, row.item))
+            rows.sort(key=lambda row: own(row.view, row.item))
             return
         order = self._order or [(self.fields[0].name, False)]
         if order[-1][0] != self.fields[0].name:
@@ -656,7 +644,7 @@ class RowsModel(QAbstractTableModel):
             def key(row: Row, spec: FieldSpec = spec, ages: bool = ages) -> Any:
                 found = None if ages else row.keys.get(spec.name)
                 if found is None:
-                    found = row.keys[spec.name] = spec.sort_key(view, row.item)
+                    found = row.keys[spec.name] = spec.sort_key(row.view, row.item)
                 return found
 
             rows.sort(key=key, reverse=descending)
@@ -688,13 +676,13 @@ class RowsModel(QAbstractTableModel):
                     found = [row for row in found if word in (row.hay or hay(row))]
         if wanted.is_plain:
             return found
-        view, test = self.view, wanted.test
-        return [row for row in found if test(view, row.item, row.hay or hay(row))]
+        test = wanted.test
+        return [row for row in found if test(row.view, row.item, row.hay or hay(row))]
 
     def _matches(self, row: Row) -> bool:
         if self._scope is not None and not self._scope(row.item):
             return False
-        return self._filter is None or self._filter.test(self.view, row.item, row.hay or self._hay(row))
+        return self._filter is None or self._filter.test(row.view, row.item, row.hay or self._hay(row))
 
     def _hay(self, row: Row) -> str:
         texts = [self.text(row, column) for column, spec in enumerate(self.fields) if spec.searchable]
@@ -720,7 +708,7 @@ class RowsModel(QAbstractTableModel):
             self._show(found)
             return
         down = dict(self._order).get(self._grouping.spec.name, False)
-        self._grouping.place(self.view, found, self._all, down)
+        self._grouping.place(found, self._all, down)
         self._dirty.clear()
         self._show(self._grouping.lines())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
 
@@ -36,8 +36,6 @@ def newest_first(_: ClusterView, event: ClusterEvent) -> int:
 
 class EventDetails(QWidget):
     """Below the list: the chosen event, whole and copyable."""
-
-    wants_samples = Signal(bool)  # never: as other details' are connected
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 
 from PySide6.QtCore import QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
-from manager.core.ids import Kind
+from manager.core.ids import ClusterId, Kind
 from manager.core.query.complete import values_in
+from manager.core.query.fields import FIELDS
 from manager.core.query.parser import parse
 from manager.core.query.query import Query, QueryError, text_of
-from manager.core.query.spec import FieldSpec
+from manager.core.query.spec import CLUSTER, FieldSpec, natural
 from manager.core.query.views import ALL
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
-from manager.ui.models.groups import plain
-from manager.ui.models.rows_model import OwnOrder, RowsModel, Scope, objects
+from manager.ui.models.groups import Row, plain
+from manager.ui.models.rows_model import OwnOrder, RowsModel, Scope
+from manager.ui.models.sources import AllClusters, objects
 from manager.ui.theme import Look
 from manager.ui.views.criteria import CriteriaPanel
 from manager.ui.views.details import Details
+from manager.ui.views.details.across import DetailsAcross
 from manager.ui.views.events_page import EventDetails, newest_first
 from manager.ui.views.parts import ElidedLabel, EmptyState, flat_button, text_label
 from manager.ui.views.resource_details import RESOURCES, ResourceDetails, by_name_and_node
@@ -62,8 +67,12 @@ SEARCH_TIP = (
 )
 
 
+def _shown(kind: Kind) -> list[str]:
+    return [spec.name for spec in FIELDS[kind].values() if spec.shown]
+
+
 class ListPage(QWidget):
-    """Roles, Nodes, Storage or Networks of one cluster. A hidden page does no work."""
+    """Roles, Nodes, Storage or Networks of one cluster, or of all. A hidden page does no work."""
 
     selection_settled = Signal()
     opened = Signal(str)
@@ -72,7 +81,7 @@ class ListPage(QWidget):
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtimes: Sequence[Runtime],
         kind: Kind,
         look: Look,
         views: ViewStore,
@@ -80,32 +89,38 @@ class ListPage(QWidget):
         keeper: ViewKeeper,
         *,
         title: str,
+        across: bool = False,
     ) -> None:
+        """`across`: over these clusters and others to come, told apart by a column."""
         super().__init__()
-        self.runtime = runtime
+        self.runtimes = {runtime.id: runtime for runtime in runtimes}
+        self._all = AllClusters(kind, (r.view for r in runtimes)) if across else None
         self.kind = kind
         self._title = title
         self._look = look
+        self._center = center
         self._scope_title = ""
-        self.model = RowsModel(kind, runtime.view, own_order=OWN_ORDERS.get(kind))
+        self.model = RowsModel(kind, self._all or runtimes[0].view, own_order=OWN_ORDERS.get(kind))
         self.model.set_active(False)
         self.table = RowsTable(
             self.model,
             look,
-            name=f"table-{kind.value}",
+            name=f"table-{kind.value}{'-across' if across else ''}",
             views=views,
             title=title,
-            shown=ROLES_COLUMNS if kind is Kind.VM else None,
+            shown=self._usual_columns(),
             widths=WIDTHS.get(kind),
         )
-        self.details: Details | ResourceDetails | EventDetails = (
-            ResourceDetails(runtime, kind, look, views)
+        self._who = f"page {kind.value}{' across' if across else ''}"
+        self.details: Details | ResourceDetails | EventDetails | DetailsAcross = (
+            DetailsAcross(kind, look, self._make_details)
+            if across
+            else ResourceDetails(runtimes[0], kind, look, views)
             if kind in RESOURCES
-            else EventDetails(runtime)
+            else EventDetails(runtimes[0])
             if kind is Kind.EVENT
-            else Details(runtime, kind, look, center)
+            else self._make_details(runtimes[0])
         )
-        self._who = f"page {kind.value}"
         strip = QWidget()
         strip.setObjectName("strip")
         row = QHBoxLayout(strip)
@@ -173,20 +188,62 @@ class ListPage(QWidget):
         self.table.opened.connect(self._open)
         self.table.menu_wanted.connect(self.menu_wanted)
         self.table.samples_wanted.connect(self._want_samples)
-        self.details.wants_samples.connect(
-            lambda wanted, node: runtime.sampler.want_loads(f"{self._who} chart", wanted, node)
-        )
         self._counts()
+
+    def _make_details(self, runtime: Runtime) -> Details:
+        made = Details(runtime, self.kind, self._look, self._center)
+        made.wants_samples.connect(partial(runtime.sampler.want_loads, f"{self._who} chart"))
+        return made
+
+    def _usual_columns(self) -> list[str] | None:
+        """Those of a new user; None: what the fields say."""
+        if self.kind is not Kind.VM and self._all is None:
+            return None
+        usual = list(ROLES_COLUMNS if self.kind is Kind.VM else _shown(self.kind))
+        return [usual[0], CLUSTER.name, *usual[1:]] if self._all is not None else usual
 
     # --- what the window asks --------------------------------------------------------------------
 
-    def take(self, changes: ChangeSet) -> None:
-        """Follow what changed."""
-        self.model.take(changes)
+    @property
+    def runtime(self) -> Runtime:
+        """The cluster that is listed; of all, the first."""
+        return next(iter(self.runtimes.values()))
+
+    @property
+    def parts(self) -> list[tuple[Runtime, list[str]]]:
+        """What is selected and shown, by cluster, in the order of the list."""
+        if self._all is None:
+            ids = self.table.selected_ids
+            return [(self.runtime, ids)] if ids else []
+        found: dict[ClusterId, list[str]] = {}
+        for row in self.table.selected_rows:
+            found.setdefault(row.view.id, []).append(row.id)
+        return [(self.runtimes[cluster], ids) for cluster, ids in found.items()]
+
+    def read_from(self, runtimes: Sequence[Runtime]) -> None:
+        """Clusters were opened or closed, and this is the list of all of them."""
+        before, self.runtimes = self.runtimes, {runtime.id: runtime for runtime in runtimes}
+        self._all = AllClusters(self.kind, (runtime.view for runtime in runtimes))
+        if isinstance(self.details, DetailsAcross):
+            for cluster in before.keys() - self.runtimes.keys():
+                self.details.forget(cluster)
+        self.model.read_from(self._all)
+        self._want_samples(self.table.needs_samples)
+        self._selected()
+
+    def take(self, changes: ChangeSet, cluster: ClusterId | None = None) -> None:
+        """Follow what changed; of all clusters, in which one."""
+        if self._all is not None and cluster is not None:
+            self.model.take(self._all.changes(cluster, changes))
+        else:
+            self.model.take(changes)
         if not self.model.found and changes[Kind.NODE]:
             self._counts()  # what an empty list says depends on whether the nodes are there
         if self.isVisible():
-            self.details.take(changes)
+            if isinstance(self.details, DetailsAcross):
+                self.details.take_of(cluster, changes)
+            else:
+                self.details.take(changes)
             if self.kind is Kind.NODE and any("moving" in n for n in changes[Kind.NODE].updated.values()):
                 self.table.refit_soon()
 
@@ -248,11 +305,14 @@ class ListPage(QWidget):
         self.model.set_active(False)
         self._ages.stop()
         self._want_samples(False)
-        self.runtime.resources.want(self._who, False)
-        self.runtime.sampler.want_loads(f"{self._who} chart", False)
+        for runtime in self.runtimes.values():
+            runtime.resources.want(self._who, False)
+            runtime.sampler.want_loads(f"{self._who} chart", False)
 
     def _values(self, spec: FieldSpec) -> list[str]:
-        return values_in(self.runtime.view, objects(self.runtime.view, self.kind).values(), spec)
+        views = [runtime.view for runtime in self.runtimes.values()]
+        found = [values_in(view, objects(view, self.kind).values(), spec) for view in views]
+        return found[0] if len(found) == 1 else sorted({*chain(*found)}, key=lambda t: natural(t.lower()))
 
     def _show_criteria(self, on: bool) -> None:
         self.criteria.setVisible(on)
@@ -272,7 +332,10 @@ class ListPage(QWidget):
         self.table.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _selected(self) -> None:
-        self.details.show_ids(self.table.selected_ids, self.table.hidden_selected)
+        if isinstance(self.details, DetailsAcross):
+            self.details.show_parts(self.parts, self._spread, self.table.hidden_selected)
+        else:
+            self.details.show_ids(self.table.selected_ids, self.table.hidden_selected)
         if self.isVisible():
             self.selection_settled.emit()
 
@@ -284,7 +347,15 @@ class ListPage(QWidget):
         self.opened.emit(key)
 
     def _want_samples(self, wanted: bool) -> None:
-        self.runtime.sampler.want_loads(self._who, wanted and self.isVisible())
+        for runtime in self.runtimes.values():
+            runtime.sampler.want_loads(self._who, wanted and self.isVisible())
+
+    def _spread(self) -> list[tuple[str, str]]:
+        """What is selected of each cluster: its name, number and totals."""
+        rows: dict[str, list[Row]] = {}
+        for row in self.table.selected_rows:
+            rows.setdefault(row.view.id, []).append(row)
+        return [(name, self.model.told(len(of), self.model.figures(of))) for name, of in rows.items()]
 
     def _counts(self) -> None:
         shown, total = self.model.found, self.model.total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,15 @@ COLOUR = PLACE + 3
 ALERT = PLACE + 4
 
 
+EVERY = ClusterId("")
+"""In place of a cluster: all that are open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where one can be in the window."""
 
-    cluster: ClusterId
+    cluster: ClusterId  # or EVERY
     page: str  # overview, roles, nodes, storage, networks, events
     scope: str = ""  # of a list: the id of a view; of roles also node:NAME
 
@@ -85,10 +90,11 @@ class NavigationDelegate(QStyledItemDelegate):
             painter.fillRect(area, t.selection if selected else t.hover)
         painter.save()
         x = area.left() + 4
+        if not index.parent().isValid():
+            painter.setFont(self._bold)
         colour = index.data(COLOUR)
         if colour:
             painter.fillRect(QRect(x - 2, area.top() + 5, 3, area.height() - 10), QColor(colour))
-            painter.setFont(self._bold)
             x += 7
         shape = index.data(SHAPE)
         if shape:
@@ -149,11 +155,6 @@ class Navigation(QTreeWidget):
         item = self.currentItem()
         return item.data(0, PLACE) if item is not None else None
 
-    @property
-    def places(self) -> list[Place]:
-        """All places, from top to bottom."""
-        return list(self._items)
-
     def add_cluster(self, runtime: Runtime) -> None:
         """Add a cluster with its pages."""
         cluster = runtime.id
@@ -171,6 +172,15 @@ class Navigation(QTreeWidget):
         root.setExpanded(True)
         roles.setExpanded(True)
         nodes.setExpanded(len(runtime.view.nodes) <= 8)
+
+    def add_every(self) -> None:
+        """Add the place of all open clusters, at the top."""
+        root = self._item(None, "All clusters", Place(EVERY, "overview"))
+        root.setToolTip(0, tip("What is in all open clusters, in one list"))
+        roles = self._item(root, "Roles", Place(EVERY, "roles"))
+        self._item(root, "Nodes", Place(EVERY, "nodes"))
+        root.setExpanded(True)
+        roles.setExpanded(True)
 
     def show_views(self, cluster: ClusterId, views: Views) -> None:
         """Bring the views under a cluster's pages up to date, in their order."""
@@ -211,6 +221,10 @@ class Navigation(QTreeWidget):
         if root is not None:
             self.takeTopLevelItem(self.indexOfTopLevelItem(root))
 
+    def has(self, place: Place) -> bool:
+        """Whether it is in the tree."""
+        return place in self._items
+
     def go(self, place: Place) -> bool:
         """Select a place's item; False if there is none."""
         item = self._items.get(place)
@@ -218,6 +232,20 @@ class Navigation(QTreeWidget):
             return False
         self.setCurrentItem(item)
         return True
+
+    def show_sums(self, of: Sequence[tuple[Runtime, Tally]]) -> None:
+        """Bring the sums over all clusters up to date; what is not known of one is not known of all."""
+        self._count(Place(EVERY, "roles"), sum(len(runtime.view.vms) for runtime, _ in of))
+        self._count(Place(EVERY, "nodes"), sum(len(runtime.view.nodes) for runtime, _ in of))
+        sums: dict[Place, int | None] = {}
+        for _, tally in of:
+            for members in tally.followed:
+                place, count = place_of(EVERY, members.of), members.count
+                before = sums.get(place, 0)
+                sums[place] = None if count is None or before is None else before + count
+        for place, total in sums.items():
+            if place.scope:
+                self._count(place, total, ALERTS.get(place.scope, ""))
 
     def show_counts(self, runtime: Runtime, tally: Tally) -> None:
         """Bring the counts of a cluster up to date."""
@@ -260,7 +288,7 @@ class Navigation(QTreeWidget):
         if colour:
             item.setData(0, COLOUR, colour)
         if parent is None:
-            self.addTopLevelItem(item)
+            self.insertTopLevelItem(0 if place.cluster == EVERY else self.topLevelItemCount(), item)
         else:
             parent.addChild(item)
         self._items[place] = item

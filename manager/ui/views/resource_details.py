@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import shiboken6
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -176,8 +176,6 @@ class Volumes(QWidget):
 
 class ResourceDetails(QWidget):
     """Tabs about the selected pool or network. Works only while it is visible."""
-
-    wants_samples = Signal(bool)
 
     def __init__(self, runtime: Runtime, kind: Kind, look: Look, views: ViewStore) -> None:
         super().__init__()

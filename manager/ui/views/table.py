@@ -46,7 +46,7 @@ from PySide6.QtWidgets import (
 
 from manager.core import units
 from manager.core.query.grouping import KNOWN, UNKNOWN, GroupKey
-from manager.core.query.spec import FieldKind
+from manager.core.query.spec import CLUSTER, FieldKind
 from manager.services.ports import ViewStore
 from manager.ui.icons import state_pixmap
 from manager.ui.models import export, tones
@@ -76,6 +76,7 @@ _LONGEST = 12
 """How many of the texts with most letters are measured."""
 
 _SHAPE_PX = 17
+_BAND_PX = 9
 _ARROW_PX = 16
 _BAR_PX = 96
 
@@ -590,7 +591,7 @@ class RowsTable(QTableView):
         text = model.text(row, column)
         t = self._look.tokens
         if (model.kind, spec.name) in tones.BARS:
-            value = spec.value(model.view, row.item)
+            value = spec.value(row.view, row.item)
             if isinstance(value, int | float):
                 self._paint_bar(painter, row, cell, text, value / 100, spec.name)
                 return
@@ -602,6 +603,11 @@ class RowsTable(QTableView):
             painter.drawPixmap(left, cell.top() + (cell.height() - 10) // 2, pixmap)
             left += _SHAPE_PX
             room -= _SHAPE_PX
+        if spec is CLUSTER:
+            band = QRect(left, cell.top() + 5, 3, cell.height() - 10)
+            painter.fillRect(band, QColor(row.view.config.colour))
+            left += _BAND_PX
+            room -= _BAND_PX
         if not text or room <= 4:
             return
         self._pen_for(painter, row, column, text, selected)
@@ -694,9 +700,9 @@ class RowsTable(QTableView):
             return f"{row.title}\n{self.group_told(row)}"
         spec = self.rows_model.fields[column]
         if spec.kind is FieldKind.TIME:
-            value = spec.value(self.rows_model.view, row.item)
+            value = spec.value(row.view, row.item)
             if isinstance(value, float | int):
-                age = units.duration_text(self.rows_model.view.now_s - value)
+                age = units.duration_text(row.view.now_s - value)
                 return f"{units.iso_text(value)}\n{age} ago"
         notes = getattr(row.item, "notes", ())
         if spec.name == "information" and len(notes) > 1:
