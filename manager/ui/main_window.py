@@ -37,7 +37,7 @@ from manager.core.changes import ChangeSet
 from manager.core.errors import UserError
 from manager.core.events import QueueVerb
 from manager.core.explanations import past_return
-from manager.core.ids import ClusterId, Kind, NodeId, OperationId, VmId
+from manager.core.ids import ClusterId, Kind, NodeId, OperationId
 from manager.core.model import ClusterConfig, PeerRoute, Tier
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.operation_fields import operation_title
@@ -65,7 +65,7 @@ from manager.ui.heartbeat import Heartbeat
 from manager.ui.icons import icon
 from manager.ui.models.groups import plain
 from manager.ui.notify import Notifier
-from manager.ui.runner import Buttons, Runner
+from manager.ui.runner import Buttons, Hidden, Runner
 from manager.ui.theme import Look, repolish
 from manager.ui.views.actions_pane import ActionsPane
 from manager.ui.views.events_page import NOTHING
@@ -993,12 +993,13 @@ class MainWindow(QMainWindow):
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
             self._selection.set_text("")
             return
-        count, told = page.table.selected_count, page.table.selected_text
-        hidden = page.table.hidden_text
+        count, told, hidden = page.table.selected_count, page.table.selected_text, page.table.hidden_text
         self._selection.set_text("; ".join(s for s in (told, hidden) if s))
         if count and page.kind is Kind.VM:
             title, _, sizes = told.partition(", ")
             self.actions_pane.say(title if count > 1 else page.table.selected_rows[0].item.name, sizes)
+        elif hidden and not count and page.kind is Kind.VM:
+            self.actions_pane.say("Nothing selected is shown", f"{hidden}: left alone")
         elif count:
             nouns = {Kind.POOL: "pools", Kind.NETWORK: "networks", Kind.EVENT: "events"}
             noun = nouns.get(page.kind, "nodes")
@@ -1008,9 +1009,10 @@ class MainWindow(QMainWindow):
             self.actions_pane.say("Nothing selected", "Select VMs in Roles")
 
     def _act(self, entry: Entry) -> None:
-        if self.list_page is not None and self.center.ids:
-            parts = [(runtime, [VmId(key) for key in ids]) for runtime, ids in self.list_page.parts]
-            self.runner.start(parts, entry)
+        page = self.list_page
+        if page is not None and self.center.ids:
+            hidden = Hidden(tuple(page.hidden_parts), page.table.hidden_text)
+            self.runner.start(page.parts, entry, hidden if hidden.parts else None)
 
     def _context_menu(self, at: QPoint) -> None:
         menu = QMenu(self)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from PySide6.QtWidgets import QWidget
@@ -28,7 +30,7 @@ from manager.core.actions import (
 )
 from manager.core.actions.snapshots import SNAPSHOT_CREATE
 from manager.core.errors import OperationError, UserError
-from manager.core.ids import OperationId, VmId
+from manager.core.ids import ClusterId, OperationId, VmId
 from manager.core.model import MoveType, PeerRoute, SnapshotParameters
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.placement import planner
@@ -36,6 +38,7 @@ from manager.core.reasons import ReasonCode
 from manager.services.runtime import Runtime
 from manager.services.tasks import Tasks
 from manager.ui.actions import SETTINGS, UNNAMED, Entry
+from manager.ui.dialogs.base import Asking
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.migrate import MigrateDialog
 from manager.ui.dialogs.settings import SettingsDialog
@@ -60,6 +63,45 @@ Part = tuple[Runtime, Sequence[VmId]]
 Planned = tuple[Runtime, Plan[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What is selected too and not shown: an action leaves it alone, says so, and offers to take it along."""
+
+    parts: tuple[Part, ...]
+    text: str  # how many, and why they are not shown
+
+    @property
+    def told(self) -> str:
+        """As a sentence."""
+        return f"Selected too, and left alone: {self.text}."
+
+
+class _Rest:
+    """Tells of what is hidden once for each action: in its question, or after what asks nothing."""
+
+    def __init__(
+        self, hidden: Hidden | None, parts: Sequence[Part], run: Callable[[Sequence[Part], Any], None]
+    ) -> None:
+        self._hidden, self._parts, self._run = hidden, parts, run
+        self._is_told = False
+
+    def offer(self, dialog: Asking, parameters: Callable[[], Any]) -> None:
+        """The second button of a question: the same is asked about all, with what was entered so far."""
+        if self._hidden is not None:
+            self._is_told = True
+            every = _joined((*self._parts, *self._hidden.parts))
+            dialog.offer(
+                self._hidden.told, f"Act on all {_number(every):,}…", lambda: self._run(every, parameters())
+            )
+
+    def say(self, note: Note, text: str, parameters: Any) -> None:
+        """After an action that asked nothing: the same for what is hidden, if one wants."""
+        if self._hidden is not None and not self._is_told:
+            others = self._hidden.parts
+            button = (f"Act on the {_number(others):,} too", lambda: self._run(others, parameters))
+            note(f"{text} {self._hidden.told}", (button,), "")
+
+
 class Runner:
     """Carries out what the user chose. Nothing is done before the plan was seen where it asks."""
 
@@ -79,15 +121,12 @@ class Runner:
         self._show_operation = show_operation
         self._cluster_option = cluster_option
 
-    def start(self, parts: Sequence[Part], entry: Entry) -> None:
-        """Begin an action on VMs of one or more clusters."""
+    def start(self, parts: Sequence[Part], entry: Entry, hidden: Hidden | None = None) -> None:
+        """Begin an action on VMs of one or more clusters. `hidden`: others, selected but not shown."""
         if entry.id == SETTINGS:
             self._tasks.spawn(self._ask_settings(parts), "settings")
             return
-        self._tasks.spawn(
-            self._run(parts, entry.spec, entry.parameters, entry.asks_target, unasked=False),
-            f"{entry.spec.id} of the window",
-        )
+        self._begin(parts, entry.spec, entry.parameters, entry.asks_target, hidden=hidden)
 
     def run(
         self,
@@ -101,9 +140,20 @@ class Runner:
     ) -> None:
         """Begin an action with its parameters. `unasked`: the question was asked already."""
         given = spec.default if parameters is None else parameters
+        self._begin(((runtime, tuple(ids)),), spec, given, asks_target, unasked=unasked)
+
+    def _begin(
+        self,
+        parts: Sequence[Part],
+        spec: ActionSpec[Any],
+        parameters: Any,
+        asks_target: bool,
+        *,
+        unasked: bool = False,
+        hidden: Hidden | None = None,
+    ) -> None:
         self._tasks.spawn(
-            self._run(((runtime, tuple(ids)),), spec, given, asks_target, unasked),
-            f"{spec.id} of the window",
+            self._run(parts, spec, parameters, asks_target, unasked, hidden), f"{spec.id} of the window"
         )
 
     def cancel(self, runtime: Runtime, ids: tuple[OperationId, ...]) -> bool:
@@ -166,16 +216,18 @@ class Runner:
         parameters: Any,
         asks_target: bool,
         unasked: bool,
+        hidden: Hidden | None = None,
     ) -> None:
         """One plan for each cluster. All is asked before anything is done; who gives up one, gives up all."""
+        rest = _Rest(hidden, parts, lambda others, given: self._begin(others, spec, given, asks_target))
         if len(parts) > 1:  # where it applies to none there is nothing to ask
             parts = [part for part in parts if _applies(spec, *part, parameters)] or parts
         found: list[Planned] = []
-        many = sum(len(ids) for _, ids in parts) > 1
+        many = _number(parts) > 1
         moves = spec.kind is OperationKind.MIGRATE
         asks_move = moves and not unasked and (asks_target or many or spec is not LIVE_MIGRATE)
         for runtime, ids in parts:
-            plan = await self._plan(runtime, spec, tuple(ids), parameters, asks_move, unasked)
+            plan = await self._plan(runtime, spec, tuple(ids), parameters, asks_move, unasked, rest)
             if plan is None:
                 return
             found.append((runtime, plan))
@@ -185,13 +237,16 @@ class Runner:
             self._note(f"{spec.verb}: nothing to do. {' '.join(texts)}".rstrip(), (), "")
             return
         if spec.destructive and not unasked and not asks_move:
-            plans = await self._confirm(plans)
+            plans = await self._confirm(plans, rest)
         elif len(plans) > 1 and (changed := _differences(plans)):
             self._note(f"{spec.verb}: nothing was done. {changed}", (), "warning")
             return
         for runtime, plan in plans:
             where = f" in {runtime.id}" if len(plans) > 1 else ""
             self._request(runtime, plan, where, tell=not asks_target)
+        if plans:
+            number = units.count_text(sum(len(plan.steps) for _, plan in plans), "VM")
+            rest.say(self._note, f"{spec.verb} {number}: asked for.", parameters)
 
     async def _plan(
         self,
@@ -201,18 +256,19 @@ class Runner:
         parameters: Any,
         asks_move: bool,
         unasked: bool,
+        rest: _Rest,
     ) -> Plan[Any] | None:
         """What would be done in one cluster, with what must be asked for it; None: it was given up."""
         if spec is TAGS and not unasked:
-            parameters = await self._ask_tags(runtime, ids)
+            parameters = await self._ask_tags(runtime, ids, parameters, rest)
             if parameters is None:
                 return None
         if isinstance(parameters, SnapshotParameters) and parameters.name in ("", UNNAMED):
-            parameters = await self._ask_snapshot(runtime, spec, ids)
+            parameters = await self._ask_snapshot(runtime, spec, ids, parameters, rest)
             if parameters is None:
                 return None
         if asks_move:
-            plan = await self._ask_move(runtime, spec, ids, parameters)
+            plan = await self._ask_move(runtime, spec, ids, parameters, rest)
             return plan if plan is not None and plan.steps else None
         return spec.plan(runtime.view, ids, parameters)
 
@@ -231,12 +287,14 @@ class Runner:
         if spec is not CANCEL:
             self._tasks.spawn(self._watch(runtime, plan, asked), f"end of {spec.id}")
 
-    async def _confirm(self, plans: list[Planned]) -> list[Planned]:
+    async def _confirm(self, plans: list[Planned], rest: _Rest) -> list[Planned]:
         """Ask once for all; and ask again with what changed, if the world moved on in between."""
-        changed = ""
+        changed, given = "", plans[0][1].parameters
         while True:
             shown = [(runtime.view.config, plan) for runtime, plan in plans]
-            if not await ConfirmDialog(self._parent, self._look, shown, changed).answer():
+            dialog = ConfirmDialog(self._parent, self._look, shown, changed)
+            rest.offer(dialog, lambda: given)
+            if not await dialog.answer():
                 return []
             changed = _differences(plans)
             if not changed:
@@ -248,7 +306,12 @@ class Runner:
                 return []
 
     async def _ask_move(
-        self, runtime: Runtime, spec: ActionSpec[Any], ids: tuple[VmId, ...], parameters: Any
+        self,
+        runtime: Runtime,
+        spec: ActionSpec[Any],
+        ids: tuple[VmId, ...],
+        parameters: Any,
+        rest: _Rest,
     ) -> Plan[Any] | None:
         """Ask where to; and ask again with what changed, if the world moved on in between."""
         changed = ""
@@ -271,6 +334,7 @@ class Runner:
                     cluster_option=option,
                     spec=spec,
                 )
+            rest.offer(dialog, partial(_entered, dialog))
             answered = await dialog.answer()
             plan = dialog.plan
             if not answered:
@@ -281,9 +345,12 @@ class Runner:
                 return plan  # the targets that were shown are kept
             parameters = plan.parameters
 
-    async def _ask_tags(self, runtime: Runtime, ids: tuple[VmId, ...]) -> TagsParameters | None:
+    async def _ask_tags(
+        self, runtime: Runtime, ids: tuple[VmId, ...], given: TagsParameters, rest: _Rest
+    ) -> TagsParameters | None:
         option = self._cluster_option(runtime)
-        dialog = TagsDialog(self._parent, self._look, runtime.view, ids, cluster_option=option)
+        dialog = TagsDialog(self._parent, self._look, runtime.view, ids, given, cluster_option=option)
+        rest.offer(dialog, lambda: dialog.parameters)
         return dialog.parameters if await dialog.answer() else None
 
     async def _ask_settings(self, parts: Sequence[Part]) -> None:
@@ -298,7 +365,12 @@ class Runner:
                 self.run(runtime, plan.spec, ids, plan.parameters, unasked=True)
 
     async def _ask_snapshot(
-        self, runtime: Runtime, spec: ActionSpec[Any], ids: tuple[VmId, ...]
+        self,
+        runtime: Runtime,
+        spec: ActionSpec[Any],
+        ids: tuple[VmId, ...],
+        given: SnapshotParameters,
+        rest: _Rest,
     ) -> SnapshotParameters | None:
         dialog: TakeSnapshotDialog | ChooseSnapshotDialog
         if spec is SNAPSHOT_CREATE:
@@ -309,6 +381,7 @@ class Runner:
                 with contextlib.suppress(OperationError):  # what it cannot be asked for is said by the plan
                     names |= dict.fromkeys(s.name for s in await runtime.closeup.snapshots(vm))
             dialog = ChooseSnapshotDialog(self._parent, runtime.view, spec, ids, list(names))
+        rest.offer(dialog, lambda: given)  # asked anew: others may have other snapshots
         return dialog.wish if await dialog.answer() else None
 
     def _tell_target(self, runtime: Runtime, plan: Plan[Any], asked: tuple[OperationId, ...]) -> None:
@@ -409,6 +482,22 @@ class Runner:
             ),
             "error",
         )
+
+
+def _entered(dialog: MigrateDialog | StorageDialog) -> Any:
+    return dialog.plan.parameters
+
+
+def _number(parts: Iterable[Part]) -> int:
+    return sum(len(ids) for _, ids in parts)
+
+
+def _joined(parts: Iterable[Part]) -> list[Part]:
+    """Each cluster once, with all that is asked of it."""
+    found: dict[ClusterId, tuple[Runtime, list[VmId]]] = {}
+    for runtime, ids in parts:
+        found.setdefault(runtime.id, (runtime, []))[1].extend(ids)
+    return list(found.values())
 
 
 def _applies(spec: ActionSpec[Any], runtime: Runtime, ids: Sequence[VmId], parameters: Any) -> bool:

@@ -62,6 +62,7 @@ from manager.ui.dialogs.tags import TagsDialog
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.main_window import MainWindow
 from manager.ui.models.rows_model import RowsModel
+from manager.ui.runner import Hidden
 from manager.ui.theme import Look
 from manager.ui.views.actions_pane import ActionLine
 from manager.ui.views.navigation import SCOPES, Navigation
@@ -371,6 +372,9 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         commands="ssh-copy-id root@n2; virsh -c qemu+ssh://root@n2/system uri",
     )
     undeclared = runtime_of(3, 9, shared_paths=()).view
+    hidden = ConfirmDialog(window, look, [(view.config, ACTIONS["vm.turn_off"].plan(view, ids))])
+    told = Hidden((), "1,214 more hidden by the filter, 3,100 in closed groups").told
+    hidden.offer(told, "Act on all 4,317…", hidden.reject)
     return {
         "migrate": MigrateDialog(window, look, view, ids, MigrateParameters(), cluster_option="--demo 3x24"),
         "migrate-undeclared": MigrateDialog(
@@ -380,6 +384,7 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         "confirm-one": ConfirmDialog(
             window, look, [(view.config, ACTIONS["vm.shut_down"].plan(view, ids[:1]))]
         ),
+        "confirm-hidden": hidden,
         "connect": connect,
         "login": PeerLoginDialog(window, view.config, [login], 2),
         "why": WhyGreyDialog(window, look, window.center.why_not()),

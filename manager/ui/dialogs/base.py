@@ -62,6 +62,7 @@ class Asking(QDialog):
         if any(cluster.tier is Tier.DEMO for cluster in clusters):
             head.addWidget(demo_badge(), alignment=Qt.AlignmentFlag.AlignTop)
         self.body.addLayout(head)
+        self.other: QPushButton | None = None  # see `offer`
         self._buttons = QHBoxLayout()
         self._buttons.setSpacing(8)
 
@@ -97,6 +98,15 @@ class Asking(QDialog):
         if default:
             made.setFocus()
         return made
+
+    def offer(self, text: str, title: str, act: Callable[[], object]) -> None:
+        """Say something beside the question, and offer to do something else instead of answering it."""
+        self.beside = text_label(text, "warning", wrap=True)
+        self.body.insertWidget(1, self.beside)
+        self.other = QPushButton(title)
+        self.other.clicked.connect(self.reject)
+        self.other.clicked.connect(lambda *_: act())
+        self._buttons.insertWidget(0, self.other)
 
     async def answer(self) -> bool:
         """Open it, and wait until it was answered; False: it was given up."""

@@ -35,10 +35,11 @@ class TagsDialog(PlanDialog):
         look: Look,
         view: ClusterView,
         ids: Sequence[VmId],
-        changed: str = "",
+        given: TagsParameters = TAGS.default,
         *,
         cluster_option: str,
     ) -> None:
+        """`given`: what is asked for at first."""
         super().__init__(
             parent,
             look,
@@ -46,7 +47,7 @@ class TagsDialog(PlanDialog):
             ids,
             verb="Tags of",
             consequence="",
-            changed=changed,
+            changed="",
             cluster_option=cluster_option,
             titles=("VM", "What changes", "Tags afterwards"),
         )
@@ -57,8 +58,8 @@ class TagsDialog(PlanDialog):
         self.boxes.setAccessibleName("Tags that the VMs have")
         self.boxes.setUniformItemSizes(True)
         for tag, count in sorted(had.items()):
-            self._add_box(tag, count, len(ids))
-        self.new = QLineEdit()
+            self._add_box(tag, count, len(ids), removed=tag in given.remove)
+        self.new = QLineEdit(", ".join(given.add))
         self.new.setMaxLength(1000)
         self.new.setAccessibleName("New tags, separated by commas")
         self.new.setPlaceholderText("new tags, separated by commas")
@@ -110,7 +111,7 @@ class TagsDialog(PlanDialog):
         """What would be done now."""
         return TAGS.plan(self._view, self._ids, self.parameters)
 
-    def _add_box(self, tag: str, count: int, total: int) -> None:
+    def _add_box(self, tag: str, count: int, total: int, *, removed: bool) -> None:
         item = QListWidgetItem(plain(tag) if total == 1 else f"{plain(tag)}   ({count:,} of {total:,})")
         item.setData(_TAG, tag)
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsUserCheckable
@@ -119,7 +120,7 @@ class TagsDialog(PlanDialog):
         item.setFlags(flags)
         state = Qt.CheckState.Checked if count == total else Qt.CheckState.PartiallyChecked
         item.setData(_AT_FIRST, state)
-        item.setCheckState(state)
+        item.setCheckState(Qt.CheckState.Unchecked if removed else state)
         self.boxes.addItem(item)
 
     def _changed(self) -> None:

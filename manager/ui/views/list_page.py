@@ -12,7 +12,7 @@ from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
-from manager.core.ids import ClusterId, Kind
+from manager.core.ids import ClusterId, Kind, VmId
 from manager.core.query.complete import values_in
 from manager.core.query.fields import FIELDS
 from manager.core.query.parser import parse
@@ -210,14 +210,20 @@ class ListPage(QWidget):
         return next(iter(self.runtimes.values()))
 
     @property
-    def parts(self) -> list[tuple[Runtime, list[str]]]:
+    def parts(self) -> list[tuple[Runtime, list[VmId]]]:
         """What is selected and shown, by cluster, in the order of the list."""
-        if self._all is None:
-            ids = self.table.selected_ids
-            return [(self.runtime, ids)] if ids else []
-        found: dict[ClusterId, list[str]] = {}
-        for row in self.table.selected_rows:
-            found.setdefault(row.view.id, []).append(row.id)
+        return self._by_cluster(self.table.selected_rows)
+
+    @property
+    def hidden_parts(self) -> list[tuple[Runtime, list[VmId]]]:
+        """What is selected and not shown, by cluster."""
+        rows = (self.model.row(key) for key in self.table.hidden_ids)
+        return self._by_cluster(row for row in rows if row is not None)
+
+    def _by_cluster(self, rows: Iterable[Row]) -> list[tuple[Runtime, list[VmId]]]:
+        found: dict[ClusterId, list[VmId]] = {}
+        for row in rows:
+            found.setdefault(row.view.id, []).append(VmId(row.id))
         return [(self.runtimes[cluster], ids) for cluster, ids in found.items()]
 
     def read_from(self, runtimes: Sequence[Runtime]) -> None:

@@ -305,11 +305,12 @@ class RowsTable(QTableView):
         hidden = self.hidden_ids
         closed = sum(1 for key in hidden if self.rows_model.group_of(key) is not None)
         filtered = len(hidden) - closed
+        why = "hidden by the filter" if self.rows_model.is_filtered else "not in this list"
         if not closed:
-            return f"{filtered:,} more hidden by the filter" if filtered else ""
+            return f"{filtered:,} more {why}" if filtered else ""
         if not filtered:
             return f"{closed:,} more in closed groups"
-        return f"{filtered:,} more hidden by the filter, {closed:,} in closed groups"
+        return f"{filtered:,} more {why}, {closed:,} in closed groups"
 
     @property
     def hidden_selected(self) -> int:
