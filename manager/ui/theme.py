@@ -34,6 +34,7 @@ class Tokens:
     on_accent: QColor
     selection: QColor
     hover: QColor
+    mark: QColor
     field: QColor
     field_line: QColor
     track: QColor

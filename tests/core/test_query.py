@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -336,6 +337,37 @@ def test_a_search_text_is_what_a_list_shows(cluster: Cluster) -> None:
     vm = cluster.vm("web-10")
     text = search_text(cluster.state, Kind.VM, vm)
     assert {"web-10", "running", "n1", "web, prod"} <= set(text.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "marked"),
+    [
+        ("web", "web-01, WEB-02", ["web", "WEB"]),
+        ("we web eb-", "a web-1", ["web-"]),  # together, not three over each other
+        ("web or db", "db-1", ["db"]),
+        ("(web or (db status:running)) node:n1", "db on n1", ["db"]),
+        ("not web db", "web db", ["db"]),  # what is found by its absence is not there to be seen
+        ('"a*b"', "a*b axb", ["a*b"]),
+        ("d?-*1", "x db-0001 y", ["db-0001"]),
+        ("*", "anything", []),
+        ("name:web status:running", "web running", []),
+        ("straße", "Die STRASSE, die Straße", ["Straße"]),
+        ("bul", "İstanbul, BUL", ["bul", "BUL"]),  # its first letter is two in lower case
+        ("", "web", []),
+    ],
+)
+def test_free_words_are_found_where_they_stand(query: str, text: str, marked: list[str]) -> None:
+    found = matcher(query, Kind.VM)
+    assert [text[first:end] for first, end in found.marks(text)] == marked
+    assert found.has_marks or not marked
+
+
+@given(st.text(min_size=1, max_size=3), st.text(max_size=30))
+def test_a_cell_has_marks_exactly_if_the_word_is_in_it(word: str, text: str) -> None:
+    marks = Matcher(Words(word, quoted=True), Kind.VM).marks(text)
+    assert bool(marks) == (word.lower() in text.lower())
+    assert all(0 <= first < end <= len(text) for first, end in marks)
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(marks))
 
 
 def test_a_silent_node_makes_figures_unknown_and_shows_the_last() -> None:

@@ -91,7 +91,7 @@ def test_text_can_be_read_on_every_ground(name: str) -> None:
         high, low = sorted((luminance(a), luminance(b)), reverse=True)
         return (high + 0.05) / (low + 0.05)
 
-    for ground in ("panel", "window", "selection", "hover"):
+    for ground in ("panel", "window", "selection", "hover", "mark"):
         assert contrast("text", ground) >= 7
         assert contrast("dim", ground) >= 4
     for state in ("running", "off", "saved", "paused", "crashed", "unknown"):

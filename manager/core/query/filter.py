@@ -63,6 +63,7 @@ class Matcher:
         """Texts that must all occur in the search text, in lower case."""
         self.is_plain = len(plain) == len(parts)
         """There is nothing else to it than `words`."""
+        self._sought = [re.compile(_pattern(t) if p else re.escape(t)) for t, p in _sought(query)]
         self.depends = frozenset(found)
         """Attributes of the object whose change may change the answer; ``*``: any."""
 
@@ -73,6 +74,26 @@ class Matcher:
     def select(self, view: ClusterView, items: Iterable[Any]) -> list[Any]:
         """Those that match, in their order."""
         return [item for item in items if self.test(view, item, search_text(view, self.kind, item))]
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether there are free words to be found in cells."""
+        return bool(self._sought)
+
+    def marks(self, text: str) -> list[tuple[int, int]]:
+        """Where in a cell's text the free words stand: from, to, in order, none of them touching."""
+        folded = text.lower()
+        found = sorted(hit.span() for find in self._sought for hit in find.finditer(folded))
+        merged: list[tuple[int, int]] = []
+        for first, end in found:
+            if merged and first <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            elif end > first:
+                merged.append((first, end))
+        if merged and len(folded) != len(text):  # few letters become two in lower case
+            places = [at for at, letter in enumerate(text) for _ in letter.lower()]
+            return [(places[first], places[end - 1] + 1) for first, end in merged]
+        return merged
 
     # --- from a query to a function -----------------------------------------------------------
 
@@ -138,6 +159,16 @@ class Matcher:
             return any(fit(view, value) for fit in fits) is not denied
 
         return test
+
+
+def _sought(query: Query) -> list[tuple[str, bool]]:
+    """The free words, in lower case, and whether each is a pattern; none of what is not to be there."""
+    match query:
+        case Words(text) if text.strip("*?") or not is_pattern(query):
+            return [(text.lower(), is_pattern(query))]
+        case AllOf(parts) | AnyOf(parts):
+            return [word for part in parts for word in _sought(part)]
+    return []
 
 
 def matcher(text: str, kind: Kind) -> Matcher:

@@ -282,6 +282,13 @@ class RowsModel(QAbstractTableModel):
             found = row.cells[column] = plain(self.fields[column].cell(row.view, row.item))
         return found
 
+    def marks(self, text: str, column: int) -> list[tuple[int, int]]:
+        """Where what was searched for stands in a cell's text, or in as much of it as is shown."""
+        wanted = self._filter
+        if wanted is None or not wanted.has_marks or not self.fields[column].searchable:
+            return []
+        return wanted.marks(text)
+
     # --- Qt's reading ------------------------------------------------------------------------
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008

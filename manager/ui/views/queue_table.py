@@ -24,8 +24,6 @@ FIGURES = frozenset(
 )
 """Columns that are empty while nothing is copied: there the reason has its place."""
 
-_LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine)
-
 
 def waits(operation: Operation) -> bool:
     """Whether it stands in the queue and can be given another place."""
@@ -90,8 +88,7 @@ class QueueTable(RowsTable):
         room = place.width() - 2 * PAD
         if text and room > 4:
             self._pen_for(ink.painter, row, reason, text, selected)
-            cut = self._fit(ink.metrics, text, room, False)
-            ink.painter.drawText(place.left() + PAD, y, room, self.row_height, _LEFT, cut)
+            self._paint_text(ink, text, reason, QRect(place.left() + PAD, y, room, self.row_height))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """The rows, and the line where dragged ones would go."""

@@ -65,6 +65,9 @@ _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter | Qt.Te
 _SELECT = QItemSelectionModel.SelectionFlag.ClearAndSelect
 _NO_UPDATE = QItemSelectionModel.SelectionFlag.NoUpdate
 
+_CUT_IN_THE_MIDDLE = frozenset({"name", "vm", "uri", "subject"})
+"""Fields whose texts are told apart by their ends too."""
+
 _MOST_ELIDED = 20_000
 """How many cut texts are kept before the cache starts anew."""
 
@@ -586,7 +589,7 @@ class RowsTable(QTableView):
             self._paint_cell(ink, row, column, cell, selected)
 
     def _paint_cell(self, ink: Ink, row: Row, column: int, cell: QRect, selected: bool) -> None:
-        painter, metrics, ratio = ink
+        painter, _, ratio = ink
         model = self.rows_model
         spec = model.fields[column]
         text = model.text(row, column)
@@ -612,14 +615,24 @@ class RowsTable(QTableView):
         if not text or room <= 4:
             return
         self._pen_for(painter, row, column, text, selected)
-        painter.drawText(
-            left,
-            cell.top(),
-            room,
-            cell.height(),
-            _RIGHT if model.right_aligned[column] else _LEFT,
-            self._fit(metrics, text, room, spec.name in ("name", "vm", "uri", "subject")),
-        )
+        self._paint_text(ink, text, column, QRect(left, cell.top(), room, cell.height()))
+
+    def _paint_text(self, ink: Ink, text: str, column: int, area: QRect) -> None:
+        """A cell's text, cut to its room, with what was searched for marked in it."""
+        model = self.rows_model
+        right = model.right_aligned[column]
+        shown = self._fit(ink.metrics, text, area.width(), model.fields[column].name in _CUT_IN_THE_MIDDLE)
+        marks = model.marks(shown, column)
+        if shown != text and len(marks) < len(model.marks(text, column)):
+            cut = shown.rfind("…")  # what was found is, at least in part, in what is cut off
+            marks.append((cut, cut + 1))
+        if marks:
+            wide = ink.metrics.horizontalAdvance
+            left = area.right() + 1 - wide(shown) if right else area.left()
+            for first, end in marks:
+                x, past = left + wide(shown[:first]), left + wide(shown[:end])
+                ink.painter.fillRect(x, area.top() + 3, past - x, area.height() - 6, self._look.tokens.mark)
+        ink.painter.drawText(area, _RIGHT if right else _LEFT, shown)
 
     def _pen_for(self, painter: QPainter, row: Row, column: int, text: str, selected: bool) -> None:
         model, t = self.rows_model, self._look.tokens
