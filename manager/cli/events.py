@@ -11,6 +11,7 @@ import click
 
 from manager.cli import completion
 from manager.cli.app import App
+from manager.cli.lists import Wish, list_options
 from manager.cli.options import Command, Group, Since, Span, settings_of
 from manager.cli.output import say
 from manager.core.chronicle import Level
@@ -45,15 +46,6 @@ def _since(default: str) -> click.Option:
     )
 
 
-def _columns(kind: Kind) -> click.Option:
-    return click.Option(
-        ["--columns"],
-        metavar="FIELD,...",
-        shell_complete=completion.columns(kind),
-        help="The fields to show, in this order.",
-    )
-
-
 # --- events ----------------------------------------------------------------------------------------
 
 
@@ -61,25 +53,31 @@ def _events(app: App, words: completion.Words) -> Command:
     @click.pass_context
     def callback(
         ctx: click.Context,
+        /,
         since: datetime,
         level: str,
         vm: str | None,
         node: str | None,
-        columns: str | None,
         follow: bool,
+        **given: str | None,
     ) -> int:
-        from manager.cli import events_views, listing
+        from manager.cli import events_views
 
         settings = settings_of(ctx)
         if vm is not None and node is not None:
             raise click.UsageError("Only one of --vm and --node can be given.", ctx)
-        if follow and settings.as_json and columns is not None:
+        wish = Wish(**given)
+        if follow and settings.as_json and wish.columns is not None:
             raise click.UsageError("--follow --json tells all fields: not with --columns.", ctx)
-        fields = listing.fields_of(Kind.EVENT, columns, as_json=settings.as_json)
+        if follow and (wish.sort is not None or wish.group_by is not None):
+            raise click.UsageError(
+                "--follow tells events as they happen: not with --sort or --group-by.", ctx
+            )
+        shape = wish.shape(app, Kind.EVENT, as_json=settings.as_json)
         wanted = events_views.Wanted(
             since_s=since.timestamp(), level=Level[level.upper()], vm=vm, node=node, follow=follow
         )
-        return _run(events_views.show_events(app, settings, fields, wanted))
+        return _run(events_views.show_events(app, settings, shape, wanted))
 
     return Command(
         "events",
@@ -100,7 +98,7 @@ def _events(app: App, words: completion.Words) -> Command:
             ),
             click.Option(["--vm"], metavar="NAME", shell_complete=words.vms, help="Only of this VM."),
             click.Option(["--node"], metavar="NODE", shell_complete=words.nodes, help="Only of this node."),
-            _columns(Kind.EVENT),
+            *list_options(app, Kind.EVENT, order="by time, oldest first"),
             click.Option(
                 ["--follow"],
                 is_flag=True,
@@ -136,16 +134,16 @@ def _what_happened(app: App, words: completion.Words) -> Command:
 
 def _problems(app: App) -> Group:
     @click.pass_context
-    def callback(ctx: click.Context, /, plugin: bool, columns: str | None) -> int | None:
-        from manager.cli import events_views, listing
+    def callback(ctx: click.Context, /, plugin: bool, **given: str | None) -> int | None:
+        from manager.cli import events_views
 
         if ctx.invoked_subcommand is not None:
             return None
         settings = settings_of(ctx)
-        usual = None if settings.as_json else ",".join(events_views.PROBLEM_COLUMNS)
-        fields = listing.fields_of(Kind.PROBLEM, columns or usual, as_json=settings.as_json)
+        usual = ",".join(events_views.PROBLEM_COLUMNS)
         try:
-            return _run(events_views.show_problems(app, settings, fields, plugin=plugin))
+            shape = Wish(**given).shape(app, Kind.PROBLEM, as_json=settings.as_json, usual=usual)
+            return _run(events_views.show_problems(app, settings, shape, plugin=plugin))
         except (UserError, OSError) as error:
             if plugin:
                 click.echo(events_views.plugin_line(events_views.UNKNOWN, str(error).splitlines()[0]))
@@ -156,7 +154,8 @@ def _problems(app: App) -> Group:
     return Group(
         "problems",
         help="List what somebody should look at, one line per cause. Acknowledged and muted problems are "
-        "listed and not counted.\n\n\b\nExit codes, as monitoring plug-ins have them:\n"
+        "listed and not counted, nor is what --where or a view leaves out.\n\n\b\n"
+        "Exit codes, as monitoring plug-ins have them:\n"
         "            0 nothing new\n            1 a new warning\n            2 a new error\n"
         "            3 no node can be asked\n\n"
         f"Fields: {', '.join(FIELDS[Kind.PROBLEM])}.",
@@ -169,7 +168,7 @@ def _problems(app: App) -> Group:
                 is_flag=True,
                 help="Print one line with figures first, as monitoring plug-ins do, then a line per problem.",
             ),
-            _columns(Kind.PROBLEM),
+            *list_options(app, Kind.PROBLEM, order="new ones first"),
         ],
         commands=[
             _mark(

@@ -10,9 +10,10 @@ import click
 
 from manager.cli.app import App
 from manager.cli.following import lines
-from manager.cli.listing import column_of
+from manager.cli.listing import objects_of, print_list, seen
+from manager.cli.lists import Shape
 from manager.cli.options import Settings
-from manager.cli.output import json_line, print_json, print_table, printable, say
+from manager.cli.output import json_line, print_json, printable, say
 from manager.cli.session import Session, opened
 from manager.core.changes import ChangeSet
 from manager.core.chronicle import KEPT_EVENTS, ClusterEvent, Level, about_node, about_vm
@@ -21,7 +22,7 @@ from manager.core.events import EventsTold, ProblemVerb, TimerFired
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.model import ClusterConfig, Problem
 from manager.core.query.fields import FIELDS
-from manager.core.query.spec import FieldSpec
+from manager.core.query.filter import search_text
 from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, moment_text
 
@@ -90,8 +91,9 @@ def _names(events: Iterable[ClusterEvent]) -> dict[str, VmId]:
 # --- events ----------------------------------------------------------------------------------------
 
 
-async def show_events(app: App, settings: Settings, columns: Sequence[FieldSpec], wanted: Wanted) -> int:
+async def show_events(app: App, settings: Settings, shape: Shape, wanted: Wanted) -> int:
     """``muster events``."""
+    where = shape.where
 
     def check(config: ClusterConfig) -> None:
         _check_node(config, wanted.node)
@@ -108,8 +110,13 @@ async def show_events(app: App, settings: Settings, columns: Sequence[FieldSpec]
         if len(every) >= KEPT_EVENTS:
             say(f"only the newest {KEPT_EVENTS:,} events are shown.")
         if not wanted.follow:
-            _print(session, settings, columns, shown)
+            print_list(Kind.EVENT, seen(view, shown, shape), shape, settings)
             return 0
+
+        def is_told(event: ClusterEvent) -> bool:
+            hay = search_text(view, Kind.EVENT, event)
+            return wanted.is_met_by(event) and (where is None or where.test(view, event, hay))
+
         if not runtime.engine.is_owner and runtime.engine.owner is None:
             say("nobody records what happens now: open the window, or start “muster engine”.")
         told = set(view.events)
@@ -125,27 +132,18 @@ async def show_events(app: App, settings: Settings, columns: Sequence[FieldSpec]
             def look(changes: ChangeSet) -> None:
                 for key in sorted(changes[Kind.EVENT].added - told):
                     told.add(key)
-                    if wanted.is_met_by(view.events[key]):
+                    if is_told(view.events[key]):
                         tell(view.events[key])
 
             for event in shown:
-                tell(event)
+                if is_told(event):
+                    tell(event)
             unsubscribe = runtime.subscribe(look)
             try:
                 await out.broken()
             finally:
                 unsubscribe()
         return 0
-
-
-def _print(
-    session: Session, settings: Settings, columns: Sequence[FieldSpec], events: Sequence[ClusterEvent]
-) -> None:
-    view = session.view
-    if settings.as_json:
-        print_json([{f.name: f.as_json(view, event) for f in columns} for event in events])
-        return
-    print_table([column_of(f) for f in columns], [[f.cell(view, event) for f in columns] for event in events])
 
 
 def _line(session: Session, event: ClusterEvent) -> str:
@@ -177,7 +175,8 @@ async def what_happened(app: App, settings: Settings, name: str | None, since_s:
                     f"name since {moment_text(since_s)}.{near}"
                 )
         if settings.as_json:
-            _print(session, settings, list(FIELDS[Kind.EVENT].values()), events)
+            rows = [(session.view, event) for event in events]
+            print_json(objects_of(rows, list(FIELDS[Kind.EVENT].values())))
         else:
             for event in events:
                 click.echo(printable(_line(session, event)))
@@ -203,13 +202,15 @@ def plugin_line(code: int, text: str) -> str:
     return printable(f"MUSTER {_WORDS[code]} - {text}")
 
 
-async def show_problems(app: App, settings: Settings, columns: Sequence[FieldSpec], *, plugin: bool) -> int:
-    """``muster problems``; the exit code says how bad it is."""
+async def show_problems(app: App, settings: Settings, shape: Shape, *, plugin: bool) -> int:
+    """``muster problems``; the exit code says how bad it is what is listed."""
     async with opened(app, settings, reading=True, definitions=False) as session:
         session.need_any()
         await find_problems(session)
         view = session.view
         problems = _sorted(session)
+        if shape.where is not None:
+            problems = shape.where.select(view, problems)
         new = [problem for problem in problems if problem.is_new(view.now_s)]
         code = OK if not new else CRITICAL if any(p.severity == "error" for p in new) else WARNING
         if plugin:
@@ -217,22 +218,18 @@ async def show_problems(app: App, settings: Settings, columns: Sequence[FieldSpe
             shown = [
                 f"{fields['subject'].cell(view, p)}: {p.reason.text}".replace("|", "/") for p in problems
             ]
-            seen = len(problems) - len(new)
-            known = f", {seen} acknowledged or muted" if seen else ""
+            told = len(problems) - len(new)
+            known = f", {told} acknowledged or muted" if told else ""
             text = f"{count_text(len(new), 'new problem')}{known}"
             affected = len({vm for problem in new for vm in problem.vms})
-            figures = f"new={len(new)} known={seen} affected_vms={affected}"
+            figures = f"new={len(new)} known={told} affected_vms={affected}"
             click.echo(plugin_line(code, text).replace("|", "/") + f" | {figures}")
             for problem, line in zip(problems, shown, strict=True):
                 click.echo(printable(f"[{fields['state'].cell(view, problem)}] {line}"))
-        elif settings.as_json:
-            print_json([{f.name: f.as_json(view, problem) for f in columns} for problem in problems])
+        elif problems or settings.as_json:
+            print_list(Kind.PROBLEM, seen(view, problems, shape), shape, settings)
         else:
-            if problems:
-                rows = [[f.cell(view, problem) for f in columns] for problem in problems]
-                print_table([column_of(f) for f in columns], rows)
-            else:
-                say("no problems.")
+            say("no problems." if shape.where is None else "no such problems.")
         return code
 
 

@@ -12,16 +12,17 @@ from typing import Any
 import click
 
 from manager.cli.app import App
+from manager.cli.lists import Shape
 from manager.cli.options import Settings
 from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table, printable, say
 from manager.cli.session import NOT_REACHED, Session, one_cluster_only, opened, opened_all
 from manager.core.changes import LogEntry
+from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
 from manager.core.placement import planner
 from manager.core.query.fields import FIELDS
-from manager.core.query.filter import Matcher
 from manager.core.query.grouping import (
     GroupKey,
     Seen,
@@ -92,39 +93,18 @@ def _always(_: Session) -> bool:
     return True
 
 
-async def show_list(
-    app: App,
-    settings: Settings,
-    kind: Kind,
-    columns: Sequence[FieldSpec],
-    sort: Sequence[tuple[FieldSpec, bool]],
-    *,
-    where: Matcher | None,
-    group: FieldSpec | None = None,
-    measure: bool,
-) -> int:
-    """``node list``, ``vm list``, ``storage list`` and ``network list``.
-
-    Args:
-        app: Where the adapters come from.
-        settings: Which cluster, how long, as what.
-        kind: Of what.
-        columns: What is shown.
-        sort: By which fields, and whether downwards, the one that counts most first.
-        where: What is left out; None: nothing.
-        group: By which field rows are put in groups.
-        measure: Take load samples first; costs a second.
-    """
-    followed = [field.depends for field in (*columns, *(field for field, _ in sort))]
-    followed.append(where.depends if where else frozenset())
+async def show_list(app: App, settings: Settings, kind: Kind, shape: Shape) -> int:
+    """``node list``, ``vm list``, ``storage list`` and ``network list``."""
+    followed = [field.depends for field in (*shape.fields, *(field for field, _ in shape.order))]
+    followed.append(shape.where.depends if shape.where else frozenset())
     definitions = (
-        kind is Kind.NODE or group is not None or any(names & {"config", "users"} for names in followed)
+        kind is Kind.NODE or shape.group is not None or any(names & {"config", "users"} for names in followed)
     )
     if settings.all_clusters and kind not in ACROSS:
         raise one_cluster_only()
     async with opened_all(app, settings, definitions=definitions, enough=_always) as sessions:
         reached = [session for session in sessions if _is_reached(session, kind, alone=len(sessions) == 1)]
-        if measure or (where is not None and where.samples):
+        if shape.samples:
             await asyncio.gather(*(session.sample() for session in reached))
         found: list[Seen] = []
         for session in sessions if kind is Kind.NODE else reached:
@@ -137,19 +117,11 @@ async def show_list(
                 Kind.POOL: view.resources.pools,
                 Kind.NETWORK: view.resources.networks,
             }
-            items: Iterable[Any] = source[kind].values()
-            found += [(view, item) for item in (where.select(view, items) if where else items)]
+            found += seen(view, source[kind].values(), shape)
         code = 0 if len(reached) == len(sessions) else NOT_REACHED
         if not reached and kind is not Kind.NODE:
             return code
-        rows = in_order(found, kind, sort)
-        if group is not None:
-            down = next((down for field, down in sort if field is group), False)
-            _print_groups(kind, in_groups(group, rows, down=down), columns, group, settings)
-        elif settings.as_json:
-            print_json(objects_of(rows, columns))
-        else:
-            print_rows(rows, columns)
+        print_list(kind, found, shape, settings)
         return code
 
 
@@ -168,6 +140,23 @@ def _is_reached(session: Session, kind: Kind, *, alone: bool) -> bool:
             say(str(error))
             return False
     return session.warn_of_unreachable() < len(session.view.nodes)
+
+
+def seen(view: ClusterView, items: Iterable[Any], shape: Shape) -> list[Seen]:
+    """Those of a cluster's objects that are wanted."""
+    return [(view, item) for item in (shape.where.select(view, items) if shape.where else items)]
+
+
+def print_list(kind: Kind, found: Iterable[Seen], shape: Shape, settings: Settings) -> None:
+    """Rows in their order and groups. Where no order is given, in this one."""
+    rows = in_order(found, kind, shape.order)
+    if shape.group is not None:
+        down = next((down for field, down in shape.order if field is shape.group), False)
+        _print_groups(kind, in_groups(shape.group, rows, down=down), shape.fields, shape.group, settings)
+    elif settings.as_json:
+        print_json(objects_of(rows, shape.fields))
+    else:
+        print_rows(rows, shape.fields)
 
 
 def column_of(spec: FieldSpec) -> Column:
@@ -212,9 +201,9 @@ def _known(kind: Kind, rows: list[Seen], name: str) -> list[float]:
 
 
 def in_order(rows: Iterable[Seen], kind: Kind, sort: Sequence[tuple[FieldSpec, bool]]) -> list[Seen]:
-    """By the fields, then by name; what is not known comes last either way."""
-    name = FIELDS[kind]["name"]
-    found = sorted(rows, key=lambda row: (name.sort_key(*row), row[1].id))
+    """By the fields, then by name or, without names, as they come; what is not known is last either way."""
+    name = FIELDS[kind].get("name")
+    found = sorted(rows, key=lambda row: (name.sort_key(*row), row[1].id)) if name else list(rows)
     for spec, down in reversed(sort):
         known: list[Seen] = []
         unknown: list[Seen] = []

@@ -17,6 +17,7 @@ from manager.cli.app import PAGES, THEMES, App, WindowOptions
 from manager.cli.closeup import closeup_commands
 from manager.cli.engine import engine_group
 from manager.cli.events import events_commands
+from manager.cli.lists import Wish, list_options
 from manager.cli.options import (
     Command,
     Group,
@@ -28,16 +29,12 @@ from manager.cli.options import (
 from manager.cli.output import StderrHandler, say
 from manager.cli.queue import queue_group
 from manager.cli.resources import interfaces, show_network, show_pool, volumes
-from manager.cli.targets import read_query, where_option
-from manager.cli.views import view_group, view_named, view_option
+from manager.cli.views import view_group
 from manager.core.actions import ACTIONS
 from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.errors import UserError
 from manager.core.ids import Kind
 from manager.core.query.fields import FIELDS
-from manager.core.query.filter import Matcher
-from manager.core.query.parser import parse
-from manager.core.query.query import all_of
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
@@ -249,64 +246,22 @@ def _simple(app: App, name: str, doc: str, function: str) -> Command:
 
 def _list(app: App, kind: Kind, noun: str) -> Command:
     @click.pass_context
-    def callback(
-        ctx: click.Context,
-        columns: str | None,
-        sort: str | None,
-        group_by: str | None,
-        where: str | None,
-        view: str | None,
-    ) -> int:
+    def callback(ctx: click.Context, /, **given: str | None) -> int:
         from manager.cli import listing
         from manager.cli.session import run_async
 
         settings = settings_of(ctx)
-        shown = view_named(app, kind, view) if view is not None else None
-        if shown is not None:
-            columns = columns or ",".join(name for name, _ in shown.columns) or None
-            sort = sort or ",".join(f"-{name}" if down else name for name, down in shown.sort) or None
-            group_by = group_by or shown.group or None
-        fields = listing.fields_of(kind, columns, as_json=settings.as_json, across=settings.all_clusters)
-        order = listing.sort_of(kind, sort if sort is not None else "name")
-        group = listing.field_of(kind, group_by) if group_by is not None else None
-        named = [*(field for field, _ in order), *((group,) if group else ()), *(fields if columns else ())]
-        measure = any(field.sample for field in named)
-        query = read_query(where, kind)
-        if shown is not None and shown.query:
-            both = all_of(parse(shown.query), query.query) if query is not None else parse(shown.query)
-            query = Matcher(both, kind)
-        return run_async(
-            listing.show_list(app, settings, kind, fields, order, where=query, group=group, measure=measure)
+        shape = Wish(**given).shape(
+            app, kind, as_json=settings.as_json, across=settings.all_clusters, sort="name"
         )
+        return run_async(listing.show_list(app, settings, kind, shape))
 
     return Command(
         "list",
         help=f"List the {noun}.\n\nFields: {', '.join(FIELDS[kind])}.",
         short_help=f"List the {noun}.",
         callback=callback,
-        params=[
-            click.Option(
-                ["--columns"],
-                metavar="FIELD,...",
-                shell_complete=completion.columns(kind),
-                help="The fields to show, in this order.",
-            ),
-            click.Option(
-                ["--sort"],
-                metavar="[-]FIELD,...",
-                shell_complete=completion.columns(kind),
-                help="Sort by these fields, the first counts most; with a minus, downwards. "
-                "By default by name.",
-            ),
-            click.Option(
-                ["--group-by"],
-                metavar="FIELD",
-                shell_complete=completion.columns(kind),
-                help="A heading with count and totals over the rows of each value of this field.",
-            ),
-            where_option(kind),
-            view_option(app, kind),
-        ],
+        params=list_options(app, kind, order="by name"),
     )
 
 

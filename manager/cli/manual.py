@@ -119,8 +119,8 @@ def _children(command: click.Command, ctx: click.Context) -> Iterator[tuple[clic
 
 
 def _leaves(command: click.Command, ctx: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
-    """The commands of a group and of the groups in it; a command itself."""
-    if not isinstance(command, click.Group):
+    """The commands of a group and of the groups in it; what does something itself, itself too."""
+    if not isinstance(command, click.Group) or command.invoke_without_command:
         yield command, ctx
     for below, below_ctx in _children(command, ctx):
         yield from _leaves(below, below_ctx)
@@ -219,6 +219,8 @@ def _page(command: click.Command, ctx: click.Context) -> str:
     parts = [GENERATED, f"# {ctx.command_path}", _doc(command)]
     below = list(_children(command, ctx))
     if below:
+        if own := _options(command, ctx, shared=False):
+            parts.append(_options_table(own))
         rows = [
             (
                 f"[{child.info_name}](#{next(_leaves(each, child))[1].command_path.replace(' ', '-')})",

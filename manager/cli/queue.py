@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from manager.cli import completion
 from manager.cli.actions import waiting_options, yes_option
 from manager.cli.app import App
+from manager.cli.lists import Wish, list_options
 from manager.cli.options import Command, Group, settings_of
-from manager.cli.targets import read_query, where_option
 from manager.core.ids import Kind
 from manager.core.migration.limits import DEFAULT_CAP_MIB_S, LIMITS
 from manager.core.query.fields import FIELDS
@@ -51,25 +50,23 @@ def _ids(**attributes: Any) -> click.Argument:
 
 def _list(app: App) -> Command:
     @click.pass_context
-    def callback(
-        ctx: click.Context, columns: str | None, history: int | None, where: str | None, follow: bool
-    ) -> int:
-        from manager.cli import listing, queue_views
+    def callback(ctx: click.Context, /, history: int | None, follow: bool, **given: str | None) -> int:
+        from manager.cli import queue_views
 
-        settings = settings_of(ctx)
+        settings, wish = settings_of(ctx), Wish(**given)
         if follow and history is not None:
             raise click.UsageError("--follow is for what goes on now: not with --history.", ctx)
-        if follow and where is not None:
-            raise click.UsageError("--follow tells all that goes on: not with --where.", ctx)
-        if follow and settings.as_json and columns is not None:
+        if follow and wish != Wish(columns=wish.columns):
+            raise click.UsageError(
+                "--follow tells all that goes on: not with --where, --view, --sort or --group-by.", ctx
+            )
+        if follow and settings.as_json and wish.columns is not None:
             raise click.UsageError("--follow --json tells all fields: not with --columns.", ctx)
-        usual = queue_views.HISTORY_COLUMNS if history is not None else queue_views.COLUMNS
-        chosen = columns or (None if settings.as_json else ",".join(usual))
-        fields = listing.fields_of(Kind.OPERATION, chosen, as_json=settings.as_json)
+        usual = ",".join(queue_views.HISTORY_COLUMNS if history is not None else queue_views.COLUMNS)
+        shape = wish.shape(app, Kind.OPERATION, as_json=settings.as_json, usual=usual)
         if follow:
-            return _run(queue_views.follow(app, settings, fields))
-        query = read_query(where, Kind.OPERATION)
-        return _run(queue_views.show_list(app, settings, fields, history=history, where=query))
+            return _run(queue_views.follow(app, settings, shape.fields))
+        return _run(queue_views.show_list(app, settings, shape, history=history))
 
     return Command(
         "list",
@@ -80,12 +77,6 @@ def _list(app: App) -> Command:
         callback=callback,
         params=[
             click.Option(
-                ["--columns"],
-                metavar="FIELD,...",
-                shell_complete=completion.columns(Kind.OPERATION),
-                help="The fields to show, in this order.",
-            ),
-            click.Option(
                 ["--history"],
                 is_flag=False,
                 flag_value=HISTORY,
@@ -93,7 +84,7 @@ def _list(app: App) -> Command:
                 metavar="[N]",
                 help=f"List the newest N that ended instead; without a number, {HISTORY}.",
             ),
-            where_option(Kind.OPERATION),
+            *list_options(app, Kind.OPERATION, order="in their turn, or the newest that ended first"),
             click.Option(
                 ["--follow"],
                 is_flag=True,

@@ -14,7 +14,8 @@ import click
 
 from manager.cli.app import App
 from manager.cli.following import Follower, lines, row_json
-from manager.cli.listing import column_of
+from manager.cli.listing import column_of, print_list, seen
+from manager.cli.lists import Shape
 from manager.cli.options import Settings
 from manager.cli.output import (
     pairs_of_fields,
@@ -38,7 +39,6 @@ from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import others_jobs, queue_order, summary
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.fields import FIELDS
-from manager.core.query.filter import Matcher
 from manager.core.query.operation_fields import operation_title
 from manager.core.query.spec import FieldSpec
 from manager.core.reasons import ReasonCode, because
@@ -234,22 +234,14 @@ def heading(queue: Queue) -> str:
 # --- queue list ------------------------------------------------------------------------------------
 
 
-async def show_list(
-    app: App,
-    settings: Settings,
-    columns: Sequence[FieldSpec],
-    *,
-    history: int | None,
-    where: Matcher | None,
-) -> int:
+async def show_list(app: App, settings: Settings, shape: Shape, *, history: int | None) -> int:
     """``queue list``.
 
     Args:
         app: Where the adapters come from.
         settings: Which cluster, how long, as what.
-        columns: What is shown.
+        shape: What is shown, and how.
         history: None: what waits and runs; else the newest so many that ended.
-        where: What is left out; None: nothing.
     """
     async with opened(app, settings, reading=True, definitions=False) as session:
         missing = session.warn_of_unreachable()
@@ -258,29 +250,18 @@ async def show_list(
             rows = queue.rows()
         else:
             rows = [o for o in queue.ended if o.kind is not OperationKind.BATCH][:history]
-        if where is not None:
-            rows = where.select(session.view, rows)
         told = notable(queue, settings) if history is None else []
         if not settings.as_json and history is None:
             told = [heading(queue), *told]
         if told:
             say("\n".join(told))
-        _print_rows(session.view, rows, columns, settings)
+        print_list(Kind.OPERATION, seen(session.view, rows, shape), shape, settings)
         return NOT_REACHED if missing == len(session.view.nodes) else 0
 
 
 def _enough(history: int | None) -> int:
     """Batches end too: so many must be asked for that `history` others are among them."""
     return 0 if history is None else min(2 * history + 1, KEPT)
-
-
-def _print_rows(
-    view: ClusterView, rows: Sequence[Operation], columns: Sequence[FieldSpec], settings: Settings
-) -> None:
-    if settings.as_json:
-        print_json([{f.name: f.as_json(view, row) for f in columns} for row in rows])
-    else:
-        print_table([column_of(f) for f in columns], [[f.cell(view, row) for f in columns] for row in rows])
 
 
 async def follow(app: App, settings: Settings, columns: Sequence[FieldSpec]) -> int:

@@ -22,12 +22,21 @@ def where_option(kind: Kind) -> click.Option:
         ["--where"],
         metavar="QUERY",
         shell_complete=completion.query(kind),
-        help=f"Only {kind.plural} that match, for example “{_EXAMPLES.get(kind, 'state:failed')}”; "
-        "see the page on queries.",
+        help=f"Only {kind.plural} that match, for example “{EXAMPLES[kind]}”; see the page on queries.",
     )
 
 
-_EXAMPLES = {Kind.VM: "status:running owner:n1,n2 tag:web", Kind.NODE: "status:up cpu>80%"}
+EXAMPLES = {
+    Kind.VM: "status:running owner:n1,n2 tag:web",
+    Kind.NODE: "status:up cpu>80%",
+    Kind.OPERATION: "state:failed",
+    Kind.PROBLEM: "is:new subject:n1",
+    Kind.POOL: "is:shared free<100GiB",
+    Kind.VOLUME: "users:none capacity>10GiB",
+    Kind.NETWORK: "is:missing",
+    Kind.EVENT: "level>=warning node:n1",
+}
+"""A query of each kind, for the help."""
 
 
 def read_query(text: str | None, kind: Kind) -> Matcher | None:

@@ -76,6 +76,84 @@ async def test_names_that_nobody_knows(beside: Together) -> None:
     assert (await beside("events", "--since", "soon")).code == 2
 
 
+async def test_events_are_chosen_sorted_and_grouped_by_the_language_of_all_lists(beside: Together) -> None:
+    owner = await beside.owner()
+    await start_off(owner)
+    every = (await beside("events", *LONG, "--json")).rows
+    chosen = (await beside("events", *LONG, "--where", 'vm:web-1 text:"turn off"', "--json")).rows
+    assert chosen
+    assert chosen == [r for r in every if r["vm"] == "web-1" and "turn off" in r["text"].lower()]
+    newest = (await beside("events", *LONG, "--sort", "-time", "--columns", "time,text", "--json")).rows
+    times = [row["time"] for row in newest]
+    assert times == sorted(times, reverse=True)
+    assert set(newest[0]) == {"time", "text"}
+    groups = (await beside("events", *LONG, "--group-by", "node", "--json")).rows
+    assert sum(len(group["rows"]) for group in groups) >= len(every)
+    assert all(len({row["node"] for row in group["rows"]}) == 1 for group in groups)
+    assert len({group["rows"][0]["node"] for group in groups}) == len(groups) > 1
+    wrong = await beside("events", "--where", "levl:error")
+    assert wrong.code == 2
+    assert "Events have no field levl. Did you mean level?" in wrong.err
+    assert (await beside("events", "--sort", "tme")).code == 2
+    assert (await beside("events", "--follow", "--sort", "time")).code == 2
+    assert "web-1" not in (await beside("events", *LONG, "--where", "not web-1")).out
+
+
+async def test_a_view_of_events_is_shown_and_narrowed(beside: Together) -> None:
+    owner = await beside.owner()
+    await start_off(owner)
+    crash(beside.cli, "db-1")
+    await beside.until(lambda: any(e.level.word != "information" for e in owner.view.events.values()))
+    every = (await beside("events", *LONG, "--json")).rows
+    errors = (await beside("events", *LONG, "--view", "warnings and errors", "--json")).rows
+    assert errors
+    assert all(row["level"] != "information" for row in errors)
+    assert all(row in errors for row in every if row["level"] != "information")
+    saved = await beside(
+        *("view", "save", "Of web-1", "--kind", "event"),
+        *("--where", "vm:web-1", "--columns", "text,time", "--sort", "-time"),
+    )
+    assert saved.code == 0, saved.err
+    rows = (await beside("events", *LONG, "--view", "Of web-1", "--where", "Done", "--json")).rows
+    assert [row["text"] for row in rows] == ["Done: start web-1", "Done: turn off web-1"]
+    assert list(rows[0]) == ["text", "time"]
+
+
+async def test_a_query_also_chooses_what_is_followed(beside: Together) -> None:
+    owner = await beside.owner()
+    task, out, _ = beside.start("events", "--follow", "--json", "--where", "Done", *LONG)
+    await beside.until(lambda: owner.engine._clients)
+    await start_off(owner)
+    await beside.until(lambda: "Done: start web-1" in out.getvalue())
+    task.cancel()
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row["text"] for row in rows] == ["Done: turn off web-1", "Done: start web-1"]
+
+
+async def test_problems_are_chosen_and_the_exit_code_is_that_of_those(beside: Together) -> None:
+    crash(beside.cli, "db-1", "web-2")
+    await beside.owner()
+    every = (await beside("problems", "--json")).rows
+    assert len(every) >= 2
+    of_db = await beside("problems", "--where", "subject:db-1", "--json")
+    assert of_db.code == 2
+    assert [row["key"] for row in of_db.rows] == [row["key"] for row in every if "db-1" in row["subject"]]
+    none = await beside("problems", "--where", "subject:nobody")
+    assert (none.code, none.out, none.err) == (0, "", "muster: no such problems.\n")
+    assert (await beside("problems", "--where", "subject:nobody", "--plugin")).out.startswith(
+        "MUSTER OK - 0 new"
+    )
+    for key in [row["key"] for row in of_db.rows]:
+        await beside("problems", "acknowledge", key)
+    new = (await beside("problems", "--view", "new", "--columns", "key", "--json")).rows
+    assert {row["key"] for row in new} == {row["key"] for row in every} - {r["key"] for r in of_db.rows}
+    by_state = (await beside("problems", "--group-by", "state", "--sort", "-state", "--json")).rows
+    assert [len(group["rows"]) for group in by_state] == [len(of_db.rows), len(new)]
+    unknown = await beside("problems", "--plugin", "--where", "subjct:x")
+    assert unknown.code == 3
+    assert unknown.out.startswith("MUSTER UNKNOWN - ")
+
+
 async def test_events_are_followed_live(beside: Together) -> None:
     owner = await beside.owner()
     task, out, _ = beside.start("events", "--follow", "--json", "--vm", "web-1", *LONG)

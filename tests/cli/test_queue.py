@@ -84,6 +84,25 @@ async def test_the_list_takes_what_matches(beside: Together) -> None:
     assert (await beside("queue", "list", "--where", "is:waiting", "--follow")).code == 2
 
 
+async def test_the_list_and_the_history_are_sorted_grouped_and_shown_by_views(beside: Together) -> None:
+    owner = await beside.owner()
+    await owner.ended((request(owner, "vm.pause", "web-1", "web-2"),))
+    await owner.ended((request(owner, "vm.resume", "web-2"),))
+    down = (await beside("queue", "list", "--history", "--sort", "-vm,title", "--json")).rows
+    assert [row["vm"] for row in down] == ["web-2", "web-2", "web-1"]
+    groups = (await beside("queue", "list", "--history", "--group-by", "vm", "--sort", "vm", "--json")).rows
+    assert [[row["vm"] for row in group["rows"]] for group in groups] == [["web-1"], ["web-2", "web-2"]]
+    save = ("view", "save", "Of web-1", "--kind", "operation", "--where", "vm:web-1", "--columns", "vm,state")
+    assert (await beside(*save)).code == 0
+    shown = await beside("queue", "list", "--history", "--view", "Of web-1", "--json")
+    assert shown.rows == [{"vm": "web-1", "state": "Done"}]
+    titles = (await beside("queue", "list", "--history", "--view", "Of web-1")).out.splitlines()[0]
+    assert titles.split() == ["VM", "State"]
+    assert (await beside("queue", "list", "--history", "--view", "Failed", "--json")).rows == []
+    for option in (("--view", "Failed"), ("--sort", "vm"), ("--group-by", "vm")):
+        assert (await beside("queue", "list", "--follow", *option)).code == 2
+
+
 async def test_an_empty_queue(beside: Together) -> None:
     ran = await beside("queue", "list", "--json")
     assert (ran.code, ran.rows, ran.err) == (0, [], "")

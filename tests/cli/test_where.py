@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from manager.cli.targets import EXAMPLES
+from manager.core.ids import Kind
+from manager.core.query.filter import matcher
 from tests.cli.support import Cli
 
 
 def names(muster: Cli, query: str, *more: str) -> list[str]:
     return [row["name"] for row in muster("vm", "list", "--where", query, "--json", *more).rows]
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_example_in_the_help_is_a_query(kind: Kind) -> None:
+    assert not matcher(EXAMPLES[kind], kind).is_plain
 
 
 def test_a_list_shows_what_matches(muster: Cli) -> None:

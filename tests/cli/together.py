@@ -95,7 +95,7 @@ class Together:
                     standalone_mode=False,
                     obj=Settings(),
                 )
-                code = await work if asyncio.iscoroutine(work) else 0
+                code = await work if asyncio.iscoroutine(work) else work or 0
             except click.ClickException as error:
                 error.show()
                 code = error.exit_code
