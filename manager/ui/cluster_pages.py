@@ -61,9 +61,9 @@ class ClusterPages(QObject):
         self.tally.follow(keeper.views)
         self.bridge = Bridge(runtime, self)
         self._pages: dict[str, QWidget] = {}
-        self.queue = QueuePane(runtime, look, views)
+        self.queue = QueuePane(runtime, look, views, keeper)
         self.operations = OperationsPane(runtime, look, views)
-        self.problems = ProblemsPane(runtime, look, views)
+        self.problems = ProblemsPane(runtime, look, views, keeper)
         self.made: Callable[[QWidget], None] = lambda page: None
         self._counting = QTimer(self, interval=_COUNTING_MS)
         self._counting.timeout.connect(self._count)

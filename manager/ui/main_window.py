@@ -73,15 +73,21 @@ from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import EVERY, PAGE_OF, Navigation, Place, node_of, place_of, tier_text
 from manager.ui.views.overview import Overview
 from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label, tip
-from manager.ui.views.queue_pane import QueuePane
+from manager.ui.views.queue_pane import PAST_TABS, QueuePane
 from manager.ui.views.resource_details import RESOURCES
-from manager.ui.views.saved_views import ViewKeeper
+from manager.ui.views.saved_views import ShownView, ViewKeeper
 from manager.ui.views.table import RowsTable
 from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
 PAGES = ("overview", "roles", "nodes", "storage", "networks", "events")
 PANES = ("migrations", "operations", "problems")
 DENSITIES = ("compact", "usual", "roomy")
+
+_VIEWED = {kind: page.title() for kind, page in PAGE_OF.items()} | {
+    Kind.OPERATION: "the history of moves",
+    Kind.PROBLEM: "the problems",
+}
+"""What has views: lists of pages, and of panes."""
 
 PAST = 2000
 """How many moves of earlier runs the history shows."""
@@ -549,6 +555,7 @@ class MainWindow(QMainWindow):
         for table in (pages.operations.table, pages.operations.children_table):
             table.opened.connect(partial(self._operation_opened, runtime))
         pages.problems.table.opened.connect(partial(self._problem_opened, runtime))
+        pages.problems.export_wanted.connect(lambda: self._export(pages.problems.table))
         pages.problems.said.connect(lambda text: self.note(text, (), "error"))
         self.navigation.add_cluster(runtime)
         self.navigation.show_views(runtime.id, self.saved_views.views)
@@ -733,22 +740,54 @@ class MainWindow(QMainWindow):
 
     def show_view(self, view: View) -> None:
         """A view of the cluster that is shown, or of all."""
-        if self._here is not None and view.kind in PAGE_OF:
-            self._go_here(place_of(self._here.cluster, view))
+        if self._here is not None:
+            self._show_view_of(self._here.cluster, view)
+
+    def _show_view_of(self, cluster: ClusterId, view: View) -> None:
+        if view.kind in PAGE_OF:
+            self._go_here(place_of(cluster, view))
+            return
+        if cluster == EVERY:
+            self._say_one_at_a_time()
+            return
+        if self._here is None or self._here.cluster != cluster:
+            self.navigation.go(Place(cluster, "roles"))
+        pages = self.clusters[cluster]
+        if view.kind is Kind.OPERATION:
+            pages.queue.show_view(view)
+            self.show_pane("migrations")
+        elif view.kind is Kind.PROBLEM:
+            pages.problems.shown.show(view)
+            self.show_pane("problems")
 
     def _go_here(self, place: Place) -> None:
         if not self.navigation.go(place) and place.cluster == EVERY:
-            self.note("That is shown of one cluster at a time: choose one in the tree.", (), "")
+            self._say_one_at_a_time()
+
+    def _say_one_at_a_time(self) -> None:
+        self.note("That is shown of one cluster at a time: choose one in the tree.", (), "")
+
+    def _shown_view(self) -> ShownView | None:
+        """Of the list that is worked in: a pane's, or that of the page."""
+        pages, focus = self.current, QApplication.focusWidget()
+        if pages is not None and focus is not None:
+            if pages.problems.isAncestorOf(focus):
+                return pages.problems.shown
+            if pages.queue.isAncestorOf(focus) and pages.queue.tab in PAST_TABS:
+                return pages.queue.shown
+        return self.list_page.shown if self.list_page is not None else None
 
     def save_view(self) -> None:
         """Keep what the list shows as a view."""
-        if self.list_page is not None:
-            self.list_page.shown.save()
+        shown = self._shown_view()
+        if shown is not None:
+            shown.save()
 
     def _fill_views(self) -> None:
         self._views_menu.clear()
-        if self.list_page is not None:
-            self.list_page.shown.fill(self._views_menu)
+        shown = self._shown_view()
+        if shown is not None:
+            shown.fill(self._views_menu)
 
     def _show_views(self) -> None:
         views = self.saved_views.views
@@ -1210,10 +1249,12 @@ class MainWindow(QMainWindow):
             self.list_page.criteria_button.toggle()
 
     def focus_search(self) -> None:
-        """Go to the search box of the queue if one is in it, else to that of this page."""
+        """Go to the search box of the pane if one is in it, else to that of this page."""
         pages, focus = self.current, QApplication.focusWidget()
         if pages is not None and focus is not None and pages.queue.isAncestorOf(focus):
             pages.queue.focus_search()
+        elif pages is not None and focus is not None and pages.problems.isAncestorOf(focus):
+            pages.problems.search.take_focus()
         elif self.list_page is not None:
             self.list_page.focus_search()
 
@@ -1332,10 +1373,10 @@ class MainWindow(QMainWindow):
                 found.append(
                     Found(f"{page.title()}", f"page of {cluster}", partial(self.navigation.go, place))
                 )
-            for kind, page in PAGE_OF.items():
+            for kind, what in _VIEWED.items():
                 for view in self.saved_views.views.of(kind)[1:]:
-                    go = partial(self.navigation.go, place_of(cluster, view))
-                    found.append(Found(plain(view.name), f"view of {page.title()} of {cluster}", go))
+                    go = partial(self._show_view_of, cluster, view)
+                    found.append(Found(plain(view.name), f"view of {what} of {cluster}", go))
             for name in pages.runtime.view.nodes:
                 found.append(
                     Found(

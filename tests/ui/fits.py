@@ -39,8 +39,10 @@ from PySide6.QtWidgets import (
 from manager.core.actions import ACTIONS, LIVE_MIGRATE, QUICK_MIGRATE, MigrateParameters, StorageParameters
 from manager.core.errors import Failure, FailureCode
 from manager.core.events import QueueVerb
+from manager.core.ids import Kind
 from manager.core.model import StatusCause, VmStatus
 from manager.core.operations import OperationState
+from manager.core.query.views import View
 from manager.core.reasons import ReasonCode, because
 from manager.services.tasks import Tasks
 from manager.ui.dialogs.base import Asking
@@ -328,6 +330,19 @@ def scenes() -> dict[str, Show]:
         if rows and tab != "timeline":
             pages.queue.table.select_ids([rows[0].key])
 
+    def viewed(window: MainWindow, pane: str) -> None:
+        """A view with a long name that was changed, in the smallest pane."""
+        queue(window, "history", large=False)
+        kind = Kind.OPERATION if pane == "migrations" else Kind.PROBLEM
+        name = "What did not come to an end on the nodes of the first row"
+        window.show_view(View(id="own-1", name=name, kind=kind, query="n1"))
+        window.show_pane(pane)
+        pages = window.current
+        assert pages is not None
+        for search in (pages.queue.search, pages.problems.search):
+            search.setText("n2")
+            search.flush()
+
     def noted(window: MainWindow) -> None:
         roles(window, 1)
         buttons = (
@@ -350,6 +365,8 @@ def scenes() -> dict[str, Show]:
         "failed": lambda window: queue(window, "failed", large=False),
         "history": lambda window: queue(window, "history", large=False),
         "timeline": lambda window: queue(window, "timeline", large=False),
+        "history-view": lambda window: viewed(window, "migrations"),
+        "problems-view": lambda window: viewed(window, "problems"),
         "note": noted,
     }
 

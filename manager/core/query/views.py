@@ -68,7 +68,7 @@ _PRESETS: dict[Kind, tuple[View, ...]] = {
     Kind.OPERATION: (
         View(id=ALL, name="All", kind=Kind.OPERATION),
         View(id="failed", name="Failed", kind=Kind.OPERATION, query="is:failed"),
-        View(id="waiting", name="Waiting", kind=Kind.OPERATION, query="is:waiting"),
+        View(id="by-state", name="By state", kind=Kind.OPERATION, group="state"),
     ),
     Kind.PROBLEM: (
         View(id=ALL, name="All", kind=Kind.PROBLEM),

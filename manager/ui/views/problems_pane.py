@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLineEdit, QMenu, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
@@ -11,13 +11,17 @@ from manager.core.errors import UserError
 from manager.core.events import ProblemVerb
 from manager.core.ids import Kind
 from manager.core.model import ClusterConfig, Problem
+from manager.core.query.complete import values_in
+from manager.core.query.spec import FieldSpec
 from manager.core.units import count_text
 from manager.services.ports import ViewStore
 from manager.services.runtime import LONGEST_NOTE, Runtime
 from manager.ui.dialogs.base import Asking
 from manager.ui.models.rows_model import RowsModel
 from manager.ui.theme import Look
-from manager.ui.views.parts import flat_button, text_label
+from manager.ui.views.parts import ElidedLabel, flat_button, text_label
+from manager.ui.views.saved_views import ShownView, ViewKeeper
+from manager.ui.views.search import SearchBox
 from manager.ui.views.work_panes import WorkPane, strip_of
 
 MUTES = (
@@ -59,8 +63,9 @@ class ProblemsPane(WorkPane):
     """What an administrator should look at; one line per cause."""
 
     said = Signal(str)  # why nothing was done
+    export_wanted = Signal()
 
-    def __init__(self, runtime: Runtime, look: Look, views: ViewStore) -> None:
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore, keeper: ViewKeeper) -> None:
         super().__init__(
             runtime,
             look,
@@ -70,9 +75,36 @@ class ProblemsPane(WorkPane):
             title="Problems",
             shown=("subject", "state", "since", "reason", "affected", "note", "remedy"),
         )
+        self.search = SearchBox(
+            "Search problems", "Search", Kind.PROBLEM, look, views=views, known=self._values
+        )
+        self.search.setMinimumWidth(110)
+        self.search.setMaximumWidth(300)
+        self.shown = ShownView(Kind.PROBLEM, self.table, self.search, keeper)
+        self._view_title = ElidedLabel(style="dim")
+        self._view_title.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        columns = flat_button("Columns")
+        columns.clicked.connect(lambda *_: self.table.choose_columns(columns))
+        bar = QWidget()
+        bar.setObjectName("strip")
+        line = QHBoxLayout(bar)
+        line.setContentsMargins(12, 0, 8, 0)
+        line.setSpacing(4)
+        line.addWidget(self.search, 2)
+        line.addWidget(self._view_title, 3)
+        for button in (
+            self.shown.revert_button,
+            self.shown.button,
+            columns,
+            flat_button("Export", on_click=self.export_wanted.emit),
+        ):
+            line.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.table)
+        layout.setSpacing(0)
+        layout.addWidget(bar)
+        layout.addWidget(self.table, 1)
+        self.setFocusProxy(self.table)
         self.summary = text_label(style="dim")
         self.acknowledge_button = flat_button("Acknowledge…", on_click=self.acknowledge)
         menu = QMenu(self)
@@ -82,6 +114,10 @@ class ProblemsPane(WorkPane):
         self.reopen_button = flat_button("Count again", on_click=self.reopen)
         self.strip = strip_of(self.summary, self.acknowledge_button, self.mute_button, self.reopen_button)
         self.table.selection_settled.connect(self._tell)
+        self.search.wanted.connect(self.model.set_filter)
+        self.search.left.connect(self.table.setFocus)
+        self.search.entered.connect(self.table.enter)
+        self.shown.changed.connect(lambda: self._view_title.set_text(self.shown.title))
         self._tell()
 
     def take(self, changes: ChangeSet) -> None:
@@ -131,6 +167,15 @@ class ProblemsPane(WorkPane):
         self.acknowledge_button.setEnabled(any(not (p.life and p.life.acknowledged_by) for p in chosen))
         self.mute_button.setEnabled(bool(chosen))
         self.reopen_button.setEnabled(any(not problem.is_new(view.now_s) for problem in chosen))
+
+    def _values(self, spec: FieldSpec) -> list[str]:
+        return values_in(self.runtime.view, self.runtime.view.problems.values(), spec)
+
+    def _counts(self) -> None:
+        if self.model.search_text.strip() and self.model.total and not self.model.found:
+            self.empty.say_none_matches(self.model.search_text, self.model.total, self.search.clear)
+        else:
+            super()._counts()
 
     def empty_text(self) -> tuple[str, str]:
         """What belongs here."""

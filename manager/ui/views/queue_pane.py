@@ -28,8 +28,8 @@ from manager.core.migration.queue import is_heavy
 from manager.core.migration.summary import OTHERS, queue_order
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.complete import values_in
-from manager.core.query.filter import Matcher
 from manager.core.query.spec import FieldSpec
+from manager.core.query.views import View
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.models.queue import Courses, OthersRows, QueueWatch, placed, stepped
@@ -48,9 +48,10 @@ from manager.ui.views.parts import (
 from manager.ui.views.queue_above import AboveQueue
 from manager.ui.views.queue_table import QueueTable, waits
 from manager.ui.views.queue_timeline import QueueTimeline
+from manager.ui.views.saved_views import ShownView, ViewKeeper
 from manager.ui.views.search import SearchBox
 from manager.ui.views.table import RowsTable
-from manager.ui.views.work_panes import message_of
+from manager.ui.views.work_panes import message_of, strip_of
 
 RECENT_S = 30.0
 """How long an ended move stays in sight before it is history only."""
@@ -105,6 +106,7 @@ _ROOM_PX = 520
 
 _S = OperationState
 TABS = ("queue", "failed", "history", "timeline")
+PAST_TABS = ("failed", "history")
 
 
 def ended_order(_: ClusterView, operation: Operation) -> tuple[Any, ...]:
@@ -133,7 +135,7 @@ class QueuePane(QWidget):
     room_wanted = Signal(int)  # the height that the details need
     said = Signal(str)  # something to be told
 
-    def __init__(self, runtime: Runtime, look: Look, views: ViewStore) -> None:
+    def __init__(self, runtime: Runtime, look: Look, views: ViewStore, keeper: ViewKeeper) -> None:
         super().__init__()
         self.runtime, self._look = runtime, look
         view = runtime.view
@@ -182,7 +184,12 @@ class QueuePane(QWidget):
             model.set_active(False)
         self._timeline: QueueTimeline | None = None
         self._detail: MoveDetail | None = None
-        self._build(views)
+        self._queue_search, self._past_search = (
+            SearchBox(name, "Search", Kind.OPERATION, look, views=views, known=partial(self._values, model))
+            for name, model in (("Search the queue", self.model), ("Search what ended", self.past_model))
+        )
+        self.shown = ShownView(Kind.OPERATION, self.past_table, self._past_search, keeper)
+        self._build()
         self._connect()
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -196,7 +203,7 @@ class QueuePane(QWidget):
 
     # --- building ----------------------------------------------------------------------------------
 
-    def _build(self, views: ViewStore) -> None:
+    def _build(self) -> None:
         self.pause_button = flat_button("Pause queue", on_click=self._pause)
         self.cancel_all_button = flat_button("Cancel all…", on_click=self.cancel_all_wanted.emit)
         self.limits_button = flat_button("Limits", on_click=self._open_limits)
@@ -218,11 +225,10 @@ class QueuePane(QWidget):
         self.tabs.setAccessibleName("Parts of the queue")
         for title in ("Queue", "Failed", "History", "Timeline"):
             self.tabs.addTab(title)
-        self.search = SearchBox(
-            "Search the queue", "Search", Kind.OPERATION, self._look, views=views, known=self._values
-        )
-        self.search.setMinimumWidth(110)
-        self.search.setMaximumWidth(300)
+        for search in self.searches:
+            search.setMinimumWidth(110)
+            search.setMaximumWidth(300)
+        self.views_strip = strip_of(self.shown.revert_button, self.shown.button)
         self.used = ElidedLabel(style="dim")
         self.used.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.cancel_button = flat_button("Cancel…", on_click=self._cancel)
@@ -239,13 +245,15 @@ class QueuePane(QWidget):
         line.setContentsMargins(0, 0, 8, 0)
         line.setSpacing(4)
         line.addWidget(self.tabs)
-        line.addWidget(self.search, 2)
+        for search in self.searches:
+            line.addWidget(search, 2)
         line.addWidget(self.used, 3)
         for button in (
             self.back_button,
             self.retry_button,
             self.copy_button,
             self.cancel_button,
+            self.views_strip,
             self.columns_button,
             self.export_button,
         ):
@@ -270,10 +278,11 @@ class QueuePane(QWidget):
 
     def _connect(self) -> None:
         self.tabs.currentChanged.connect(self._turned)
-        self.search.wanted.connect(self._search)
-        self.search.left.connect(self._focus_list)
-        self.search.entered.connect(lambda: self.table.enter())
-        for table in self.tables:
+        self.shown.changed.connect(self._tell)
+        for table, search in zip(self.tables, self.searches, strict=True):
+            search.wanted.connect(table.rows_model.set_filter)
+            search.left.connect(self._focus_list)
+            search.entered.connect(table.enter)
             table.selection_settled.connect(self._selected)
             table.opened.connect(self._open)
             table.menu_wanted.connect(self._menu)
@@ -327,6 +336,16 @@ class QueuePane(QWidget):
         return self.past_table if self.stack.currentWidget() is self.past_table else self._queue_table
 
     @property
+    def searches(self) -> tuple[SearchBox, SearchBox]:
+        """The search boxes, in the order of the tables: what ended is searched, and has views, by itself."""
+        return self._queue_search, self._past_search
+
+    @property
+    def search(self) -> SearchBox:
+        """That of the table that is shown, or was last."""
+        return self.searches[self.tables.index(self.table)]
+
+    @property
     def tab(self) -> str:
         """Which part is shown: one of `TABS`."""
         return TABS[max(0, self.tabs.currentIndex())]
@@ -340,6 +359,12 @@ class QueuePane(QWidget):
         if self.tab == "timeline":
             self.show_tab("queue")
         self.search.take_focus()
+
+    def show_view(self, view: View) -> None:
+        """Show a view of what ended."""
+        if self.tab not in PAST_TABS:
+            self.show_tab("history")
+        self.shown.show(view)
 
     def past_failed(self) -> None:
         """The journal was not read: it is asked again when somebody looks again."""
@@ -366,8 +391,11 @@ class QueuePane(QWidget):
         if operation is None:
             return
         self.show_tab("history" if operation.is_over else "queue")
-        self.search.clear()
-        self.search.flush()
+        self.table.rows_model.reveal([key])
+        if self.table.rows_model.position(key) < 0:
+            self.search.clear()
+            self.search.flush()
+            self.table.rows_model.reveal([key])
         self._wants_detail = True
         self.table.select_ids([key], current=key)
         self._focus_list()
@@ -432,23 +460,27 @@ class QueuePane(QWidget):
         self.stack.setCurrentWidget(page)
         shown = self.isVisible()
         self.model.set_active(shown and tab == "queue")
-        self.past_model.set_active(shown and tab in ("failed", "history"))
-        if tab in ("failed", "history"):
+        self.past_model.set_active(shown and tab in PAST_TABS)
+        if tab in PAST_TABS:
             self.past_model.set_scope(self._is_failed if tab == "failed" else self._has_ended)
         self.search.flush()
         self.setFocusProxy(page)
         lists = tab != "timeline"
-        for widget in (self.search, self.columns_button, self.export_button):
+        for search in self.searches:
+            search.setVisible(lists and search is self.search)
+        for widget in (self.columns_button, self.export_button):
             widget.setVisible(lists)
+        self.views_strip.setVisible(tab in PAST_TABS)
         self.cancel_button.setVisible(tab == "queue")
         self.retry_button.setVisible(tab == "failed")
         self.back_button.setVisible(tab == "history")
-        self.copy_button.setVisible(tab in ("failed", "history"))
+        self.copy_button.setVisible(tab in PAST_TABS)
         if tab in ("history", "timeline") and shown and not self._past_asked:
             self._past_asked = True
             self.past_wanted.emit()
         self._selected()
         self._counts()
+        self._tell()
 
     def _is_failed(self, operation: Operation) -> bool:
         return operation.id in self.watch.failed
@@ -457,13 +489,8 @@ class QueuePane(QWidget):
     def _has_ended(operation: Operation) -> bool:
         return operation.is_over and is_heavy(operation)
 
-    def _search(self, wanted: Matcher | None, text: str) -> None:
-        for table in self.tables:
-            if table.rows_model.search_text != text:
-                table.rows_model.set_filter(wanted, text)
-
-    def _values(self, spec: FieldSpec) -> list[str]:
-        return values_in(self.runtime.view, [row.item for row in self.model.rows], spec)
+    def _values(self, model: RowsModel, spec: FieldSpec) -> list[str]:
+        return values_in(self.runtime.view, [row.item for row in model.rows], spec)
 
     def _aged(self) -> None:
         """Ended moves leave the queue after a while."""
@@ -474,11 +501,13 @@ class QueuePane(QWidget):
             self.model.set_scope(self._belongs)
 
     def _counts(self) -> None:
-        for model, empty in ((self.model, self.empty), (self.past_model, self._past_empty)):
+        parts = ((self._queue_search, self.empty), (self._past_search, self._past_empty))
+        for table, (search, empty) in zip(self.tables, parts, strict=True):
+            model = table.rows_model
             if model.found:
                 empty.hide()
             elif model.search_text.strip() and model.total:
-                empty.say_none_matches(model.search_text, model.total, self.search.clear)
+                empty.say_none_matches(model.search_text, model.total, search.clear)
             else:
                 empty.say(*self.empty_text(model))
 
@@ -554,7 +583,8 @@ class QueuePane(QWidget):
         text = f"{units.rate_text(sent)} sent" if moves else ""
         if moves and caps and all(caps):
             text = f"{units.rate_text(sent)} of {units.rate_text(sum(caps) * units.MIB)} used"
-        self.used.set_text(text)
+        view = self.shown.title if self.tab in PAST_TABS else ""
+        self.used.set_text(view or text)
 
     def show_batch(self, key: str) -> None:
         """Show one batch in the timeline."""

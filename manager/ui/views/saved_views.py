@@ -252,6 +252,13 @@ class ShownView(QObject):
         """Whether the list is not as the view says; *All* says nothing."""
         return self.view.id != ALL and differs(self.view, self.now())
 
+    @property
+    def title(self) -> str:
+        """Which view is shown, and whether it was changed since; of *All* nothing."""
+        if self.view.id == ALL:
+            return ""
+        return plain(self.view.name) + (" (changed)" if self.is_changed else "")
+
     def now(self) -> View:
         """The view with all that the list shows now."""
         layout = self._table.layout_now()
