@@ -371,6 +371,16 @@ class VmSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Display:
+    """Where a graphics device of a running VM listens."""
+
+    kind: str  # vnc or spice
+    address: str
+    port: int = 0  # 0: none without TLS
+    tls_port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmConfig:
     """What a VM's definition says; read once per connection and again when it changes."""
 
@@ -396,6 +406,7 @@ class VmConfig:
     snapshots: int = 0
     checkpoints: int = 0  # what incremental backups build on; no move carries them
     graphics: tuple[str, ...] = ()
+    displays: tuple[Display, ...] = ()  # where they listen, while it runs
     settings: VmSettings = VmSettings()
     digest: str = ""  # of the definition; equal digests mean an equal definition
     trouble: str = ""  # why part of the definition could not be understood

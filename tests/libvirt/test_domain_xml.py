@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manager.backends.libvirt.domain_xml import MAX_DEVICES, MAX_XML_BYTES, digest_of, parse
 from manager.core.ids import NodeId
-from manager.core.model import AgentState, Disk, Interface, Priority, VmConfig, VmSettings
+from manager.core.model import AgentState, Disk, Display, Interface, Priority, VmConfig, VmSettings
 
 DATA = Path(__file__).parent / "data"
 
@@ -61,9 +61,37 @@ def test_a_server() -> None:
         agent_channel=True,
         agent=AgentState.DISCONNECTED,
         graphics=("spice", "vnc"),
+        displays=(Display(kind="spice", address="127.0.0.1", port=5900),),
         settings=VmSettings(priority=Priority.HIGH, tags=("db", "production"), drained_from=NodeId("n3")),
         digest=digest_of(text),
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "display"),
+    [
+        (
+            "<graphics type='vnc' port='5903' autoport='yes' listen='0.0.0.0'>"
+            "<listen type='address' address='0.0.0.0'/></graphics>",
+            Display(kind="vnc", address="0.0.0.0", port=5903),
+        ),
+        (
+            "<graphics type='spice' tlsPort='5904'><listen type='network' address='fd00::7'/></graphics>",
+            Display(kind="spice", address="fd00::7", tls_port=5904),
+        ),
+        ("<graphics type='vnc' port='-1' autoport='yes' listen='0.0.0.0'/>", None),  # it does not run
+        ("<graphics type='vnc'><listen type='socket' socket='/run/a.sock'/></graphics>", None),
+        ("<graphics type='sdl' port='5900' listen='0.0.0.0'/>", None),
+        ("<graphics type='vnc' port='99999' listen='0.0.0.0'/>", None),
+        ("<graphics type='vnc' port='5900' listen='--help'/>", None),
+        ("<graphics type='vnc' port='5900' listen='n1/evil'/>", None),
+        ("<graphics type='vnc' port='5900' listen='a@b'/>", None),
+    ],
+)
+def test_where_a_display_listens(device: str, display: Display | None) -> None:
+    config = parse(f"<domain><name>a</name><memory>1</memory><devices>{device}</devices></domain>")
+    assert config.displays == ((display,) if display else ())
+    assert len(config.graphics) == 1
 
 
 def test_a_running_guest_of_the_lab() -> None:

@@ -13,7 +13,7 @@ from manager.core import events as ev
 from manager.core.effects import ChangeVm, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
-from manager.core.model import NodeLoad, Snapshot, SnapshotParameters, VmLoad, VmStatus
+from manager.core.model import Display, NodeLoad, Snapshot, SnapshotParameters, VmLoad, VmStatus
 from manager.ui import viewer
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.snapshot import ChooseSnapshotDialog, TakeSnapshotDialog
@@ -340,14 +340,65 @@ async def test_ctrl_alt_del_asks_first(open_desk: OpenDesk) -> None:
 # --- the viewer ------------------------------------------------------------------------------
 
 
+def install(folder: Path, *names: str) -> None:
+    for name in names:
+        program = folder / name
+        program.write_text("")
+        program.chmod(0o755)
+
+
 def test_the_viewer_gets_arguments_and_no_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert viewer.viewer_command("qemu:///system", vm_id(1)) is None
-    program = tmp_path / "virt-viewer"
-    program.write_text("")
-    program.chmod(0o755)
-    words = [str(program), "--connect=qemu+ssh://root@n1/system", "--wait", "--", str(vm_id(1))]
+    assert viewer.trouble("qemu:///system", ()).startswith("Neither virt-viewer nor remote-viewer")
+    install(tmp_path, "virt-viewer", "remote-viewer")
+    first = str(tmp_path / "virt-viewer")
+    words = [first, "--connect=qemu+ssh://root@n1/system", "--wait", "--", str(vm_id(1))]
     assert viewer.viewer_command("qemu+ssh://root@n1/system", vm_id(1)) == words
-    local = viewer.viewer_command("qemu:///system", vm_id(1))
-    assert local is not None
-    assert "--attach" in local
+    local = viewer.viewer_command("qemu:///system", vm_id(1), [Display(kind="vnc", address="::", port=5900)])
+    assert local == [first, "--connect=qemu:///system", "--attach", "--wait", "--", str(vm_id(1))]
+
+
+@pytest.mark.parametrize(
+    ("uri", "address", "ports", "found"),
+    [
+        ("qemu+ssh://root@n1/system", "0.0.0.0", (5900, 0), "vnc://n1:5900"),
+        ("qemu+ssh://root@[fd00::1]:2222/system", "::", (5900, 0), "vnc://[fd00::1]:5900"),
+        ("qemu+tls://n1/system", "10.0.0.7", (5901, 5902), "vnc://10.0.0.7:5901?tls-port=5902"),
+        ("qemu+tls://n1/system", "fd00::7", (0, 5902), "vnc://[fd00::7]?tls-port=5902"),
+        ("qemu+ssh://n1/system", "127.0.0.1", (5900, 0), None),
+        ("qemu+ssh://n1/system", "::1", (5900, 0), None),
+        ("qemu+ssh://n1/system", "localhost", (5900, 0), None),
+        ("qemu:///system", "127.0.0.1", (5900, 0), "vnc://127.0.0.1:5900"),
+        ("qemu:///system", "0.0.0.0", (5900, 0), "vnc://localhost:5900"),
+    ],
+)
+def test_the_second_viewer_goes_to_an_address_that_it_can_reach(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
+    address: str,
+    ports: tuple[int, int],
+    found: str | None,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    install(tmp_path, "remote-viewer")
+    port, tls_port = ports
+    displays = [Display(kind="vnc", address=address, port=port, tls_port=tls_port)]
+    command = [str(tmp_path / "remote-viewer"), "--", found] if found else None
+    assert viewer.viewer_command(uri, vm_id(1), displays) == command
+    assert ("for its own node alone" in viewer.trouble(uri, displays)) is not bool(found)
+
+
+def test_the_second_viewer_takes_the_first_display_of_those_it_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    install(tmp_path, "remote-viewer")
+    displays = [
+        Display(kind="spice", address="127.0.0.1", port=5900),
+        Display(kind="vnc", address="0.0.0.0", port=5901),
+    ]
+    command = viewer.viewer_command("qemu+ssh://n1/system", vm_id(1), displays)
+    assert command is not None
+    assert command[-1] == "vnc://n1:5901"

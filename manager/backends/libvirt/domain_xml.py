@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from lxml import etree
@@ -11,12 +12,13 @@ from lxml import etree
 from manager.backends.libvirt.errors import cleaned
 from manager.backends.libvirt.metadata import NAMESPACE, settings_of
 from manager.backends.libvirt.xml_text import root_of
-from manager.core.model import AgentState, Disk, Interface, VmConfig
+from manager.core.model import AgentState, Disk, Display, Interface, VmConfig
 
 MAX_XML_BYTES = 2 * 1024 * 1024
 MAX_DEVICES = 1024
 MAX_VALUE = 1000
 MAX_TEXT = 8000
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:.]+")
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 _UNIT_BYTES = {
@@ -90,6 +92,7 @@ class _Reader:
             agent_channel=has_agent,
             agent=agent,
             graphics=tuple(_value(e, "type") for e in self._devices("graphics")),
+            displays=tuple(_displays(self._devices("graphics"))),
             settings=settings_of(self.root.find(f"metadata/{{{NAMESPACE}}}vm")),
         )
         return replace(config, trouble=self.trouble)
@@ -249,6 +252,20 @@ def _source(kind: str, source: etree._Element | None) -> str:
         host = _value(source.find("host"), "name")
         return f"{_value(source, 'protocol')}://{host}/{_value(source, 'name')}"
     return _value(source, "file") or _value(source, "dev") or _value(source, "dir")
+
+
+def _displays(devices: Iterable[etree._Element]) -> Iterator[Display]:
+    """Those that listen on a network: a VM that runs has their addresses and ports in its definition."""
+    for element in devices:
+        kind, listen = _value(element, "type"), element.find("listen")
+        address = _value(listen, "address") or _value(element, "listen")
+        port, tls_port = (_port(_value(element, name)) for name in ("port", "tlsPort"))
+        if kind in ("vnc", "spice") and _ADDRESS.fullmatch(address) and (port or tls_port):
+            yield Display(kind=kind, address=address, port=port, tls_port=tls_port)
+
+
+def _port(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536 else 0
 
 
 def _interface(element: etree._Element) -> Interface:

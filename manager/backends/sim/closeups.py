@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -118,10 +119,11 @@ def _need_running(vm: SimVm) -> None:
 
 
 class SimConsole:
-    """A guest that has booted and repeats what it is told. See the port's `Console`."""
+    """A guest that has booted and repeats what it is told, but for ``poweroff``. See the port's `Console`."""
 
-    def __init__(self, vm: SimVm) -> None:
+    def __init__(self, vm: SimVm, power_off: Callable[[], object]) -> None:
         _need_running(vm)
+        self._power_off = power_off
         self._unread = bytearray("\r\n".join([*_boot_lines(vm), "", ""]).encode())
         self._news = asyncio.Event()
         self._line = bytearray()
@@ -147,6 +149,9 @@ class SimConsole:
                 said = bytes(self._line).strip()
                 self._line.clear()
                 self._say(b"\r\n" + (b"demo: " + said + b"\r\n" if said else b"") + self._prompt)
+                if said == b"poweroff":
+                    self._power_off()
+                    return
             elif byte in b"\x7f\b":
                 if self._line:
                     del self._line[-1]

@@ -42,7 +42,7 @@ from manager.core.events import (
     VmConfigRead,
 )
 from manager.core.ids import NodeId, OperationId, VmId
-from manager.core.model import PeerRoute, Snapshot, SnapshotParameters
+from manager.core.model import PeerRoute, Snapshot, SnapshotParameters, StatusCause, VmStatus
 from manager.core.units import MIB
 
 T = TypeVar("T")
@@ -105,7 +105,11 @@ class SimHypervisor(SimConnections):
                     text = "Active console session exists for this domain"
                     raise refused(FailureCode.OTHER, text, node=node, vm=vm)
                 found.console.end("another took it over")
-            console = found.console = SimConsole(found)
+
+            def power_off() -> None:
+                self._world.kill(found, VmStatus.OFF, StatusCause.SHUT_DOWN)
+
+            console = found.console = SimConsole(found, power_off)
             connection.consoles.append(console)
             return console
 

@@ -17,7 +17,7 @@ from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import plain
 from manager.ui.terminal import LEAVE, Terminal
 from manager.ui.theme import Look
-from manager.ui.viewer import PROGRAM, viewer_command
+from manager.ui.viewer import trouble, viewer_command
 from manager.ui.views.details.closeup import CloseupTab, sentence_of
 from manager.ui.views.parts import ElidedLabel, flat_button, text_label, tip
 
@@ -78,13 +78,13 @@ class ConsoleTab(CloseupTab):
         """Follow the state of this VM."""
         self.show_vm(vm.id)
         runs = vm.status in _UP
-        self.connect_button.setEnabled(runs)
         self.keys_button.setEnabled(vm.status is VmStatus.RUNNING)
-        trouble = self._no_viewer(vm)
-        self.viewer_button.setEnabled(not trouble)
-        self.viewer_button.setToolTip(tip(trouble or f"Open its screen in {PROGRAM}."))
+        why_not = self._no_viewer(vm)
+        self.viewer_button.setEnabled(not why_not)
+        self.viewer_button.setToolTip(tip(why_not or "Open its screen in a viewer of this desktop."))
         if self._console is None and not self.is_asking and not self.said.text():
             self._idle("" if runs else f"The VM is {vm.status.value.lower()}: it has no console now.")
+        self.connect_button.setEnabled(runs and not self.is_asking)
 
     def vm_changed(self) -> None:
         """Another VM's console is not this one's."""
@@ -170,16 +170,17 @@ class ConsoleTab(CloseupTab):
             return "The VM does not run."
         if vm.config is not None and not vm.config.graphics:
             return "The VM has no graphics device."
-        if viewer_command("qemu:///system", vm.id) is None:
-            return f"{PROGRAM} is not installed on this computer."
-        return ""
+        node = self._runtime.view.nodes.get(vm.owner) if vm.owner else None
+        return trouble(node.uri if node else "", vm.config.displays if vm.config else ())
 
     def _open_viewer(self) -> None:
         row = self._runtime.view.vms.get(self.vm) if self.vm is not None else None
         node = self._runtime.view.nodes.get(row.owner) if row is not None and row.owner else None
-        command = viewer_command(node.uri, row.id) if node is not None and row is not None else None
+        if row is None or node is None:
+            return
+        command = viewer_command(node.uri, row.id, row.config.displays if row.config else ())
         if command is None or not QProcess.startDetached(command[0], command[1:])[0]:
-            self.said.set_text(f"{PROGRAM} could not be started.")
+            self.said.set_text("The viewer could not be started.")
 
     def _open_window(self) -> None:
         row = self._runtime.view.vms.get(self.vm) if self.vm is not None else None
