@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
     QMainWindow,
     QMenu,
     QMenuBar,
+    QPushButton,
     QSizePolicy,
     QSplitter,
     QStackedWidget,
@@ -61,6 +62,7 @@ from manager.ui.dialogs.small import (
     WhyGreyDialog,
     WorkLeftDialog,
 )
+from manager.ui.focus import go_on
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.icons import icon
 from manager.ui.models.groups import plain
@@ -175,8 +177,6 @@ class MainWindow(QMainWindow):
         for name, pane in zip(PANES, self.every.panes, strict=True):
             self._stacks[name].addWidget(pane)
             pane.wanted.connect(partial(self._pane_of, name))
-        self._welcome = self._build_welcome()
-        self.pages.addWidget(self._welcome)
 
         self.navigation.went.connect(self.go)
         self.saved_views.changed.connect(self._show_views)
@@ -321,7 +321,11 @@ class MainWindow(QMainWindow):
         self._down.setStretchFactor(0, 1)
         self._usual_down = [560, 264]
         self._down.setSizes(self._usual_down)
-        self.setCentralWidget(self._down)
+        self._welcome = self._build_welcome()
+        self._center = QStackedWidget()  # without a cluster there is nothing that the panes could show
+        self._center.addWidget(self._welcome)
+        self._center.addWidget(self._down)
+        self.setCentralWidget(self._center)
 
     def _usual_across(self) -> list[int]:
         """The panes beside the list as wide as their texts, the list with the rest; it must have some."""
@@ -707,12 +711,16 @@ class MainWindow(QMainWindow):
             del self._past[:-50]
             self._future.clear()
         self._here = place
+        focus = QApplication.focusWidget()
+        follows = focus is None or self.pages.isAncestorOf(focus)
         self.pages.setCurrentWidget(pages.page(place))
         for name, pane in zip(PANES, pages.panes, strict=True):
             self._stacks[name].setCurrentWidget(pane)
         self._show_strip()
         self._show_here()
         self._aim()
+        if follows:  # else Qt hands it to the search box, and keys for the list are typed there
+            self._focus_list()
 
     def go_back(self) -> None:
         """Where the window was before."""
@@ -906,10 +914,11 @@ class MainWindow(QMainWindow):
         is_demo = any(config.tier is Tier.DEMO for config in configs)
         read_only = bool(configs) and all(config.read_only for config in configs)
         marks = (" — DEMO" if is_demo else "") + (" — read-only" if read_only else "")
-        if self._here is None or not shown:
+        is_open = self._here is not None and bool(shown)
+        self._center.setCurrentWidget(self._down if is_open else self._welcome)
+        if not is_open:
             self.setWindowTitle("Muster")
             self._band.show_colour("transparent")
-            self.pages.setCurrentWidget(self._welcome)
             self._tier.setText("")
         elif self.current is None:
             self.setWindowTitle(f"All clusters{marks} — Muster")
@@ -1527,6 +1536,10 @@ class MainWindow(QMainWindow):
     def _open(self, dialog: Asking) -> None:
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """As the window is read."""
+        return go_on(self, forward=forward)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The panes at the sides keep the width that their texts need; the list has the rest."""

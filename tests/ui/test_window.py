@@ -396,7 +396,7 @@ async def test_several_clusters_keep_their_colours_and_names_apart(open_desk: Op
     assert two.closed
     await window.workspace.close(ClusterId("prod-a"))
     assert window.windowTitle() == "Muster"
-    assert window.pages.currentWidget() is window._welcome
+    assert window.centralWidget().currentWidget() is window._welcome
 
 
 async def test_empty_pages_say_what_belongs_there(open_desk: OpenDesk) -> None:

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QDialog, QFrame, QHBoxLayout, QLabel, QPushButton,
 
 from manager.core import units
 from manager.core.model import ClusterConfig, Tier
+from manager.ui.focus import go_on
 from manager.ui.views.parts import text_label
 
 
@@ -78,6 +79,10 @@ class Asking(QDialog):
             if (width, height) != (self.width(), self.height()):
                 self.resize(width, height)
         return done
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """As the dialog is read."""
+        return go_on(self, forward=forward)
 
     def add_buttons(self) -> None:
         """Put the row of buttons below what was added so far."""

@@ -174,6 +174,7 @@ class MoveDetail(QFrame):
         column.addWidget(self.facts)
         column.addStretch(1)
         scroll = QScrollArea()
+        scroll.setAccessibleName("Details of the move")
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

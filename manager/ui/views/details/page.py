@@ -40,7 +40,7 @@ from manager.ui.views.details.definition import DefinitionTab
 from manager.ui.views.details.screen import ScreenPicture
 from manager.ui.views.details.snapshots import SnapshotsTab
 from manager.ui.views.events_page import EventsTab
-from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label
+from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label, tip
 from manager.ui.views.resource_details import (
     INTERFACE_TITLES,
     POOL_TITLES,
@@ -184,6 +184,7 @@ class Details(QWidget):
         self._spacer = QWidget()
         layout.addWidget(self._spacer, 1)
         scroll = QScrollArea()
+        scroll.setAccessibleName("Summary")
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setWidgetResizable(True)
         scroll.setWidget(body)
@@ -306,7 +307,7 @@ class Details(QWidget):
         self._show_shape(tones.vm_shape(vm))
         activity = f", {vm.activity.value.lower()}" if vm.activity.value else ""
         where = f" on {vm.owner}" if vm.owner else ""
-        self._show_title(plain(f"{vm.name}   {status_text(vm)}{where}{activity}"))
+        self._show_title(plain(f"{vm.name}   {status_text(vm)}{where}{activity}"), short=plain(vm.name))
         current = self._stack.currentWidget()
         if current is self.events:
             self.events.show_of(vm.id)
@@ -434,6 +435,7 @@ class Details(QWidget):
         def cell(name: str) -> str:
             return fields[name].cell(view, node) or "–"
 
+        facts = node.facts
         self._facts.show()
         self._facts.show_facts(
             [
@@ -445,9 +447,10 @@ class Details(QWidget):
                 ("CPU use", f"{cell('cpu')} %" if node.id in view.node_loads else "–"),
                 ("Memory", f"{cell('memory_mib')} GiB"),
                 ("Free", f"{cell('memory_free_mib')} GiB"),
-                ("Promised", f"{units.mib_text(view.committed_mib(node.id))} to VMs and moves"),
+                ("Promised", units.mib_text(view.committed_mib(node.id))),
                 ("VMs", f"{node.vms_total}, {node.vms_running} running"),
-                ("Hypervisor", cell("hypervisor")),
+                ("Hypervisor", f"{facts.hypervisor} {facts.hypervisor_version}" if facts else "–"),
+                ("libvirt", facts.libvirt_version if facts else "–"),
                 ("Drain", cell("drain")),
                 ("NUMA cells", _cells_text(node)),
             ]
@@ -490,7 +493,7 @@ class Details(QWidget):
         self._facts.show_facts(
             [
                 ("Memory", units.mib_text(memory)),
-                ("vCPUs", str(vcpus)),
+                ("vCPUs", f"{vcpus:,}"),
                 ("On", shown + (f" and {len(nodes) - 6} more nodes" if len(nodes) > 6 else "")),
             ]
         )
@@ -519,14 +522,18 @@ class Details(QWidget):
         lines = self._runtime.stories.of(key) if self._kind is Kind.VM else self._runtime.view.story(key)
         self._story.show_rows([(units.time_text(x.at_s), x.text) for x in reversed(lines)])
 
-    def _show_title(self, text: str, style: str = "title") -> None:
+    def _show_title(self, text: str, style: str = "title", *, short: str = "") -> None:
+        """`short`: what stands there if there is no room for all of it."""
         if self.title.objectName() != style:
             self.title.setObjectName(style)
             repolish(self.title)
-        self.title.set_text(text)
-        wanted = self.title.fontMetrics().horizontalAdvance(text) + 14
         taken = self.tabs.sizeHint().width() + 60 if not self.tabs.isHidden() else 60
-        self.title.setFixedWidth(max(80, min(wanted, self.width() - taken)))
+        room = self.width() - taken
+        metrics = self.title.fontMetrics()
+        shown = short if short and metrics.horizontalAdvance(text) + 14 > room else text
+        self.title.set_text(shown)
+        self.title.setToolTip(tip(text))
+        self.title.setFixedWidth(max(80, min(metrics.horizontalAdvance(shown) + 14, room)))
 
     def _show_shape(self, shape: tones.Shape) -> None:
         colour = self._look.tokens.colour(shape[1])
@@ -552,10 +559,10 @@ def many_title(found: Sequence[Vm], hidden: int) -> str:
 
 
 def _cells_text(node: Node) -> str:
-    """``2: 0 with 16 CPUs, 64 GiB; 1 with …``, or equal ones together."""
+    """``2 × 16 CPUs, 64 GiB``: equal ones together."""
     cells = node.facts.cells if node.facts else ()
     kinds = Counter((cell.cpus, cell.memory_mib) for cell in cells)
-    parts = [f"{n} of {cpus} CPUs, {units.mib_text(memory)}" for (cpus, memory), n in kinds.items()]
+    parts = [f"{n} × {cpus} CPUs, {units.mib_text(memory)}" for (cpus, memory), n in kinds.items()]
     return "; ".join(parts) or "–"
 
 
