@@ -99,6 +99,11 @@ def _cross(p: QPainter, c: QColor) -> None:
     p.drawLine(QPointF(8.6, 1.4), QPointF(1.4, 8.6))
 
 
+def _tick(p: QPainter, c: QColor) -> None:
+    p.setPen(QPen(c, 1.7, Qt.PenStyle.SolidLine, Qt.PenCapStyle.FlatCap))
+    p.drawPolyline(QPolygonF([QPointF(1.0, 5.4), QPointF(3.9, 8.2), QPointF(9.0, 1.8)]))
+
+
 def _question(p: QPainter, c: QColor) -> None:
     font = QFont(p.font())
     font.setPixelSize(11)
@@ -125,6 +130,7 @@ _SHAPES: dict[str, Callable[[QPainter, QColor], None]] = {
     "saved": _tray,
     "paused": _bars,
     "crashed": _cross,
+    "done": _tick,
     "unknown": _question,
     "connecting": _ring,
     "alarm": _alarm,

@@ -105,6 +105,9 @@ PAUSE_TIP = "Nothing new starts in any open cluster; what runs goes on (Ctrl+.)"
 _LIST_PX = 680
 """Below this width the list takes room from the counts of the Actions pane."""
 
+_COUNTS_PX = 12
+"""What the tree takes more where there is room: so counts of two digits stand whole beside its scroll bar."""
+
 _NOTES = 3
 """Lines above the list at once; older ones make room."""
 
@@ -332,6 +335,7 @@ class MainWindow(QMainWindow):
         tree = self.navigation.sizeHint().width()
         least, whole = (self.actions_pane.width_with(count) for count in ("00", "00 of 00"))
         actions = max(least, min(whole, self.width() - tree - _LIST_PX))
+        tree += max(0, min(_COUNTS_PX, self.width() - tree - actions - _LIST_PX))
         return [tree, max(300, self.width() - tree - actions), actions]
 
     def _build_menus(self) -> None:

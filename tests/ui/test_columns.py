@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 
 from manager.ui.theme import Look
@@ -159,3 +159,15 @@ def test_what_a_host_says_is_no_markup_in_a_tooltip(qtbot: QtBot, look: Look) ->
     table.show_rows([(evil,)])
     assert table.item(0, 0).text() == evil
     assert "<img" not in table.item(0, 0).toolTip()
+
+
+def test_a_small_table_without_rows_says_so(qtbot: QtBot, look: Look) -> None:
+    table = PlainTable(("Target",), look, name="Disks", empty="It has no disk.")
+    qtbot.addWidget(table)
+    table.show()
+    (said,) = [label for label in table.findChildren(QLabel) if label.isVisible()]
+    assert said.text() == "It has no disk."
+    table.show_rows([("vda",)])
+    assert not said.isVisible()
+    table.show_rows([])
+    assert said.isVisible()

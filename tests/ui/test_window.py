@@ -552,3 +552,14 @@ async def test_every_dialog_can_be_left_with_escape(open_desk: OpenDesk, theme: 
         assert isinstance(dialog, QDialog)
         QTest.keyClick(dialog, Qt.Key.Key_Escape)
         await until(lambda: dialog_of(desk, Asking) is None, "its end")
+
+
+async def test_the_newest_of_what_was_asked_for_is_shown_when_it_comes(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    desk.window.show_pane("operations")
+    operations = desk.window.clusters[desk.runtime.id].operations
+    assert operations.empty.isVisible()
+    desk.select(1, 2)
+    desk.press("vm.pause")
+    await until(lambda: len(operations.children_model.rows) == 2, "the results per VM")
+    assert "Pause 2 VMs" in operations.message.toPlainText()

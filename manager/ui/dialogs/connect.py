@@ -88,7 +88,12 @@ class ConnectDialog(Asking):
         form.addRow("", text_label(SHARED_HINT, "dim", wrap=True))
         form.addRow("", self.read_only)
         self.body.addLayout(form)
-        self.results = PlainTable(("Node", "Connection", "Answer"), look, name="Results of the test")
+        self.results = PlainTable(
+            ("Node", "Connection", "Answer"),
+            look,
+            name="Results of the test",
+            empty="Each node's answer stands here, once the connections are tested.",
+        )
         self.body.addWidget(self.results, 1)
         self.trouble = text_label(style="error", wrap=True, copyable=True)
         self.trouble.hide()

@@ -46,7 +46,7 @@ class PlanDialog(Asking):
         ):
             self.body.addWidget(label)
             label.setVisible(bool(text))
-        self.steps = PlainTable(titles, look, name="Plan")
+        self.steps = PlainTable(titles, look, name="Plan", empty="Nothing would be done.")
         self.stays = PlainTable(("Not moved", "Why not", "What to do"), look, name="Not moved")
         self.command = QLineEdit()
 
@@ -58,9 +58,9 @@ class PlanDialog(Asking):
         self.command.setFont(fixed_font())
         self.command.setAccessibleName("The same as a command")
         line.addWidget(self.command, 1)
-        copy = QPushButton("Copy")
-        copy.clicked.connect(lambda *_: QApplication.clipboard().setText(self.command.text()))
-        line.addWidget(copy)
+        self.copy_button = QPushButton("Copy")
+        self.copy_button.clicked.connect(lambda *_: QApplication.clipboard().setText(self.command.text()))
+        line.addWidget(self.copy_button)
         self.body.addLayout(line)
 
     def show_rows(self, plan: Plan[Any], steps: Iterable[Sequence[str]], *, complete: bool = True) -> None:
@@ -71,3 +71,4 @@ class PlanDialog(Asking):
         shown = complete and bool(plan.steps)
         self.command.setText(plan_command(self._view, plan, self._cluster_option) if shown else "")
         self.command.setCursorPosition(0)
+        self.copy_button.setEnabled(bool(self.command.text()))

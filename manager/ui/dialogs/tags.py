@@ -56,7 +56,7 @@ class TagsDialog(PlanDialog):
         had = Counter(tag for key in ids for tag in _tags_of(view, key))
         self.boxes = QListWidget()
         self.boxes.setAccessibleName("Tags that the VMs have")
-        self.boxes.setUniformItemSizes(True)
+        self.boxes.ensurePolished()  # before the lines are measured
         for tag, count in sorted(had.items()):
             self._add_box(tag, count, len(ids), removed=tag in given.remove)
         self.new = QLineEdit(", ".join(given.add))

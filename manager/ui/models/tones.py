@@ -77,7 +77,7 @@ _OPERATION_TOKENS = {
     OperationState.WAITING: "dim",
 }
 _OPERATION_SHAPES = {
-    OperationState.DONE: ("running", "running"),
+    OperationState.DONE: ("done", "running"),
     OperationState.FAILED: ("crashed", "crashed"),
     OperationState.CANCELLED: ("off", "off"),
     OperationState.WAITING: ("paused", "off"),

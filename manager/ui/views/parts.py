@@ -219,8 +219,12 @@ def shares(needs: Sequence[int], room: int) -> list[int]:
 class PlainTable(QTableWidget):
     """A small list of texts for details: read only, copyable; columns share the room, long texts wrap."""
 
-    def __init__(self, titles: Sequence[str], look: Look, *, name: str) -> None:
+    def __init__(self, titles: Sequence[str], look: Look, *, name: str, empty: str = "") -> None:
+        """`empty`: what it says while there is no row."""
         super().__init__(0, len(titles))
+        self._nothing = EmptyState(self.viewport()) if empty else None
+        if self._nothing is not None:
+            self._nothing.say("", empty)
         self.setAccessibleName(name)
         self.setHorizontalHeaderLabels(list(titles))
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -267,6 +271,8 @@ class PlainTable(QTableWidget):
                 item.setToolTip(tip(text))
                 self.setItem(at, column, item)
         self._rows = wanted
+        if self._nothing is not None:
+            self._nothing.setVisible(not wanted)
         self._fit()
         if follow:
             self.scrollToBottom()
@@ -344,6 +350,7 @@ class EmptyState(QWidget):
     def say(self, title: str, body: str, button: str = "", act: Callable[[], object] | None = None) -> None:
         """Show this."""
         self.title.setText(title)
+        self.title.setVisible(bool(title))
         self.body.setText(body)
         self.button.setText(button)
         self.button.setVisible(bool(button))

@@ -47,6 +47,8 @@ from manager.ui.views.table import RowsTable
 RESOURCES = frozenset({Kind.POOL, Kind.NETWORK})
 """The kinds whose details these are."""
 
+NO_STORY = "Nothing has happened to it while Muster looked."
+
 INTERFACE_TITLES = ("Name", "Kind", "Status", "MAC address", "Addresses", "Ports", "MTU", "Speed")
 POOL_TITLES = ("Name", "Status", "Type", "Source", "Path", "Used", "Free", "Capacity", "Autostart")
 
@@ -222,9 +224,9 @@ class ResourceDetails(QWidget):
         self.volumes = Volumes(runtime, look, views) if kind is Kind.POOL else None
         if self.volumes is not None:
             self._add("Volumes", self.volumes)
-        self._vms = PlainTable(("VM", "Status", "Node", "Uses"), look, name="VMs")
+        self._vms = PlainTable(("VM", "Status", "Node", "Uses"), look, name="VMs", empty="No VM uses it.")
         self._add("VMs", self._vms)
-        self._story = PlainTable(("Time", "What happened"), look, name="Story")
+        self._story = PlainTable(("Time", "What happened"), look, name="Story", empty=NO_STORY)
         self._add("Story", self._story)
         self.tabs.currentChanged.connect(self._turned)
         self._later = QTimer(self)

@@ -350,10 +350,10 @@ class Timeline(QAbstractScrollArea):
         painter.setFont(font(11))
         painter.setPen(t.dim)
         for tick in ticks:
-            x = round(self._x(tick))
-            if x >= self._names_px:
-                area = QRect(x + 4, 0, 120, AXIS_PX - 1)
-                painter.drawText(area, int(Qt.AlignmentFlag.AlignVCenter), _tick_text(tick, step))
+            x, text = round(self._x(tick)), _tick_text(tick, step)
+            room = QRect(x + 4, 0, painter.fontMetrics().horizontalAdvance(text) + 4, AXIS_PX - 1)
+            if self._names_px <= x and room.right() < width:
+                painter.drawText(room, int(Qt.AlignmentFlag.AlignVCenter), text)
 
     def _ticks(self) -> tuple[list[float], int]:
         """Moments at round local times, at least 70 px from each other."""

@@ -160,8 +160,11 @@ class OperationsPane(WorkPane):
 
     def take(self, changes: ChangeSet) -> None:
         """Follow what changed."""
+        was_empty = not self.model.rows
         super().take(changes)
         self.children_model.take(changes)
+        if was_empty and self.isVisible():
+            self._choose_newest()
         if changes[Kind.OPERATION] and self.isVisible():
             self._tell()
 
@@ -169,6 +172,9 @@ class OperationsPane(WorkPane):
         """Catch up; the newest is shown unless one is chosen."""
         super().showEvent(event)
         self.children_model.set_active(True)
+        self._choose_newest()
+
+    def _choose_newest(self) -> None:
         if not self._chosen and self.model.rows:
             self.choose(self.model.rows[0].key)
 

@@ -88,10 +88,11 @@ def _figures(view: ClusterView, kind: Kind, key: str) -> Figures | None:
 class Chart(QWidget):
     """One figure over ten minutes, painted here: a plot library takes a third of a second to load.
 
-    Where it is low there is only the curve with its newest value.
+    Where it is low or narrow there is only the curve with its newest value.
     """
 
     _LOW_PX = 72
+    _NARROW_PX = 170
 
     def __init__(self, look: Look, title: str, *, top: float | None = None, short: str = "") -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class Chart(QWidget):
         """The curve; now is at the right."""
         painter = QPainter(self)
         try:
-            if self.height() < self._LOW_PX:
+            if self.height() < self._LOW_PX or self.width() < self._NARROW_PX:
                 self._paint_low(painter)
             else:
                 self._paint(painter)

@@ -43,6 +43,7 @@ from manager.ui.views.events_page import EventsTab
 from manager.ui.views.parts import ElidedLabel, FactsGrid, PlainTable, text_label, tip
 from manager.ui.views.resource_details import (
     INTERFACE_TITLES,
+    NO_STORY,
     POOL_TITLES,
     interface_row,
     network_row,
@@ -109,9 +110,17 @@ class Details(QWidget):
         self._add("Summary", self._summary_page)
         if kind is Kind.VM:
             self._disks = PlainTable(
-                ("Target", "Device", "Source", "Kind", "Format", "Cache", "Size"), look, name="Disks"
+                ("Target", "Device", "Source", "Kind", "Format", "Cache", "Size"),
+                look,
+                name="Disks",
+                empty="It has no disk.",
             )
-            self._networks = PlainTable(("MAC address", "Kind", "Source", "Model"), look, name="Networks")
+            self._networks = PlainTable(
+                ("MAC address", "Kind", "Source", "Model"),
+                look,
+                name="Networks",
+                empty="It has no network interface.",
+            )
             self._sightings = PlainTable(
                 ("Node", "Status", "Cause", "Told at", "Since", "Definition"), look, name="Sightings"
             )
@@ -127,14 +136,14 @@ class Details(QWidget):
             self._add("XML", self._definition)
         else:
             titles = ("Name", "Status", "Priority", "vCPUs", "Memory GiB", "Uptime", "Information")
-            self._roles = PlainTable(titles, look, name="Roles on the node")
+            self._roles = PlainTable(titles, look, name="Roles on the node", empty="No VM is on this node.")
             self._add("Roles", self._roles)
-        self._story = PlainTable(("Time", "What happened"), look, name="Story")
+        self._story = PlainTable(("Time", "What happened"), look, name="Story", empty=NO_STORY)
         self._performance = Charts(look, kind, columns=2)
         self._performance.setContentsMargins(12, 6, 12, 4)
         self._add("Performance", self._performance)
         if kind is Kind.NODE:
-            self._pools = PlainTable(POOL_TITLES, look, name="Storage")
+            self._pools = PlainTable(POOL_TITLES, look, name="Storage", empty="No pool was read here yet.")
             self._connections = PlainTable(INTERFACE_TITLES, look, name="Network connections")
             self._add("Storage", self._pools)
             self._add("Network connections", self._connections)
