@@ -974,8 +974,8 @@ class MainWindow(QMainWindow):
         self._tab(0, "Live migrations", f"{moving:,} + {waiting:,}" if moving or waiting else "")
         self._tab(1, "Operations", f"{failed} failed" if failed else "")
         self._tab(2, "Problems", f"{problems} + {known} known" if known else str(problems or ""))
-        self._problems_link.setText(units.count_text(problems, "problem") if problems else "")
-        self._moves_link.setText(f"{moving:,} moving, {waiting:,} waiting" if moving or waiting else "")
+        self._link(self._problems_link, units.count_text(problems, "problem") if problems else "")
+        self._link(self._moves_link, f"{moving:,} moving, {waiting:,} waiting" if moving or waiting else "")
         if self.current is None:
             self._show_each()
         self._show_paused()
@@ -998,6 +998,10 @@ class MainWindow(QMainWindow):
                 of.append((runtime, text))
         for pane, of in zip(self.every.panes, lines, strict=True):
             pane.show_lines(of)
+
+    def _link(self, link: QPushButton, text: str) -> None:
+        link.setText(text)
+        link.setVisible(bool(text))
 
     def _tab(self, place: int, title: str, count: str) -> None:
         text = f"{title}  {count}" if count else title
