@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
+
+from manager.core.query import values
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -63,10 +65,6 @@ class Seconds(click.ParamType[float]):
         return seconds
 
 
-_UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
-
-
 class Span(click.ParamType[float]):
     """A time such as ``90s``, ``30min``, ``2h`` or ``1d 12h``, in seconds."""
 
@@ -84,12 +82,8 @@ class Span(click.ParamType[float]):
 
 def span_s(text: str) -> float | None:
     """The seconds of a time in words; None if it is none."""
-    text = text.strip().lower()
-    parts = _SPAN.findall(text)
-    if not parts or _SPAN.sub("", text).strip():
-        return None
-    seconds = sum(float(number) * _UNITS_S["min" if unit == "m" else unit] for number, unit in parts)
-    return seconds if 0 < seconds < 1e9 else None
+    seconds = values.span_s(text)
+    return seconds if seconds is not None and 0 < seconds < 1e9 else None
 
 
 class Since(click.ParamType[datetime]):
@@ -101,23 +95,14 @@ class Since(click.ParamType[datetime]):
         """Refuse what is none."""
         if isinstance(value, datetime):
             return value
-        now = datetime.now().astimezone()
-        seconds = span_s(str(value))
-        if seconds is not None:
-            return now - timedelta(seconds=seconds)
-        try:
-            time_of_day = time.fromisoformat(str(value))
-        except ValueError:
-            try:
-                return datetime.fromisoformat(str(value)).astimezone()
-            except ValueError:
-                self.fail(
-                    f"{value!r}: needs how long ago (2h), a time of day (02:00) or a date (2026-03-01T02:00)",
-                    param,
-                    ctx,
-                )
-        today = datetime.combine(now.date(), time_of_day).astimezone()
-        return today if today <= now else today - timedelta(days=1)
+        found = values.since(str(value), datetime.now().timestamp())
+        if found is None:
+            self.fail(
+                f"{value!r}: needs how long ago (2h), a time of day (02:00) or a date (2026-03-01T02:00)",
+                param,
+                ctx,
+            )
+        return datetime.fromtimestamp(found).astimezone()
 
 
 def _gather(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from manager.cli.support_bundle import without_secrets
 from manager.core.model import Disk, NodeConfig, StatusCause, VmStatus
+from manager.services.support_bundle import without_secrets
 from tests.cli.support import Cli
 from tests.cli.together import Together
 

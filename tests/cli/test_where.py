@@ -75,3 +75,23 @@ def test_neither_names_nor_a_query(muster: Cli) -> None:
     ran = muster("vm", "start")
     assert ran.code == 2
     assert "Give the VMs' names, or --where QUERY." in ran.err
+
+
+def test_a_script_run_twice_changes_nothing_the_second_time(muster: Cli) -> None:
+    query = "is:running owner:n1 name:web-*"
+    script = (
+        ("view", "save", "Web on n1", "--where", query),
+        ("vm", "list", "--view", "Web on n1"),
+        ("vm", "shutdown", "--where", f"{query} not name:web-1,web-10", "--yes"),
+    )
+    assert [muster(*line).code for line in script] == [0, 0, 0]
+    state, views = muster.state(), muster("view", "list", "--json").rows
+    assert [name for name, node, status in state if name.startswith("web-") and status == "Running"] == [
+        "web-1",
+        "web-10",
+    ]
+    kept = muster.vm("web-1").incarnation
+    assert [muster(*line).code for line in script] == [0, 0, 0]
+    assert muster.state() == state
+    assert muster("view", "list", "--json").rows == views
+    assert muster.vm("web-1").incarnation == kept

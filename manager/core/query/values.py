@@ -69,3 +69,15 @@ def moments(text: str, now_s: float) -> tuple[float, float] | None:
         return at.timestamp(), at.timestamp() + (1 if exact else 60)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def since(text: str, now_s: float) -> float | None:
+    """From when on: how long ago (``2h``), a time of day that is past (``02:00``), or a date and time."""
+    seconds = span_s(text)
+    if seconds is not None:
+        return now_s - seconds if seconds < now_s else None
+    found = moments(text, now_s)
+    if found is None:
+        return None
+    is_ahead = found[0] > now_s and re.fullmatch(r"\d\d?:\d\d(:\d\d)?", text.strip())
+    return found[0] - DAY_S if is_ahead else found[0]
