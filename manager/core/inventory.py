@@ -795,6 +795,8 @@ class Inventory:
             return [because(ReasonCode.SHUTTING_DOWN)]
         if best.status is VmStatus.PAUSED and best.cause.value:
             return [because(ReasonCode.PAUSED_BECAUSE, cause=best.cause.value)]
+        if best.status is VmStatus.CRASHED and best.changed_at_s is None:
+            return [because(ReasonCode.CRASHED_BEFORE)]
         if best.changed_at_s is None or not best.cause.value:
             return []
         if best.status is VmStatus.CRASHED:

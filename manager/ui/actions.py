@@ -319,6 +319,11 @@ class ActionCenter(QObject):
             lines += [f"Not: {text}" if count.total == 1 else text for text in count.reasons()]
         return "\n".join(lines)
 
+    def why_grey(self, entry: Entry) -> str:
+        """Why it cannot be done to anything that is selected, in one line."""
+        count = self.counts[entry.id]
+        return next(iter(count.reasons(1)), "no VM is selected")
+
     def why_not(self) -> list[tuple[str, str, list[str]]]:
         """Title, count and reasons of every action that does not apply to all that is selected."""
         found = []

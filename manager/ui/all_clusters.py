@@ -12,11 +12,11 @@ from manager.core.ids import ClusterId
 from manager.services.ports import ViewStore
 from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
-from manager.ui.cluster_pages import LISTS, show_view
+from manager.ui.cluster_pages import KINDS, show_view
 from manager.ui.dialogs.base import Band
 from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
-from manager.ui.views.navigation import Place
+from manager.ui.views.navigation import TITLES, Place
 from manager.ui.views.parts import link_button, text_label
 from manager.ui.views.saved_views import ViewKeeper
 
@@ -59,7 +59,7 @@ class AllPages:
         name = place.page if place.page in WITH_LISTS else WITH_LISTS[0]
         page = self._pages.get(name)
         if page is None:
-            kind, title = LISTS[name]
+            kind, title = KINDS[name], TITLES[name]
             page = self._pages[name] = ListPage(
                 self._runtimes,
                 kind,

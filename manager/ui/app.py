@@ -23,6 +23,7 @@ from manager.core.model import ClusterConfig
 from manager.services.event_log import EventLog
 from manager.services.ports import Feature
 from manager.services.runtime import Runtime
+from manager.services.support_bundle import KeptLog
 from manager.services.tasks import Tasks
 from manager.services.workspace import Workspace
 from manager.ui import display
@@ -30,7 +31,7 @@ from manager.ui.heartbeat import Heartbeat
 from manager.ui.main_window import MainWindow
 from manager.ui.options import GuiOptions
 from manager.ui.theme import Look
-from manager.ui.views.navigation import Place
+from manager.ui.views.navigation import page_place
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ async def _main(
     tasks = Tasks("window")
     heartbeat = Heartbeat(event_log)
     look = Look(app, options.theme or "system")
-    window = MainWindow(workspace, look, heartbeat, tasks, event_log)
+    kept, ours = KeptLog(), logging.getLogger("manager")
+    ours.addHandler(kept)
+    window = MainWindow(workspace, look, heartbeat, tasks, event_log, kept.lines)
     if options.theme is None:
         window.choose_theme(window.saved.theme)
     workspace.ask_secret = window.ask_secret
@@ -118,6 +121,7 @@ async def _main(
         return 0
     finally:
         gc.enable()
+        ours.removeHandler(kept)
         heartbeat.stop()
         window.shut()
         window.hide()
@@ -133,7 +137,7 @@ def _resolve(closed: asyncio.Future[None]) -> None:
 
 def _go_to_page(window: MainWindow, page: str | None) -> None:
     if page is not None and page != "queue" and window.here is not None:
-        window.navigation.go(Place(window.here.cluster, page, "page" if page == "overview" else ""))
+        window.navigation.go(page_place(window.here.cluster, page))
 
 
 async def _settled(workspace: Workspace, event_log: EventLog | None) -> None:

@@ -18,7 +18,7 @@ from manager.ui.models.rows_model import Scope
 from manager.ui.tally import TURN_S, Tally
 from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
-from manager.ui.views.navigation import Place, node_of
+from manager.ui.views.navigation import PAGE_OF, TITLES, Place, node_of
 from manager.ui.views.overview import Overview
 from manager.ui.views.problems_pane import ProblemsPane
 from manager.ui.views.queue_pane import QueuePane
@@ -26,14 +26,8 @@ from manager.ui.views.saved_views import ViewKeeper
 from manager.ui.views.table import RowsTable
 from manager.ui.views.work_panes import OperationsPane
 
-LISTS = {
-    "roles": (Kind.VM, "Roles"),
-    "events": (Kind.EVENT, "Cluster events"),
-    "nodes": (Kind.NODE, "Nodes"),
-    "storage": (Kind.POOL, "Storage"),
-    "networks": (Kind.NETWORK, "Networks"),
-}
-"""The pages with a list, by name."""
+KINDS = {page: kind for kind, page in PAGE_OF.items()}
+"""What the pages with a list list."""
 
 
 def show_view(page: ListPage, views: Views, scope: str) -> None:
@@ -106,8 +100,8 @@ class ClusterPages(QObject):
 
     def _make(self, name: str) -> QWidget:
         if name == "overview":
-            return Overview(self.runtime, self._look, self.tally)
-        kind, title = LISTS[name]
+            return Overview(self.runtime, self._look, self.tally, self.queue, self.problems)
+        kind, title = KINDS[name], TITLES[name]
         return ListPage(
             (self.runtime,), kind, self._look, self._views, self._center, self._keeper, title=title
         )

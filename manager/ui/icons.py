@@ -67,6 +67,8 @@ FAMILY = {
     "columns": "ph.columns",
     "copy": "ph.copy",
     "details": "ph.info",
+    "acknowledge": "ph.check",
+    "mute": "ph.bell-slash",
 }
 """Our names for the family's icons: one family, one weight."""
 

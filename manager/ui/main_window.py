@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from manager import __version__
 from manager.core import units
 from manager.core.actions import LIVE_MIGRATE, MigrateParameters
 from manager.core.changes import ChangeSet
@@ -45,6 +46,7 @@ from manager.core.query.operation_fields import operation_title
 from manager.core.query.views import View
 from manager.services.event_log import EventLog
 from manager.services.runtime import Runtime
+from manager.services.support_bundle import make_bundle, write
 from manager.services.tasks import Tasks
 from manager.services.workspace import Workspace
 from manager.ui.actions import ENTRIES, ActionCenter, Entry
@@ -53,7 +55,7 @@ from manager.ui.background import start_engine
 from manager.ui.cluster_pages import ClusterPages
 from manager.ui.dialogs.base import Asking, Band, demo_badge
 from manager.ui.dialogs.connect import ConnectDialog
-from manager.ui.dialogs.palette import CommandPalette, Found
+from manager.ui.dialogs.palette import CommandPalette, Found, Recent
 from manager.ui.dialogs.small import (
     AboutDialog,
     KeysDialog,
@@ -62,17 +64,28 @@ from manager.ui.dialogs.small import (
     WhyGreyDialog,
     WorkLeftDialog,
 )
+from manager.ui.dialogs.support_bundle import SupportBundleDialog
 from manager.ui.focus import go_on
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.icons import icon
-from manager.ui.models.groups import plain
 from manager.ui.notify import Notifier
 from manager.ui.runner import Buttons, Hidden, Runner
 from manager.ui.theme import Look, repolish
 from manager.ui.views.actions_pane import ActionsPane
+from manager.ui.views.details import Details
 from manager.ui.views.events_page import NOTHING
 from manager.ui.views.list_page import ListPage
-from manager.ui.views.navigation import EVERY, PAGE_OF, Navigation, Place, node_of, place_of, tier_text
+from manager.ui.views.navigation import (
+    EVERY,
+    PAGE_OF,
+    TITLES,
+    Navigation,
+    Place,
+    node_of,
+    page_place,
+    place_of,
+    tier_text,
+)
 from manager.ui.views.overview import Overview
 from manager.ui.views.parts import ElidedLabel, NoteBar, link_button, text_label, tip
 from manager.ui.views.queue_pane import PAST_TABS, QueuePane
@@ -81,11 +94,10 @@ from manager.ui.views.saved_views import ShownView, ViewKeeper
 from manager.ui.views.table import RowsTable
 from manager.ui.wording import cluster_option, result_text, sentence, show_commands
 
-PAGES = ("overview", "roles", "nodes", "storage", "networks", "events")
 PANES = ("migrations", "operations", "problems")
 DENSITIES = ("compact", "usual", "roomy")
 
-_VIEWED = {kind: page.title() for kind, page in PAGE_OF.items()} | {
+_VIEWED = {kind: TITLES[page] for kind, page in PAGE_OF.items()} | {
     Kind.OPERATION: "the history of moves",
     Kind.PROBLEM: "the problems",
 }
@@ -93,6 +105,8 @@ _VIEWED = {kind: page.title() for kind, page in PAGE_OF.items()} | {
 
 PAST = 2000
 """How many moves of earlier runs the history shows."""
+
+_NO_CLUSTER = "no cluster is open"
 
 _SUMMED_AT_ONCE = 500
 """Of more selected rows the totals are told a moment later, and not with every change."""
@@ -139,8 +153,10 @@ class MainWindow(QMainWindow):
         heartbeat: Heartbeat,
         tasks: Tasks,
         event_log: EventLog | None = None,
+        log_lines: Iterable[str] = (),
     ) -> None:
         super().__init__()
+        self._log_lines = log_lines
         self.workspace = workspace
         self.look = look
         self.heartbeat = heartbeat
@@ -252,11 +268,22 @@ class MainWindow(QMainWindow):
         self.pause_all_action = a("Pause all work", self.pause_all, "Ctrl+.", tip=PAUSE_TIP)
         self.why_action = a("Why is this grey?…", self.explain_grey, "Shift+F1")
         self.properties_action = a("Details", self.show_details, glyph="details")
+        self.happened_action = a(
+            "What happened",
+            self.show_what_happened,
+            "Ctrl+H",
+            tip="What happened to what is selected, newest first; of nothing selected, to the cluster",
+        )
+        self.bundle_action = a(
+            "Support bundle…",
+            self.write_bundle,
+            tip="Write one file for somebody who helps: what is and what happened, without secrets",
+        )
         self.keys_action = a("Keys", lambda: self._open(KeysDialog(self, self.look)), "F1")
         self.about_action = a("About Muster", lambda: self._open(AboutDialog(self)))
         self.page_actions = [
-            a(page.title(), partial(self.go_page, page), f"Ctrl+{place + 1}")
-            for place, page in enumerate(PAGES)
+            a(title, partial(self.go_page, page), f"Ctrl+{place + 1}")
+            for place, (page, title) in enumerate(TITLES.items())
         ]
         self.tree_action = self._toggle("Navigation tree", self.navigation)
         self.actions_action = self._toggle("Actions pane", self.actions_pane)
@@ -366,6 +393,7 @@ class MainWindow(QMainWindow):
         action_menu.addAction(self.pause_all_action)
         action_menu.addSeparator()
         action_menu.addAction(self.properties_action)
+        action_menu.addAction(self.happened_action)
         action_menu.addAction(self.why_action)
         view_menu = bar.addMenu("&View")
         for action in (*self.page_actions, self.queue_action):
@@ -402,7 +430,7 @@ class MainWindow(QMainWindow):
         ):
             window_menu.addAction(action)
         help_menu = bar.addMenu("&Help")
-        for action in (self.keys_action, self.why_action, self.about_action):
+        for action in (self.keys_action, self.why_action, self.bundle_action, self.about_action):
             help_menu.addAction(action)
 
     def _choices(
@@ -569,8 +597,8 @@ class MainWindow(QMainWindow):
         self.navigation.show_views(runtime.id, self.saved_views.views)
         self.navigation.show_counts(runtime, pages.tally)
         if self._here is None:
-            page = self.saved.page if self.saved.page in PAGES else "roles"
-            self.navigation.go(Place(runtime.id, page, "page" if page == "overview" else ""))
+            page = self.saved.page if self.saved.page in TITLES else "roles"
+            self.navigation.go(page_place(runtime.id, page))
             views = self.saved_views.views
             if views.start is not None and (view := views.get(*views.start)) is not None:
                 self.show_view(view)
@@ -585,7 +613,7 @@ class MainWindow(QMainWindow):
         queue.steer_wanted.connect(partial(self._steer, runtime))
         queue.post_copy_wanted.connect(partial(self._post_copy, runtime))
         queue.vm_wanted.connect(partial(self.show_vm, runtime.id))
-        queue.roles_wanted.connect(partial(self._roles_wanted, "", ""))
+        queue.roles_wanted.connect(partial(self.show_list, "roles"))
         queue.batch_wanted.connect(partial(self.show_operation, runtime))
         queue.past_wanted.connect(partial(self._read_past, runtime))
         queue.export_wanted.connect(lambda: self._export(queue.table))
@@ -648,10 +676,13 @@ class MainWindow(QMainWindow):
             page.export_wanted.connect(self.export)
             page.empty_text = partial(self._empty_text, page)
         elif isinstance(page, Overview):
-            page.roles_wanted.connect(self._roles_wanted)
+            page.list_wanted.connect(self.show_list)
+            page.row_wanted.connect(self._show_row)
             page.pane_wanted.connect(self.show_pane)
-            page.node_wanted.connect(self.show_node)
-            page.nodes_wanted.connect(partial(self.go_page, "nodes"))
+            page.batch_wanted.connect(partial(self.show_operation, page.runtime))
+            page.problem_wanted.connect(partial(self._problem_opened, page.runtime))
+            page.pause_wanted.connect(self.pause_all)
+            self._show_paused()
 
     def _empty_text(self, page: ListPage) -> tuple[str, str, str, Callable[[], object] | None]:
         nodes = [node for runtime in page.runtimes.values() for node in runtime.view.nodes.values()]
@@ -746,9 +777,10 @@ class MainWindow(QMainWindow):
         self._show_here()
 
     def go_page(self, page: str) -> None:
-        """Overview, roles or nodes of this cluster."""
+        """A page of this cluster; keys act on its list."""
         if self._here is not None:
-            self._go_here(Place(self._here.cluster, page, "page" if page == "overview" else ""))
+            self._go_here(page_place(self._here.cluster, page))
+            self._focus_list()
 
     def show_view(self, view: View) -> None:
         """A view of the cluster that is shown, or of all."""
@@ -856,21 +888,8 @@ class MainWindow(QMainWindow):
 
     def show_vm(self, cluster: ClusterId, vm: str) -> None:
         """Show a VM in Roles, selected."""
-        self.navigation.go(Place(cluster, "roles"))
-        page = self.list_page
-        if page is not None:
-            page.select([vm])
-            page.table.setFocus(Qt.FocusReason.OtherFocusReason)
-
-    def show_node(self, node: str) -> None:
-        """Show a node in Nodes, selected."""
-        if self._here is None:
-            return
-        self.navigation.go(Place(self._here.cluster, "nodes"))
-        page = self.list_page
-        if page is not None:
-            page.select([node])
-            page.table.setFocus(Qt.FocusReason.OtherFocusReason)
+        self._go_cluster(cluster)
+        self._show_row("roles", vm)
 
     def _pane_of(self, name: str, cluster: str) -> None:
         """A pane of one cluster, from where all are shown."""
@@ -881,13 +900,24 @@ class MainWindow(QMainWindow):
         if self._here is None or self._here.cluster != cluster:
             self.navigation.go(Place(cluster, "roles"))
 
-    def _roles_wanted(self, scope: str, search: str) -> None:
+    def show_list(self, name: str, scope: str = "", search: str = "") -> None:
+        """A page with a list: at a view, or searched for something."""
         if self._here is None:
             return
-        self.navigation.go(Place(self._here.cluster, "roles", scope))
+        self.navigation.go(Place(self._here.cluster, name, scope))
         page = self.list_page
         if page is not None and not scope:  # a view has its own query
             page.search.setText(search)
+        self._focus_list()
+
+    def _show_row(self, name: str, key: str) -> None:
+        """An object in its list, selected."""
+        if self._here is None:
+            return
+        self.navigation.go(Place(self._here.cluster, name))
+        if self.list_page is not None:
+            self.list_page.select([key])
+        self._focus_list()
 
     def _operation_opened(self, runtime: Runtime, key: str) -> None:
         operation = runtime.view.operations.get(OperationId(key))
@@ -906,11 +936,9 @@ class MainWindow(QMainWindow):
         if problem.key.startswith("vm:") and problem.vms:
             self.show_vm(runtime.id, problem.vms[0])
         elif problem.key.startswith("pool:"):
-            self.navigation.go(Place(runtime.id, "storage"))
-            if self.list_page is not None:
-                self.list_page.select([problem.key.removeprefix("pool:")])
+            self._show_row("storage", problem.key.removeprefix("pool:"))
         elif problem.node is not None:
-            self.show_node(problem.node)
+            self._show_row("nodes", problem.node)
 
     def _show_here(self) -> None:
         shown = self.shown
@@ -937,7 +965,8 @@ class MainWindow(QMainWindow):
         self._read_only_badge.setVisible(read_only)
         self.back_action.setEnabled(bool(self._past))
         self.forward_action.setEnabled(bool(self._future))
-        self.close_cluster_action.setEnabled(self.current is not None)
+        for action in (self.close_cluster_action, self.happened_action, self.bundle_action):
+            action.setEnabled(self.current is not None)
         self.refresh_action.setEnabled(bool(shown))
         self._show_counts()
         self._tick()
@@ -1088,6 +1117,7 @@ class MainWindow(QMainWindow):
         copy_as.addActions([*self.copy_as_actions, self.copy_command_action])
         menu.addSeparator()
         menu.addAction(self.properties_action)
+        menu.addAction(self.happened_action)
         menu.addAction(self.why_action)
         menu.popup(at)
 
@@ -1169,6 +1199,10 @@ class MainWindow(QMainWindow):
         self._pause_link.setText(text)
         self._pause_link.setToolTip(tip_text)
         self._pause_link.setVisible(writable)
+        for pages in self.clusters.values():
+            for page in pages.pages:
+                if isinstance(page, Overview):
+                    page.show_pause(text, tip_text, possible=writable)
         style = "link_warning" if paused else "link"
         if self._pause_link.objectName() != style:
             self._pause_link.setObjectName(style)
@@ -1337,6 +1371,42 @@ class MainWindow(QMainWindow):
         if page is not None and page.table.current_id is not None:
             page.table.opened.emit(page.table.current_id)
 
+    def show_what_happened(self) -> None:
+        """Go to the events of the current row's VM or node; where there is none, to those of the cluster."""
+        page = self.list_page
+        if page is None or not isinstance(page.details, Details) or page.table.current_id is None:
+            self.go_page("events")
+            return
+        page.table.opened.emit(page.table.current_id)
+        page.details.show_events()
+
+    def write_bundle(self) -> None:
+        """Write what is known of this cluster to a file for somebody who helps."""
+        if self.current is not None:
+            self._tasks.spawn(self._write_bundle(self.current.runtime), "support bundle")
+
+    async def _write_bundle(self, runtime: Runtime) -> None:
+        view, now_s = runtime.view, runtime.clock.now_s()
+        dialog = SupportBundleDialog(self, view.config, now_s)
+        if not await dialog.answer():
+            return
+        since_s, path = dialog.since_s, dialog.path
+        try:
+            await runtime.remember(since_s)
+            past = await runtime.engine.history(PAST)
+            bundle = await make_bundle(
+                view, __version__, past, list(self._log_lines), since_s=since_s, now_s=now_s
+            )
+            size = await write(bundle, path)
+        except (OSError, UserError) as error:
+            self.note(f"The support bundle was not written: {error}", (), "error")
+            return
+        copy = ("Copy its name", partial(QGuiApplication.clipboard().setText, str(path)))
+        text = (
+            f"Support bundle written: {path} ({units.size_text(size)}), since {units.moment_text(since_s)}."
+        )
+        self.note(f"{text} Look before you give it away.", (copy,), "")
+
     def export(self) -> None:
         """Store exactly what is shown as CSV or JSON: the list in which one is, else this page's."""
         self._export(self._table())
@@ -1371,43 +1441,63 @@ class MainWindow(QMainWindow):
 
     def open_palette(self) -> None:
         """Everything by name."""
+        palette = CommandPalette(self, self.look, self._palette_entries(), Recent(self._views))
+        palette.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        palette.move(self.mapToGlobal(QPoint((self.width() - palette.width()) // 2, 80)))
+        palette.show()
+
+    def _palette_entries(self) -> list[Found]:
         found: list[Found] = []
         for entry in ENTRIES:
             action = self.center.actions[entry.id]
             title = f"{entry.submenu}: {entry.title}" if entry.submenu else entry.title
-            found.append(Found(title, "action", action.trigger, action.isEnabled()))
+            why_grey = self.center.why_grey(entry) if self.clusters else _NO_CLUSTER
+            why_not = "" if action.isEnabled() else why_grey
+            found.append(Found(entry.id, title, "action", action.trigger, _key_of(action), why_not))
         for action in self.actions():
             if action.text() and action not in self.center.actions.values():
-                found.append(Found(action.text(), "window", action.trigger, action.isEnabled()))
-        for page in WITH_LISTS:
-            place = Place(EVERY, page)
-            if self.navigation.has(place):
-                go = partial(self.navigation.go, place)
-                found.append(Found(page.title(), "page of all clusters", go))
-        for cluster, pages in self.clusters.items():
-            for page in PAGES:
-                place = Place(cluster, page, "page" if page == "overview" else "")
+                title = action.text()
+                why_not = "" if action.isEnabled() else self._why_grey(action)
                 found.append(
-                    Found(f"{page.title()}", f"page of {cluster}", partial(self.navigation.go, place))
+                    Found(f"window {title}", title, "window", action.trigger, _key_of(action), why_not)
                 )
+        for page in WITH_LISTS:
+            if self.navigation.has(Place(EVERY, page)):
+                found.append(self._place_entry(Place(EVERY, page), TITLES[page], "page of all clusters"))
+        for cluster, pages in self.clusters.items():
+            for page, title in TITLES.items():
+                found.append(self._place_entry(page_place(cluster, page), title, f"page of {cluster}"))
             for kind, what in _VIEWED.items():
                 for view in self.saved_views.views.of(kind)[1:]:
                     go = partial(self._show_view_of, cluster, view)
-                    found.append(Found(plain(view.name), f"view of {what} of {cluster}", go))
+                    key = f"{cluster} {kind.value} {view.id}"
+                    found.append(Found(key, view.name, f"view of {what} of {cluster}", go))
+            node_text, vm_text = f"node of {cluster}", f"VM of {cluster}"
             for name in pages.runtime.view.nodes:
-                found.append(
-                    Found(
-                        name,
-                        f"node of {cluster}",
-                        partial(self.navigation.go, Place(cluster, "roles", f"node:{name}")),
-                    )
-                )
+                found.append(self._place_entry(Place(cluster, "roles", f"node:{name}"), name, node_text))
             for vm in pages.runtime.view.vms.values():
-                found.append(Found(vm.name, f"VM of {cluster}", partial(self.show_vm, cluster, vm.id)))
-        palette = CommandPalette(self, found)
-        palette.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        palette.move(self.mapToGlobal(QPoint((self.width() - palette.width()) // 2, 80)))
-        palette.show()
+                go = partial(self.show_vm, cluster, vm.id)
+                found.append(Found(f"{cluster} {vm.id}", vm.name, vm_text, go))
+        return found
+
+    def _place_entry(self, place: Place, title: str, kind: str) -> Found:
+        go = partial(self._go_and_focus, place)
+        return Found(f"{place.cluster} {place.page} {place.scope}", title, kind, go)
+
+    def _go_and_focus(self, place: Place) -> None:
+        self.navigation.go(place)
+        self._focus_list()
+
+    def _why_grey(self, action: QAction) -> str:
+        if not self.clusters:
+            return _NO_CLUSTER
+        if self.current is None:
+            return "all clusters are shown: choose one in the tree"
+        travels = {
+            self.back_action: "nothing was shown before",
+            self.forward_action: "nothing was gone back from",
+        }
+        return travels.get(action, "this connection is read-only")
 
     def choose_theme(self, choice: str) -> None:
         """Light, dark, or as the system."""
@@ -1711,3 +1801,7 @@ def _problems(runtime: Runtime) -> tuple[int, int]:
     view = runtime.view
     new = sum(problem.is_new(view.now_s) for problem in view.problems.values())
     return new, len(view.problems) - new
+
+
+def _key_of(action: QAction) -> str:
+    return action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)

@@ -2,12 +2,13 @@
 
 ``python -m tests.e2e.stage WORDS...`` is ``muster WORDS...`` but for the demo cluster: twelve VMs run on n1;
 those named in ``STAGE_BUSY`` write their memory faster than it can be sent; those in ``STAGE_LARGE`` have
-8 GiB and priority High; ``STAGE_POST_COPY`` permits the
-second half; ``STAGE_CAP`` is what a move may send, in MiB/s. Each line of its input is answered with a line
-of JSON:
+8 GiB and priority High; that named in ``STAGE_FULL`` stands still, as the pool of all is full;
+``STAGE_POST_COPY`` permits the second half; ``STAGE_CAP`` is what a move may send, in MiB/s. ``STAGE_SIZE``
+is the seeded demo of that size instead. Each line of its input is answered with a line of JSON:
 
 ``look``            of the window that has the keyboard: its title, texts and where each is painted; the focus
 ``move NAME...``    nothing; somebody has asked for these VMs to move to the best nodes
+``room NAME``       nothing; whoever looks after the storage has made room in the pool for this VM
 ``picture FILE``    nothing; a picture of the window was written
 """
 
@@ -25,7 +26,9 @@ from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QApplication, QWidget
 
 from manager import bootstrap
-from manager.backends.sim.hosts import Guest, SimNode
+from manager.backends.sim.demo import demo_cluster, parse_size
+from manager.backends.sim.faults import Faults
+from manager.backends.sim.hosts import Guest, Pool, SimNode
 from manager.backends.sim.world import SimWorld
 from manager.core.actions import LIVE_MIGRATE
 from manager.core.ids import NodeId
@@ -41,16 +44,29 @@ from manager.core.model import (
     VmSettings,
     VmStatus,
 )
+from manager.core.units import GIB
 from manager.services.clock import RealClock
 from manager.ui.main_window import MainWindow
 from tests.support.sim import make_id
 
 VMS = {
-    "n1": ["db-01", *(f"web-{n:02}" for n in range(1, 7)), *(f"app-{n:02}" for n in range(1, 5)), "mail-01"],
+    "n1": ["db-01", *(f"web-{n:02}" for n in range(1, 7)), *(f"app-{n:02}" for n in range(1, 5)), "mail-02"],
     "n2": ["ci-01", "ci-02", "erp-01"],
     "n3": ["ci-03", "erp-02"],
     "n4": ["erp-03"],
 }
+SIZE, FULL = os.environ.get("STAGE_SIZE", ""), os.environ.get("STAGE_FULL", "")
+POOL = Pool(
+    "/srv/vms",
+    0 if FULL else 400 * GIB,
+    "netfs",
+    "nfs",
+    ("nas-1.example",),
+    "/export/vms",
+    capacity_bytes=1000 * GIB,
+)
+"""The one pool, that all nodes share."""
+
 CAP_MIB_S = int(os.environ.get("STAGE_CAP", "400"))
 _SVG = "{http://www.w3.org/2000/svg}"
 BUSY = Guest(touched=0.9, dirty_mib_s=20_000, working_set=0.6)
@@ -59,10 +75,15 @@ BUSY = Guest(touched=0.9, dirty_mib_s=20_000, working_set=0.6)
 
 def cluster() -> tuple[ClusterConfig, SimWorld]:
     """The cluster file and the hosts."""
+    if SIZE:
+        nodes, vms = parse_size(SIZE)
+        return demo_cluster(nodes, vms, clock=RealClock())
     world = SimWorld(RealClock())
     busy, large = (os.environ.get(name, "").split() for name in ("STAGE_BUSY", "STAGE_LARGE"))
     for number, (node, names) in enumerate(VMS.items()):
-        host = world.add_node(SimNode(id=NodeId(node), host_uuid=f"host-{number}", memory_mib=96 * 1024))
+        host = world.add_node(
+            SimNode(id=NodeId(node), host_uuid=f"host-{number}", memory_mib=96 * 1024, pools={"vms": POOL})
+        )
         for name in names:
             world.add_vm(
                 host,
@@ -81,6 +102,8 @@ def cluster() -> tuple[ClusterConfig, SimWorld]:
                 BUSY if name in busy else Guest(touched=0.9),
                 status=VmStatus.RUNNING,
             )
+    if FULL:
+        Faults(world).fill_disk(FULL)
     config = ClusterConfig(
         name="demo",
         tier=Tier.DEMO,
@@ -127,6 +150,10 @@ def answer(line: str) -> Any:
         }
     if word == "picture" and window is not None:
         window.grab().save(rest[0])
+    if word == "room":
+        (world,) = bootstrap._demo_worlds.values()
+        Faults(world).free_disk(rest[0])
+        POOL.free_bytes = 400 * GIB
     if word == "move":
         (main,) = (each for each in QApplication.topLevelWidgets() if isinstance(each, MainWindow))
         assert main.current is not None

@@ -5,7 +5,9 @@ Every key press is counted. A task may cost more keys than it does today only if
 
 from __future__ import annotations
 
+import json
 import re
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -98,7 +100,7 @@ def sit(tmp_path: Path) -> Iterator[Sit]:
     def one(page: str = "roles", **stage: str) -> User:
         log = tmp_path / "log.json"
         words = ("--demo", "4x18", "--log-json", str(log), "gui", "--page", page)
-        env = {f"STAGE_{name}": value for name, value in stage.items()}
+        env = {f"STAGE_{name}": value for name, value in stage.items()} | {"HOME": str(tmp_path)}
         window = Window(screen, log, *words, env=env, program="tests.e2e.stage", answers=True)
         opened.append(window)
         window.wait("Settled")
@@ -111,6 +113,29 @@ def sit(tmp_path: Path) -> Iterator[Sit]:
     for window in opened:
         window.end()
     screen.close()
+
+
+def test_say_which_vms_need_attention_and_why_among_8000(sit: Sit) -> None:
+    user = sit(SIZE="64x8000")
+    user.press("ctrl+k")
+    user.focused("Command")
+    user.type("need")
+    user.reads("Need.*s attention +view of Roles of demo")
+    user.press("Return")
+    user.reads(r"Roles  36 of 8,000  Needs attention", focus="Roles")
+    user.reads(r"\S+-\d+  Paused: disk error  oslo-\d\d  .*paused: disk error")
+    user.reads(r"\S+-\d+  Crashed  oslo-\d\d  .*crashed before Muster looked")
+    print(f"task 2: {user.keys} keys")
+    assert user.keys <= 6
+
+
+def test_say_from_the_overview_what_needs_attention_among_8000(sit: Sit) -> None:
+    user = sit("overview", SIZE="64x8000")
+    user.reads("8,000 roles on 64 nodes")
+    user.reads(r"Needs attention  36")
+    user.reads(r"\S+-\d+: paused: disk error")
+    user.reads(r"36 need attention  72 cannot be moved")
+    assert user.keys == 0
 
 
 def test_find_running_vms_save_them_as_a_view_and_shut_down_all_but_two(sit: Sit) -> None:
@@ -247,3 +272,63 @@ def test_while_everything_is_stopped_what_runs_ends_and_nothing_starts(sit: Sit)
     user.reads("Continue all work  0 moving, 4 waiting")
     user.press("ctrl+period")
     user.reads("Pause all work  2 moving, 2 waiting")
+
+
+def test_a_vm_that_stands_still_for_want_of_room_is_resumed(sit: Sit) -> None:
+    user = sit("overview", FULL="web-04")
+    user.reads(r"web-04: paused: disk error")
+    user.press("ctrl+k")
+    user.focused("Command")
+    user.type("web-04")
+    user.reads(r"web-04  VM of demo")
+    user.press("Return")
+    user.reads(r"web-04  Paused: disk error  n1  .*paused: disk error", focus="Roles")
+    user.press("ctrl+4")
+    user.reads(r"vms  Online  .*  100 % full: 0 B of 1000 GiB left")
+    user.window.ask("room web-04")
+    user.press("F5")
+    user.reads(r"vms  Online  .*  60  400 GiB  1000 GiB")
+    user.press("alt+Left")
+    user.reads(r"web-04  Paused: disk error", focus="")
+    user.press("ctrl+k")
+    user.focused("Command")
+    user.type("resume")
+    user.reads(r"Resume  action")
+    user.press("Return")
+    user.reads(r"web-04  Running  n1")
+    print(f"task 11: {user.keys} keys")
+    assert user.keys <= 19
+
+
+def test_say_what_happened_to_a_vm_who_did_it_and_write_a_bundle(sit: Sit, tmp_path: Path) -> None:
+    user = sit("overview")
+    user.window.ask("move mail-02")
+    user.reads("0 moving, 0 waiting")
+    user.press("ctrl+k")
+    user.focused("Command")
+    user.type("mail")
+    user.reads(r"mail  -02|mail-02  VM of demo")
+    user.press("Return")
+    user.focused("Roles")
+    user.press("ctrl+h")
+    user.focused("Events")
+    user.reads(r"VM mail-02  Moved from n1 to n\d  \S+@\S+")
+    user.reads(r"VM mail-02  Asked: live migrate mail-02  \S+@\S+")
+    user.press("ctrl+k")
+    user.focused("Command")
+    user.type("bundle")
+    user.press("Return")
+    user.focused("Since")
+    user.type("02:00")
+    user.press("Return")
+    user.reads(r"Support bundle written: (\S+) ")
+    print(f"task 14: {user.keys} keys")
+    assert user.keys <= 21
+    (path,) = tmp_path.glob("muster-demo-*.tar.gz")
+    with tarfile.open(path) as tar:
+        names = {Path(name).name: name for name in tar.getnames()}
+        held = tar.extractfile(names["events.json"])
+        assert held is not None
+        events = json.load(held)
+    mine = [event for event in events if event["vm"] == "mail-02"]
+    assert any(event["code"] == "vm-moved" and event["who"] for event in mine)

@@ -118,7 +118,7 @@ async def test_a_problem_is_acknowledged_with_a_note_and_counted_no_more(open_de
     key = f"vm:{vm_id(1)}"
     pane.table.select_ids([key], current=key)
     await until(pane.acknowledge_button.isEnabled)
-    pane.acknowledge()
+    pane.acknowledge_button.click()
     dialog = await wait_for(desk, NoteDialog)
     assert isinstance(dialog, NoteDialog)
     QTest.keyClicks(dialog.field, "new disk")
@@ -135,7 +135,7 @@ async def test_a_problem_is_acknowledged_with_a_note_and_counted_no_more(open_de
     pane.reopen()
     await desk.settle()
     assert runtime.view.problems[key].is_new(runtime.view.now_s)
-    pane.mute(3600)
+    pane.mute_button.menu().actions()[0].trigger()
     await desk.settle()
     assert model.text(model.rows[-1], model.columns["state"]) == "muted"
 
@@ -154,5 +154,5 @@ async def test_what_cannot_be_said_of_a_problem_is_said(open_desk: OpenDesk) -> 
     await desk.settle()
     key = f"vm:{vm_id(0)}"
     pane.table.select_ids([key], current=key)
-    pane.mute(60)
+    pane.mute_button.menu().actions()[0].trigger()
     assert "the owner was lost" in desk.window._notes[-1].accessibleName()

@@ -263,11 +263,12 @@ async def test_a_link_of_the_overview_opens_the_view_behind_its_number(open_desk
     desk.window.go_page("overview")
     page = desk.window.pages.currentWidget()
     assert isinstance(page, Overview)
-    page.roles_wanted.emit("attention", "")
+    await until(page.need_attention.isEnabled, "the count")
+    page.need_attention.click()
     desk.page.search.flush()
     assert [row.key for row in desk.page.model.rows] == [vm_id(2)]
     assert not desk.page.shown.is_changed
-    page.roles_wanted.emit("", "Running")
+    page.statuses[VmStatus.RUNNING][1].click()
     desk.page.search.flush()
     assert desk.page.scope_title == ""
     assert len(desk.page.model.rows) == 11

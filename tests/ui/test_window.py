@@ -522,20 +522,6 @@ async def test_closing_with_work_left_asks(open_desk: OpenDesk) -> None:
     assert desk.window.isVisible()
 
 
-async def test_the_palette_finds_actions_and_machines(open_desk: OpenDesk) -> None:
-    from manager.ui.dialogs.palette import CommandPalette
-
-    desk = await open_desk()
-    desk.window.open_palette()
-    palette = desk.window.findChild(CommandPalette)
-    assert palette is not None
-    palette.field.setText("web-7")
-    assert palette.list.count() == 1
-    QTest.keyClick(palette.field, Qt.Key.Key_Return)
-    await desk.settle()
-    assert desk.page.selected_ids == [vm_id(7)]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_every_dialog_can_be_left_with_escape(open_desk: OpenDesk, theme: str) -> None:
     desk = await open_desk(theme=theme)

@@ -12,7 +12,8 @@ from manager.core.model import Problem
 from manager.core.query.spec import FieldKind, FieldSpec, attribute, on, plain
 
 
-def _problem_subject(view: ClusterView, problem: Problem) -> str:
+def subject_of(view: ClusterView, problem: Problem) -> str:
+    """What a problem is about: ``VM web-01``, ``Node n3``, ``Pool vms``, ``Cluster``."""
     if problem.key.startswith("vm:") and problem.vms:
         vm = view.vms.get(problem.vms[0])
         return f"VM {vm.name}" if vm else problem.vms[0]
@@ -65,7 +66,7 @@ PROBLEM_FIELDS: tuple[FieldSpec, ...] = (
         title="What",
         kind=FieldKind.TEXT,
         doc="The node or VM.",
-        get=_problem_subject,
+        get=subject_of,
         text=plain,
         prose=True,
         depends=on("vms"),

@@ -51,11 +51,26 @@ PAGE_OF = {
 }
 """The page that shows the views of a kind."""
 
+TITLES = {
+    "overview": "Overview",
+    "roles": "Roles",
+    "nodes": "Nodes",
+    "storage": "Storage",
+    "networks": "Networks",
+    "events": "Cluster events",
+}
+"""The pages of a cluster and what they are called, in their order."""
+
 SCOPES = {view.id: view.name for view in BUILT_IN[Kind.VM] if view.id != ALL}
 """Views of Roles that come with the program, for how wide they are."""
 
 ALERTS = {"attention": "crashed", "moving": "accent"}
 """Colours of counts that are no zero."""
+
+
+def page_place(cluster: ClusterId, page: str) -> Place:
+    """Where a page is; the overview is in the tree twice, as the cluster and as its first page."""
+    return Place(cluster, page, "page" if page == "overview" else "")
 
 
 def place_of(cluster: ClusterId, view: View) -> Place:
@@ -161,14 +176,10 @@ class Navigation(QTreeWidget):
         config = runtime.view.config
         root = self._item(None, str(cluster), Place(cluster, "overview"), colour=config.colour)
         root.setToolTip(0, tip(f"{cluster}: {_tier_text(config.tier, config.read_only)}"))
-        self._item(root, "Overview", Place(cluster, "overview", "page"))
-        roles = self._item(root, "Roles", Place(cluster, "roles"))
-        nodes = self._item(root, "Nodes", Place(cluster, "nodes"))
+        items = {page: self._item(root, title, page_place(cluster, page)) for page, title in TITLES.items()}
+        roles, nodes = items["roles"], items["nodes"]
         for name in runtime.view.nodes:
             self._item(nodes, name, Place(cluster, "roles", f"node:{name}"))
-        self._item(root, "Storage", Place(cluster, "storage"))
-        self._item(root, "Networks", Place(cluster, "networks"))
-        self._item(root, "Cluster events", Place(cluster, "events"))
         root.setExpanded(True)
         roles.setExpanded(True)
         nodes.setExpanded(len(runtime.view.nodes) <= 8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QVBoxLayout, QWidget
 
@@ -106,11 +108,8 @@ class ProblemsPane(WorkPane):
         layout.addWidget(self.table, 1)
         self.setFocusProxy(self.table)
         self.summary = text_label(style="dim")
-        self.acknowledge_button = flat_button("Acknowledge…", on_click=self.acknowledge)
-        menu = QMenu(self)
-        for title, span_s in MUTES:
-            menu.addAction(title).triggered.connect(lambda *_, s=span_s: self.mute(s))
-        self.mute_button = flat_button("Mute", menu=menu)
+        self.acknowledge_button = flat_button("Acknowledge…", on_click=lambda: self.acknowledge(self._keys()))
+        self.mute_button = flat_button("Mute", menu=self.mute_menu(self, self._keys))
         self.reopen_button = flat_button("Count again", on_click=self.reopen)
         self.strip = strip_of(self.summary, self.acknowledge_button, self.mute_button, self.reopen_button)
         self.table.selection_settled.connect(self._tell)
@@ -126,9 +125,8 @@ class ProblemsPane(WorkPane):
         if changes[Kind.PROBLEM]:
             self._tell()
 
-    def acknowledge(self) -> None:
-        """Ask for a note, then acknowledge what is selected."""
-        keys = self._keys()
+    def acknowledge(self, keys: tuple[str, ...]) -> None:
+        """Ask for a note, then acknowledge these."""
         if keys:
             dialog = NoteDialog(self.window(), self.runtime.view.config, len(keys))
             dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -137,9 +135,15 @@ class ProblemsPane(WorkPane):
             )
             dialog.open()
 
-    def mute(self, span_s: float) -> None:
-        """Do not count what is selected for so long, in seconds."""
-        self._mark(ProblemVerb.MUTE, self._keys(), until_s=self.runtime.clock.now_s() + span_s)
+    def mute_menu(self, parent: QWidget, keys: Callable[[], tuple[str, ...]]) -> QMenu:
+        """For how long what is meant then is not to be counted."""
+        menu = QMenu(parent)
+        for title, span_s in MUTES:
+            menu.addAction(title).triggered.connect(lambda *_, s=span_s: self._mute(keys(), s))
+        return menu
+
+    def _mute(self, keys: tuple[str, ...], span_s: float) -> None:
+        self._mark(ProblemVerb.MUTE, keys, until_s=self.runtime.clock.now_s() + span_s)
 
     def reopen(self) -> None:
         """Count what is selected as new again."""

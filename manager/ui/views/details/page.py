@@ -277,6 +277,13 @@ class Details(QWidget):
         else:
             self._fill_node(view, found[0])
 
+    def show_events(self) -> None:
+        """Turn to what happened, with the keyboard in it."""
+        at = self._stack.indexOf(self.events)
+        if self.tabs.isTabVisible(at):
+            self.tabs.setCurrentIndex(at)
+            self.events.setFocus(Qt.FocusReason.OtherFocusReason)
+
     def _show_tabs(self, number: int) -> None:
         """Those that say something of so many; the one that is open stays open if it does."""
         for at in range(self.tabs.count()):
