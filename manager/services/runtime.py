@@ -58,6 +58,9 @@ RECORD_INTERVAL_S = 0.5
 RECORD_AGAIN_S = 10.0
 """How long it is waited after a journal did not take it."""
 
+EVENTS_AT_ONCE = 32
+"""How many events that wait are taken in before the loop does other things."""
+
 LONGEST_NOTE = 500
 
 MOST_UNRECORDED = 20_000
@@ -495,12 +498,16 @@ class Runtime:
     # --- the loops -------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        """Events of the hypervisor, in their order."""
+        """Events of the hypervisor, in their order; a burst of them leaves the loop to others in between."""
+        taken = 0
         async for event in self.hypervisor.events():
             if isinstance(event, NodeLost):
                 self._sessions[event.node].lost(event.failure)
             else:
                 self.dispatch(event)
+            taken += 1
+            if taken % EVENTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _commit_loop(self) -> None:
         """Write-ahead: transitions become durable, then their effects start. Batched, in order."""

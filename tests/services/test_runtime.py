@@ -34,6 +34,7 @@ from manager.core.model import (
     Pacemaker,
     Priority,
     ProblemLife,
+    StatusCause,
     VmSettings,
     VmStatus,
 )
@@ -649,6 +650,28 @@ async def test_a_connection_lost_while_it_is_asked_leaves_nobody_waiting() -> No
         assert runtime.view.vms[make_id("a")].authority is Authority.MUSTER
     finally:
         await runtime.close()
+
+
+async def test_a_burst_of_events_leaves_the_loop_to_others() -> None:
+    clock = VirtualClock()
+    world = make_world(clock)
+    async with muster(world, clock) as runtime:
+        vm = world.nodes[NodeId("n1")].vms[make_id("a")]
+        seen: list[int] = []
+        taken = 0
+
+        def count(_: object) -> None:
+            nonlocal taken
+            taken += 1
+
+        runtime.subscribe(count)
+        for status in (VmStatus.PAUSED, VmStatus.RUNNING) * 100:
+            world.set_state(vm, status, StatusCause.USER)
+        while taken < 200:
+            await asyncio.sleep(0)
+            seen.append(taken)
+        steps = [after - before for before, after in zip([0, *seen], seen, strict=False)]
+        assert max(steps) <= runtime_module.EVENTS_AT_ONCE, steps
 
 
 async def test_what_pacemaker_takes_and_gives_back_is_noticed_within_its_interval() -> None:

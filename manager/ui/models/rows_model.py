@@ -367,6 +367,8 @@ class RowsModel(QAbstractTableModel):
 
     def set_scope(self, scope: Scope | None) -> None:
         """Which objects belong to this list at all; None: every one."""
+        if scope is None and self._scope is None:
+            return
         self._scope = scope
         self._arrange()
 
