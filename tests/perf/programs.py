@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.perf import worlds
 from tests.perf.measure import MUSTER, Row, median, pairs, process
+from tests.perf.real_window import figures_of
 
 PAIRS = 5
 IDLE_S = 10.0
@@ -54,14 +55,7 @@ def rows(folder: Path) -> Iterator[Row]:
 
 def _queue_window() -> Iterator[Row]:
     """A thousand moves asked for in a window with 8,000 VMs; the simulated hosts cost their share in it."""
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.perf.queue_window"],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-        check=True,
-    )
-    figures: dict[str, float] = json.loads(ran.stdout)
+    figures = figures_of("tests.perf.queue_window")
     at_rest, idle = figures["rest"], figures["waits"]
     yield Row(
         name=f"queue pane, 64 x 8,000, {figures['waiting']:.0f} moves wait, share of a core; beside none",
@@ -129,7 +123,7 @@ def _test_driver(folder: Path, env: dict[str, str]) -> Iterator[Row]:
 def _idle(folder: Path, env: dict[str, str]) -> Iterator[Row]:
     """The window left alone with 8,000 VMs, no load column on a visible page."""
     for page, name in (("nodes", "nodes page"), ("roles", "roles page, loads shown")):
-        with _Gui(folder, env, "--demo", "64x8000", page=page) as gui:
+        with Gui(folder, env, "--demo", "64x8000", page=page) as gui:
             gui.wait("RowsShown")
             time.sleep(3.0)
             before = gui.cpu_s()
@@ -145,7 +139,7 @@ def _idle(folder: Path, env: dict[str, str]) -> Iterator[Row]:
                 name="window with 8,000 VMs, resident memory (with the simulated hosts)",
                 ours=f"{memory:.0f} MiB",
             )
-    with _Gui(folder, env, "--demo", "1x0", page="roles") as gui:
+    with Gui(folder, env, "--demo", "1x0", page="roles") as gui:
         gui.wait("RowsShown")
         time.sleep(1.0)
         memory = gui.memory_mib()
@@ -156,11 +150,11 @@ def _idle(folder: Path, env: dict[str, str]) -> Iterator[Row]:
 
 def _record(folder: Path, env: dict[str, str], event: str, *words: str) -> dict[str, Any]:
     """The first record of that name of a new window, with the wall time since its start."""
-    with _Gui(folder, env, *words) as gui:
+    with Gui(folder, env, *words) as gui:
         return gui.wait(event)
 
 
-class _Gui:
+class Gui:
     """A window that is ended as soon as it was measured."""
 
     def __init__(self, folder: Path, env: dict[str, str], *words: str, page: str = "roles") -> None:
@@ -174,7 +168,7 @@ class _Gui:
             stderr=subprocess.DEVNULL,
         )
 
-    def __enter__(self) -> _Gui:
+    def __enter__(self) -> Gui:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,17 +178,18 @@ class _Gui:
     def wait(self, event: str, limit_s: float = 120.0) -> dict[str, Any]:
         """The first record of that name, with `wall_s` since the start."""
         end = time.monotonic() + limit_s
-        wanted = f'"event":"{event}"'
         while time.monotonic() < end:
-            if self._log.exists():
-                for line in self._log.read_text().splitlines(keepends=True):
-                    if wanted in line and line.endswith("\n"):
-                        record: dict[str, Any] = json.loads(line)
-                        return record | {"wall_s": record["at_s"] - self._started_s}
+            for record in self.records(event):
+                return record | {"wall_s": record["at_s"] - self._started_s}
             if self._process.poll() is not None:
                 raise RuntimeError(f"the window ended with {self._process.returncode}")
             time.sleep(0.05)
         raise TimeoutError(f"no {event} within {limit_s} s")
+
+    def records(self, event: str) -> list[dict[str, Any]]:
+        """All of that name so far."""
+        lines = self._log.read_text().splitlines(keepends=True) if self._log.exists() else []
+        return [json.loads(line) for line in lines if f'"event":"{event}"' in line and line.endswith("\n")]
 
     def cpu_s(self) -> float:
         """CPU seconds used so far. Source: proc(5), stat."""
