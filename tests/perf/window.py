@@ -145,7 +145,7 @@ async def measure(app: QApplication) -> Figures:
 
 def rows(size: str) -> Iterator[Row]:
     """The figures of one size, as after ``--demo``."""
-    found = figures_of("tests.perf.window", size)
+    found = figures_of("tests.perf.window", size, timeout_s=1800)
     small = found["rows"] <= 8000
     name = f"window, {size.replace('x', ' x ')}"
 
