@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QApplication, QRadioButton, QWidget
 
 from manager.ui.main_window import MainWindow
 from manager.ui.theme import Look
+from manager.ui.views.navigation import Place
 from tests.ui.cluster_of import vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
 from tests.ui.fits import cluster, dialogs, scenes
@@ -189,8 +190,10 @@ async def test_another_page_by_its_keys_is_ready_for_those_of_its_list(open_desk
         desk.window.go_page(page)
         assert desk.page.table.hasFocus()
     desk.window.navigation.setFocus()
-    desk.window.go_page("nodes")
+    desk.window.navigation.go(Place(desk.runtime.id, "nodes"))
     assert desk.window.navigation.hasFocus()  # who goes about in the tree stays there
+    desk.window.go_page("roles")
+    assert desk.page.table.hasFocus()
 
 
 async def test_tab_and_back_is_where_it_was(open_desk: OpenDesk) -> None:

@@ -132,7 +132,7 @@ async def test_a_view_is_gone_to_by_name_from_anywhere(open_desk: OpenDesk) -> N
     palette = desk.window.findChild(CommandPalette)
     assert palette is not None
     palette.field.setText("Of web-3")
-    found = palette._shown[0]
+    found = palette.shown[0]
     assert found.kind == "view of the history of moves of prod-a"
     QTest.keyClick(palette.field, Qt.Key.Key_Return)
     await desk.settle()
