@@ -113,7 +113,7 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         json=lambda vm: vm.status.value,
         words=tuple(status.value for status in VmStatus),
         depends=on("status", "cause", "was"),
-        width=150,
+        width=172,
         searchable=True,
     ),
     FieldSpec(

@@ -381,6 +381,7 @@ class ShownView(QObject):
         if layout != self._table.layout_now():
             self._table.apply_layout(layout)
         self._search.show_query(self.view.query)
+        self._table.refit_soon()  # to the rows of this view
         self._look()
 
     def _follow(self) -> None:
