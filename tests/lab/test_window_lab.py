@@ -185,7 +185,7 @@ async def test_what_does_not_converge_is_switched_to_its_second_half_by_hand(
         assert "second half" in detail.advice.text()
         assert not detail.cancel_button.isHidden()
         # Slow enough to be looked at: by itself the rest would follow in a moment.
-        await lab.virsh("n1", "migrate-setspeed", name, "8", "--postcopy")
+        await lab.virsh("n1", "migrate-setspeed", name, "3", "--postcopy")
         QTest.mouseClick(detail.post_copy_button, Qt.MouseButton.LeftButton)
         dialogs = partial(shown.findChildren, Asking)
         question = await until(lambda: next((d for d in dialogs() if d.isVisible()), None), 10, "question")
