@@ -224,3 +224,20 @@ def test_where_all_is_there_setup_says_and_changes_nothing() -> None:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     assert state() == before
+
+
+def test_the_pictures_of_the_manual_can_be_made(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [ROOT / "packaging" / "screenshots", tmp_path, "empty-overview", "palette"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    wanted = {
+        f"{scene}-{theme}.png" for scene in ("empty-overview", "palette") for theme in ("light", "dark")
+    }
+    assert made.keys() == wanted
+    assert len(set(made.values())) == len(made), "each shows something else"

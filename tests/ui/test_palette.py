@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -69,6 +70,14 @@ async def test_what_is_grey_says_why_and_is_not_done(open_desk: OpenDesk) -> Non
     assert not palette.shown[0].why_not
 
 
+async def test_what_can_be_done_now_is_offered_first(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    offered = [each.why_not for each in palette_of(desk).shown]
+    assert "" in offered
+    assert offered == sorted(offered, key=bool)
+    assert palette_of(desk).shown[0].why_not == ""
+
+
 async def test_what_happened_leads_to_the_events_of_the_row(open_desk: OpenDesk) -> None:
     desk = await open_desk()
     desk.select(4)
@@ -126,11 +135,16 @@ def test_a_key_is_answered_at_once_among_8000_vms(look: Look, qtbot: object) -> 
     palette = CommandPalette(None, look, entries, Recent(MemoryViews()))  # type: ignore[arg-type]
     qtbot.addWidget(palette)  # type: ignore[attr-defined]
     text, slowest = "", 0.0
-    for letter in "web-79":
-        text += letter
-        begun = time.thread_time()
-        palette.field.setText(text)
-        slowest = max(slowest, time.thread_time() - begun)
+    gc.collect()
+    gc.disable()  # what earlier tests left is not this one's to go through; nor is it in the program
+    try:
+        for letter in "web-79":
+            text += letter
+            begun = time.thread_time()
+            palette.field.setText(text)
+            slowest = max(slowest, time.thread_time() - begun)
+    finally:
+        gc.enable()
     assert [each.title for each in palette.shown][:2] == ["web-7900", "web-7901"]
     print(f"{1000 * slowest:.1f} ms for the slowest key")
     assert slowest < 0.15  # a bound for any machine; docs/benchmarks.md says what it is on this one

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 
 import msgspec
-from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QRect, QSize, Qt
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QRect, Qt
 from PySide6.QtGui import QKeyEvent, QPainter
 from PySide6.QtWidgets import (
     QDialog,
@@ -17,7 +17,6 @@ from PySide6.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QStyle,
-    QStyledItemDelegate,
     QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
@@ -26,8 +25,8 @@ from PySide6.QtWidgets import (
 from manager.services.ports import ViewStore
 from manager.ui.models.fuzzy import matched, ranking
 from manager.ui.models.groups import plain
-from manager.ui.theme import Look, font
-from manager.ui.views.parts import text_label, tip
+from manager.ui.theme import Look
+from manager.ui.views.parts import LineDelegate, text_label, tip
 
 _SHOWN = 40
 _REMEMBERED = 40
@@ -63,17 +62,8 @@ class Recent:
         self._views.write("palette", msgspec.json.encode(self.ids))
 
 
-class FoundDelegate(QStyledItemDelegate):
+class FoundDelegate(LineDelegate):
     """A title with the letters that were typed; what it is and its key on the right, quieter."""
-
-    def __init__(self, look: Look, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._look = look
-        self._bold = font(bold=True)
-
-    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
-        """A line of a list."""
-        return QSize(120, self._look.sizes.row_px)
 
     def paint(
         self,
@@ -143,7 +133,8 @@ class CommandPalette(QDialog):
             (e.title.lower(), e.kind.lower(), (ranks.get(e.id, never), bool(e.why_not), len(e.title), at), e)
             for at, e in enumerate(entries)
         ]
-        self._usual = sorted(self._entries, key=lambda entry: (entry[2][0], entry[2][3]))
+        # What can be done now first, unless it was used of late.
+        self._usual = sorted(self._entries, key=lambda e: (e[2][0], bool(e[3].why_not), e[2][3]))
         self._hits = self._entries
         self._wanted = ""
         self.shown: list[Found] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QPainter
-from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTreeWidget, QTreeWidgetItem
+from PySide6.QtWidgets import QStyle, QStyleOptionViewItem, QTreeWidget, QTreeWidgetItem
 
 from manager.core.ids import ClusterId, Kind, NodeId
 from manager.core.model import Tier
@@ -19,8 +19,8 @@ from manager.ui.icons import state_pixmap
 from manager.ui.models.groups import plain
 from manager.ui.models.tones import node_shape
 from manager.ui.tally import Tally
-from manager.ui.theme import Look, font
-from manager.ui.views.parts import tip
+from manager.ui.theme import Look
+from manager.ui.views.parts import LineDelegate, tip
 
 PLACE = int(Qt.ItemDataRole.UserRole)
 COUNT = PLACE + 1
@@ -78,17 +78,8 @@ def place_of(cluster: ClusterId, view: View) -> Place:
     return Place(cluster, PAGE_OF[view.kind], "" if view.id == ALL else view.id)
 
 
-class NavigationDelegate(QStyledItemDelegate):
+class NavigationDelegate(LineDelegate):
     """A name with its count beside it, quieter."""
-
-    def __init__(self, look: Look, tree: QTreeWidget) -> None:
-        super().__init__(tree)
-        self._look = look
-        self._bold = font(bold=True)
-
-    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
-        """A line of the list."""
-        return QSize(120, self._look.sizes.row_px)
 
     def paint(
         self,

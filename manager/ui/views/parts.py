@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from PySide6.QtCore import QEvent, QObject, QRect, QSize, Qt
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QRect, QSize, Qt
 from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -17,6 +17,8 @@ from PySide6.QtWidgets import (
     QMenu,
     QPushButton,
     QSizePolicy,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
     QTableWidget,
     QTableWidgetItem,
     QToolButton,
@@ -25,7 +27,7 @@ from PySide6.QtWidgets import (
 )
 
 from manager.ui.models.rows_model import plain
-from manager.ui.theme import Look
+from manager.ui.theme import Look, font
 
 
 def hairline(*, vertical: bool = False) -> QFrame:
@@ -214,6 +216,19 @@ def shares(needs: Sequence[int], room: int) -> list[int]:
         given[column] = min(needs[column], max(60, left // (len(needs) - place)))
         left -= given[column]
     return given
+
+
+class LineDelegate(QStyledItemDelegate):
+    """Draws the lines of a tree or list, as high as rows are; a bold font is at hand."""
+
+    def __init__(self, look: Look, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._look = look
+        self._bold = font(bold=True)
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """A line."""
+        return QSize(120, self._look.sizes.row_px)
 
 
 class PlainTable(QTableWidget):
