@@ -169,9 +169,14 @@ class EditVm(VmEffect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadNode(Effect):
-    """Read a node's inventory again, soon. Several requests become one read."""
+    """Read a node's inventory again. Several requests become one read.
+
+    `soon`: somebody waits for it. Otherwise it only confirms what events told, and is made seldom while they
+    keep coming.
+    """
 
     node: NodeId
+    soon: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

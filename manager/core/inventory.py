@@ -345,7 +345,7 @@ class Inventory:
             else:
                 overtaken = True
         if overtaken:
-            turn.effects.append(ReadNode(trace=turn.trace, node=node.id))
+            turn.effects.append(ReadNode(trace=turn.trace, node=node.id, soon=False))
         for vm in tuple(read):
             if len(self._sightings.get(vm, {})) > 1:
                 self.refresh(vm, turn)  # the alarm rule waits for reads of both nodes
@@ -396,7 +396,7 @@ class Inventory:
         if node is None or node.status is NodeStatus.INCOMPATIBLE:
             return
         self._last_event_s[event.node] = event.at_s
-        turn.effects.append(ReadNode(trace=turn.trace, node=event.node))
+        turn.effects.append(ReadNode(trace=turn.trace, node=event.node, soon=False))
         status, cause = event.status, event.cause
         if event.shutting_down:
             # It says nothing of the state that it shuts down from. One that is not here any more is the

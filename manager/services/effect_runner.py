@@ -48,8 +48,8 @@ class EffectRunner:
     def start(self, effect: fx.Effect) -> None:
         """Begin one effect; returns at once."""
         match effect:
-            case fx.ReadNode(node=node):
-                self._sessions[node].read_again()
+            case fx.ReadNode(node=node, soon=soon):
+                self._sessions[node].read_again(soon=soon)
             case fx.ReadVm(node=node, vm=vm):
                 self._sessions[node].read_vm_again(vm)
             case fx.ReadResources(node=node):

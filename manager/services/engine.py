@@ -251,7 +251,7 @@ class Engine:
         self._numbers = itertools.count(1)  # none twice: a late answer belongs to nobody
         self._since_s = 0.0
         self._started = False
-        self._asked: dict[OperationId, ActionRequested] = {}  # of the owner, and not reported yet
+        self._asked: dict[OperationId, ActionRequested] = {}  # of this owner or the last, not reported yet
         self._changed: set[OperationId] = set()
         self._new_events: list[ClusterEvent] = []
         self._new_lives: dict[str, ProblemLife] = {}
@@ -315,15 +315,18 @@ class Engine:
     # --- requests --------------------------------------------------------------------------
 
     def send(self, event: Event) -> None:
-        """Carry a request out here, or have the owner do it.
+        """Carry a request out here, or have the owner do it; the next one, if the last was just lost.
 
         Raises:
-            OSError: The owner was just lost; in a moment this process or another is the owner.
+            OSError: The owner cannot be ours; or it was just lost, and this steers what it no longer holds.
         """
         if self.is_owner:
             self._dispatch(event)
             return
         if self._owner is None:
+            if isinstance(event, ActionRequested) and not self._refused:
+                self._asked[event.operation] = event  # `_own` and `_ask_again` hand it on in a moment
+                return
             raise OSError(
                 self._refused or "the owner of this cluster's operations was lost; try again in a moment"
             )
@@ -612,6 +615,8 @@ class Engine:
     def _refuse(self, why: str) -> None:
         """From now on this is why there is no owner for us; an empty text: nothing."""
         changed, self._refused = why != self._refused, why
+        if why:
+            self._asked.clear()  # nothing may begin when somebody ends that owner in some hours
         if changed and self._started:  # before that, `start` raises it
             self._tell_refusal()
 

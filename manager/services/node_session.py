@@ -29,6 +29,9 @@ JITTER = 0.3
 QUIET_S = 0.1
 """How long requests to read again are gathered before one read answers them all."""
 
+CONFIRM_S = 2.0
+"""How long after a read the next one is made that nobody waits for: events tell what happens meanwhile."""
+
 ASK_OFTEN_S = 60.0
 """How often a node with Pacemaker is asked which VMs are its own, besides when the user reads again."""
 
@@ -79,6 +82,8 @@ class NodeSession:
         self._wake = asyncio.Event()
         self._again = asyncio.Event()  # the user wants a new try now
         self._read_due = False
+        self._confirm_due = False  # the same, but nobody waits for it
+        self._read_s = float("-inf")  # when the inventory was read last
         self._lost: Failure | None = None
         self._connected = False
         self._ask = asyncio.Event()  # whose the VMs are, now
@@ -118,9 +123,12 @@ class NodeSession:
         self._listed.set()
         self._settled.set()
 
-    def read_again(self) -> None:
-        """Read the inventory soon."""
-        self._read_due = True
+    def read_again(self, *, soon: bool = True) -> None:
+        """Read the inventory: soon, or if nobody waits for it, when the last read was a while ago."""
+        if soon:
+            self._read_due = True
+        else:
+            self._confirm_due = True
         self._wake.set()
 
     def read_vm_again(self, vm: VmId) -> None:
@@ -246,8 +254,9 @@ class NodeSession:
             if self._lost is not None:
                 return self._lost
             try:
-                if self._read_due:
-                    self._read_due = False
+                if self._read_due or (self._confirm_due and self._until_confirmed_s() <= 0.0):
+                    self._read_due = self._confirm_due = False
+                    self._read_s = self._clock.monotonic_s()
                     read = await self._hypervisor.read_inventory(self.node)
                     if not self._answered.is_set():
                         await self._await_answer()
@@ -262,7 +271,10 @@ class NodeSession:
                     await self._read_vm(vm, unreadable)
                 else:
                     self._settled.set()
-                    await self._wake.wait()
+                    if self._confirm_due:
+                        await self._wait(self._wake, self._until_confirmed_s())
+                    else:
+                        await self._wake.wait()
                     self._wake.clear()
                     await self._clock.sleep(QUIET_S)
             except OperationError as error:
@@ -271,6 +283,9 @@ class NodeSession:
                 log.warning("%s: inventory not read: %s", self.node, error)
                 self._over()
                 await self._clock.sleep(FIRST_RETRY_S)
+
+    def _until_confirmed_s(self) -> float:
+        return self._read_s + CONFIRM_S - self._clock.monotonic_s()
 
     async def _read_vm(self, vm: VmId, unreadable: set[VmId]) -> None:
         try:

@@ -400,7 +400,8 @@ class Runtime:
         Returns the operations to watch: the new batch, or what is being cancelled.
 
         Raises:
-            OSError: The owner of operations was just lost; nothing was asked for.
+            OSError: The owner of operations cannot be ours, or was just lost and this cancels; nothing was
+                asked for.
             UserError: A text in it is not printable: no journal and no other process could take it.
                 Or as for `cancel`.
         """

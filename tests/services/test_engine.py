@@ -181,6 +181,27 @@ async def test_what_a_killed_owner_did_not_tell_is_found_in_its_journal(
     assert not client.view.claims
 
 
+@pytest.mark.parametrize("inherits", [True, False])
+async def test_what_is_asked_for_between_two_owners_is_done_by_the_next(
+    open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *, inherits: bool
+) -> None:
+    owner, client = await open_runtime(), await open_runtime()
+    if not inherits:
+        monkeypatch.setattr(client.engine._ownership.lock, "try_take", lambda: False)
+    await owner.close()
+    async with asyncio.timeout(5):
+        while client.engine.owner is not None:
+            await asyncio.sleep(0)
+    asked = client.request(ACTIONS["vm.pause"].plan(client.view, running(client)[:1]))
+    assert not client.engine.is_owner
+    if not inherits:
+        await open_runtime()
+    async with asyncio.timeout(10):
+        (done,) = await client.ended(asked)
+    assert done.state is OperationState.DONE
+    assert client.engine.is_owner is inherits
+
+
 @pytest.mark.parametrize("was_done", [False, True])
 async def test_what_a_killed_owner_did_not_tell_is_found_out_from_the_next_one(
     open_runtime: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *, was_done: bool
