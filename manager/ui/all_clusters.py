@@ -32,6 +32,7 @@ class AllPages:
         self._runtimes: tuple[Runtime, ...] = ()
         self._pages: dict[str, ListPage] = {}
         self.panes = (EachCluster(), EachCluster(), EachCluster())
+        self.strips: tuple[QWidget, ...] = ()  # beside the tabs: what there is only of one cluster
         self.made: Callable[[QWidget], None] = lambda page: None
 
     @property

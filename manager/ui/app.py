@@ -90,7 +90,7 @@ async def _main(
     window = MainWindow(workspace, look, heartbeat, tasks, event_log, kept.lines)
     if options.theme is None:
         window.choose_theme(window.saved.theme)
-    workspace.ask_secret = window.ask_secret
+    workspace.ask_secret = window.opening.ask_secret
     if options.size is not None:
         window.resize(QSize(*options.size))
     closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -111,7 +111,7 @@ async def _main(
         window.start()
         if options.page == "queue":
             window.show_pane("migrations")
-            window.toggle_large_pane()
+            window.panes.toggle_large()
         heartbeat.start()
         QTimer.singleShot(0, lambda: _record(event_log, "WindowShown"))
         tasks.spawn(_settled(workspace, event_log), "settle")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QRadioButton, QWidget
@@ -19,6 +19,16 @@ def go_on(window: QWidget, *, forward: bool) -> bool:
     reason = Qt.FocusReason.TabFocusReason if forward else Qt.FocusReason.BacktabFocusReason
     order[at % len(order)].setFocus(reason)
     return True
+
+
+def step(stops: Sequence[tuple[QWidget, QWidget]], by: int) -> None:
+    """Go on by so many panes. `stops`: each pane that is shown, and what has the keys in it."""
+    here = QApplication.focusWidget()
+    at = -1
+    for place, (pane, _) in enumerate(stops):
+        if here is not None and (pane is here or pane.isAncestorOf(here)):
+            at = place
+    stops[(at + by) % len(stops)][1].setFocus(Qt.FocusReason.TabFocusReason)
 
 
 def _read(part: QWidget, here: QWidget | None) -> Iterator[QWidget]:

@@ -25,7 +25,7 @@ async def measure(app: QApplication) -> Figures:
     async with opened(app, "64x8000") as shown:
         window, runtime, heartbeat = shown.window, shown.runtime, shown.heartbeat
         window.show_pane("migrations")
-        window.toggle_large_pane()
+        window.panes.toggle_large()
         await asyncio.sleep(2.0)
         figures: Figures = {"rest": await share(WATCHED_S)}
         running = [vm.id for vm in runtime.view.vms.values() if vm.status is VmStatus.RUNNING]

@@ -325,7 +325,7 @@ def scenes() -> dict[str, Show]:
         pages.queue.show_tab(tab)
         sizes = window._down.sizes()
         if large is not (sizes[1] > sum(sizes) * 6 // 10):
-            window.toggle_large_pane()
+            window.panes.toggle_large()
         rows = pages.queue.table.rows_model.rows
         if rows and tab != "timeline":
             pages.queue.table.select_ids([rows[0].key])
@@ -346,9 +346,9 @@ def scenes() -> dict[str, Show]:
     def noted(window: MainWindow) -> None:
         roles(window, 1)
         buttons = (
-            ("Wait on", window.refresh),
-            ("Ask the agent", window.refresh),
-            ("Turn off 12…", window.refresh),
+            ("Wait on", window.lists.refresh),
+            ("Ask the agent", window.lists.refresh),
+            ("Turn off 12…", window.lists.refresh),
         )
         window.note("25 off, 12 still running: the guest did not answer within 3 min.", buttons, "warning")
 

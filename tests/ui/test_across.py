@@ -96,7 +96,7 @@ async def test_it_is_at_the_top_while_several_clusters_are_open(open_desk: OpenD
     assert window.list_page is not None
     assert window.list_page.runtime is a  # type: ignore[comparison-overlap]
     assert window.center.ids == ()
-    window.go_back()
+    window.travel.go_back()
     assert window.here.cluster == A  # what was left behind is no place any more
     await window.workspace.open(b.view.config)
     assert tree.has(ROLES)
@@ -168,7 +168,7 @@ async def test_what_is_copied_and_exported_says_the_cluster(open_desk: OpenDesk)
     ]
     assert table.as_csv().splitlines()[0].startswith("Name,Cluster,Status")
     desk.page.select(twin(1, A, B))
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     assert QGuiApplication.clipboard().text().splitlines() == [
         "muster --cluster prod-a vm show web-1",
         "muster --cluster lab-b vm show web-1",

@@ -49,7 +49,7 @@ async def test_events_come_in_newest_first_and_are_searched(open_desk: OpenDesk)
     desk.page.search.flush()
     assert len(texts(desk)) == 2
     desk.page.table.selectAll()
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     assert QGuiApplication.clipboard().text().endswith(" events")
 
 
@@ -71,7 +71,7 @@ async def test_what_happened_before_is_asked_for_when_it_is_looked_at(
     await until(lambda: "VM x" in page.details._title.text())
     assert "\n" not in page.details._title.text()
     assert page.details.tabs.text() == old.text
-    desk.window.export_to(tmp_path / "events.json")
+    desk.window.lists.export_to(tmp_path / "events.json")
     assert '"who": "bea@pc"' in (tmp_path / "events.json").read_text()
 
 
@@ -113,7 +113,7 @@ async def test_a_problem_is_acknowledged_with_a_note_and_counted_no_more(open_de
     window.show_pane("problems")
     await desk.settle()
     window._show_counts()
-    assert window._problems_link.text() == "2 problems"
+    assert window.top.problems_link.text() == "2 problems"
     assert not pane.acknowledge_button.isEnabled()
     key = f"vm:{vm_id(1)}"
     pane.table.select_ids([key], current=key)
@@ -126,7 +126,7 @@ async def test_a_problem_is_acknowledged_with_a_note_and_counted_no_more(open_de
     await until(lambda: not runtime.view.problems[key].is_new(runtime.view.now_s))
     await desk.settle()
     window._show_counts()
-    assert window._problems_link.text() == "1 problem"
+    assert window.top.problems_link.text() == "1 problem"
     assert window.panes.tabText(2) == "Problems  1 + 1 known"
     model = pane.model
     await until(lambda: model.rows[-1].key == key, "it stands below those that are new")
@@ -155,4 +155,4 @@ async def test_what_cannot_be_said_of_a_problem_is_said(open_desk: OpenDesk) -> 
     key = f"vm:{vm_id(0)}"
     pane.table.select_ids([key], current=key)
     pane.mute_button.menu().actions()[0].trigger()
-    assert "the owner was lost" in desk.window._notes[-1].accessibleName()
+    assert "the owner was lost" in desk.window.notes[-1].accessibleName()

@@ -664,8 +664,8 @@ async def test_the_window_groups_tells_totals_and_shows_what_it_is_led_to(open_d
     window.go_page("roles")
     await desk.settle()
     page = desk.page
-    window._fill_groups()
-    by_owner = next(a for a in window._groups_menu.actions() if a.text() == "Owner node")
+    window.lists.fill_groups(window.commands.groups_menu)
+    by_owner = next(a for a in window.commands.groups_menu.actions() if a.text() == "Owner node")
     by_owner.trigger()
     assert [group.title for group in page.model.groups] == ["n1", "n2", "n3"]
     page.table.set_all_open(False)
@@ -673,7 +673,7 @@ async def test_the_window_groups_tells_totals_and_shows_what_it_is_led_to(open_d
     assert page.empty.isHidden()
     desk.select(4)
     assert page.selected_ids == [vm_id(4)]
-    window.select_all()
+    window.lists.select_all()
     assert page.table.selected_count == 10  # those of the group that was opened
     page.table.set_open(page.model.groups, False)
     window._tell_selection()
@@ -690,7 +690,7 @@ async def test_rows_are_copied_as_text_csv_json_and_as_a_command(open_desk: Open
     await desk.settle()
     desk.select(4)
     copied: list[str] = []
-    for action in (window.copy_action, *window.copy_as_actions, window.copy_command_action):
+    for action in (window.commands.copy, *window.commands.copy_as, window.commands.copy_command):
         action.trigger()
         copied.append(QGuiApplication.clipboard().text())
     text, titled, as_csv, as_json, command = copied

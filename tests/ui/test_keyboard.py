@@ -212,7 +212,7 @@ async def test_tab_and_back_is_where_it_was(open_desk: OpenDesk) -> None:
 async def test_no_cluster_is_open(open_desk: OpenDesk) -> None:
     desk = await open_desk()
     window: MainWindow = desk.window
-    window.close_cluster()
+    window.opening.close_cluster()
     await until(lambda: not window.clusters, "closed")
     window.activateWindow()
     await until(window.isActiveWindow, "the window is active")

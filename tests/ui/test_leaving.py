@@ -21,7 +21,7 @@ from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
 from manager.core.model import MigrationLimits, RetryPolicy, Tier
 from manager.core.operations import OperationState
-from manager.ui import background, main_window
+from manager.ui import background, leaving
 from manager.ui.dialogs.small import WorkLeftDialog
 from manager.ui.notify import Notifier
 from tests.ui.cluster_of import runtime_of
@@ -68,8 +68,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         started.append(list(options))
         return Engine()
 
-    monkeypatch.setattr(main_window, "start_engine", start)
-    monkeypatch.setattr(main_window, "ENGINE_LOOKS", 2)
+    monkeypatch.setattr(leaving, "start_engine", start)
+    monkeypatch.setattr(leaving, "ENGINE_LOOKS", 2)
     return started
 
 
@@ -92,7 +92,7 @@ async def test_work_goes_on_in_the_background(open_desk: OpenDesk, engines: list
 async def test_the_window_stays_if_no_engine_runs(
     open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main_window, "start_engine", lambda options: Engine(code=2))
+    monkeypatch.setattr(leaving, "start_engine", lambda options: Engine(code=2))
     desk = await open_desk()
     ask(desk.runtime, 0)
     button(await asked_to_close(desk), "Keep running in the background").click()

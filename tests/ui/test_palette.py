@@ -29,7 +29,7 @@ def found(palette: CommandPalette, text: str) -> list[str]:
 
 async def test_it_offers_every_action_page_view_node_and_vm(open_desk: OpenDesk) -> None:
     desk = await open_desk()
-    entries = desk.window._palette_entries()
+    entries = desk.window.palette_entries()
     ids = {entry.id for entry in entries}
     assert len(ids) == len(entries)
     assert {entry.id for entry in ENTRIES} <= ids
@@ -82,11 +82,11 @@ async def test_what_happened_leads_to_the_events_of_the_row(open_desk: OpenDesk)
     desk = await open_desk()
     desk.select(4)
     await desk.settle()
-    desk.window.happened_action.trigger()
+    desk.window.commands.happened.trigger()
     tabs = desk.page.details.tabs
     assert tabs.tabText(tabs.currentIndex()) == "Events"  # type: ignore[attr-defined]
     desk.window.go_page("overview")
-    desk.window.happened_action.trigger()
+    desk.window.commands.happened.trigger()
     assert desk.page.scope_title == ""
     assert desk.page.kind.value == "event"
 

@@ -119,8 +119,8 @@ async def test_ctrl_s_saves_what_the_list_in_which_one_works_shows(open_desk: Op
     assert pane.shown.view.name == "All"
     assert rows(pane) == ["web-0", "web-3"]
     desk.page.table.setFocus()
-    desk.window._fill_views()
-    assert "By node" in [action.text() for action in desk.window._views_menu.actions()]
+    desk.window.lists.fill_views(desk.window.commands.views_menu)
+    assert "By node" in [action.text() for action in desk.window.commands.views_menu.actions()]
 
 
 async def test_a_view_is_gone_to_by_name_from_anywhere(open_desk: OpenDesk) -> None:
@@ -172,7 +172,7 @@ async def test_problems_are_searched_and_have_views(open_desk: OpenDesk) -> None
     assert [group.title for group in pane.model.groups] == ["new", "acknowledged"]
     menu(pane.shown)["All"].trigger()
     pane.table.setFocus()
-    desk.window.search_action.trigger()
+    desk.window.commands.search.trigger()
     assert pane.search.hasFocus()
     QTest.keyClicks(pane.search, "web-2")
     QTest.keyClick(pane.search, Qt.Key.Key_Down)

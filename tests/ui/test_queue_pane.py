@@ -235,7 +235,7 @@ async def test_search_finds_and_clears(open_desk: OpenDesk) -> None:
     ask(desk.runtime, 0, 3, 6, target=NodeId("n2"))
     await settle(desk)
     pane.table.setFocus()
-    desk.window.search_action.trigger()
+    desk.window.commands.search.trigger()
     assert QApplication.focusWidget() is pane.search
     QTest.keyClicks(pane.search, "web-3")
     QTest.keyClick(pane.search, Qt.Key.Key_Down)
@@ -254,7 +254,7 @@ async def test_a_search_from_the_timeline_is_one_of_the_queue(open_desk: OpenDes
     pane = queue_of(desk)
     pane.show_tab("timeline")
     pane.timeline.timeline.setFocus()
-    desk.window.search_action.trigger()
+    desk.window.commands.search.trigger()
     assert pane.tab == "queue"
     assert QApplication.focusWidget() is pane.search
 
@@ -420,16 +420,16 @@ async def test_all_work_of_all_clusters_is_paused_and_continued_from_every_page(
         window.go_page(page)
         QTest.keyClick(window, Qt.Key.Key_Period, Qt.KeyboardModifier.ControlModifier)
         assert all(r.view.orders.paused_by == "adm@here" for r in (first, second))
-        assert window._pause_link.text() == "Continue all work"
-        assert window.pause_all_action.text() == "Continue all work"
-        window._pause_link.click()
+        assert window.top.pause_link.text() == "Continue all work"
+        assert window.commands.pause_all.text() == "Continue all work"
+        window.top.pause_link.click()
         assert not any(r.view.orders.paused_by for r in (first, second))
-        assert window._pause_link.text() == "Pause all work"
+        assert window.top.pause_link.text() == "Pause all work"
     first.steer(QueueVerb.PAUSE)
     await desk.settle()
     window._show_counts()
-    assert window._pause_link.text() == "Pause all work (1 of 2 paused)"
-    window.pause_all()
+    assert window.top.pause_link.text() == "Pause all work (1 of 2 paused)"
+    window.steering.pause_all()
     assert all(r.view.orders.paused_by for r in (first, second))
 
 
@@ -438,8 +438,8 @@ async def test_a_read_only_cluster_cannot_be_steered(open_desk: OpenDesk) -> Non
     pane = queue_of(desk)
     assert not pane.pause_button.isEnabled()
     assert not pane.limits_button.isEnabled()
-    assert not desk.window.pause_all_action.isEnabled()
-    assert desk.window._pause_link.isHidden()
+    assert not desk.window.commands.pause_all.isEnabled()
+    assert desk.window.top.pause_link.isHidden()
 
 
 async def test_a_read_only_window_beside_an_owner_shows_its_batches_and_steers_none(
@@ -452,7 +452,7 @@ async def test_a_read_only_window_beside_an_owner_shows_its_batches_and_steers_n
     await settle(desk)
     (line,) = pane.above.batches
     operations_pane = desk.window.clusters[desk.runtime.id].operations
-    desk.window.show_operation(desk.runtime, batch)
+    desk.window.travel.show_operation(desk.runtime, batch)
     await desk.settle()
     controls = (line.go_on, line.give_up, operations_pane.cancel_button)
     assert all(control.isEnabled() for control in controls)
@@ -547,7 +547,7 @@ async def test_rows_are_dragged_to_another_place(open_desk: OpenDesk) -> None:
     desk = await open_desk(equal_priorities())
     desk.window.resize(1400, 900)
     pane = queue_of(desk)
-    desk.window.toggle_large_pane()
+    desk.window.panes.toggle_large()
     ask(desk.runtime, 0, 2, 4, 6, 8, 10, target=NodeId("n2"))
     await settle(desk)
     table = pane._queue_table
@@ -1104,10 +1104,10 @@ async def test_enter_gives_the_details_room(open_desk: OpenDesk) -> None:
     await desk.settle()
     assert pane.height() > before
     assert pane.split.orientation() == Qt.Orientation.Vertical
-    desk.window.large_action.trigger()
+    desk.window.commands.large.trigger()
     await desk.settle()
     assert pane.height() > desk.window.height() * 6 // 10
-    desk.window.large_action.trigger()
+    desk.window.commands.large.trigger()
     await desk.settle()
     assert pane.height() < desk.window.height() * 7 // 10
 
@@ -1278,7 +1278,7 @@ async def test_beside_an_owner_the_details_show_the_story_that_it_tells(open_des
     changes[Kind.OPERATION].update(key, ("story",))
     desk.window.clusters[desk.runtime.id].bridge.take(changes)
     await until(lambda: pane.detail.story.rowCount() == 1, "the story")
-    desk.window.show_operation(desk.runtime, batch)
+    desk.window.travel.show_operation(desk.runtime, batch)
     await desk.settle()
     operations_pane = desk.window.clusters[desk.runtime.id].operations
     operations_pane.children_table.select_ids([key], current=key)
@@ -1294,11 +1294,11 @@ async def test_what_is_shown_is_exported(open_desk: OpenDesk, tmp_path: Path) ->
     pane.export_wanted.connect(lambda: wanted.append(True))
     pane.export_button.click()
     assert wanted
-    desk.window.export_to(tmp_path / "queue.csv", pane.table)
+    desk.window.lists.export_to(tmp_path / "queue.csv", pane.table)
     rows = list(csv.reader(io.StringIO((tmp_path / "queue.csv").read_text())))
     assert rows[0][:3] == ["#", "VM", "From → to"]
     assert [row[1] for row in rows[1:]] == names(pane)
-    desk.window.export_to(tmp_path / "queue.json", pane.table)
+    desk.window.lists.export_to(tmp_path / "queue.json", pane.table)
     found = json.loads((tmp_path / "queue.json").read_text())
     assert [row["place"] for row in found] == [1, 2, 3]
     assert found[2]["reason"].startswith("n1 gives 2 of 2")
@@ -1312,7 +1312,7 @@ async def test_a_thousand_queued_rows_never_hold_up_the_window(open_desk: OpenDe
     desk = await open_desk(runtime_of(32, 1000, configs=small))
     desk.window.resize(1400, 860)
     pane = queue_of(desk)
-    desk.window.toggle_large_pane()
+    desk.window.panes.toggle_large()
     runtime = desk.runtime
     bridge = desk.window.clusters[runtime.id].bridge
     slow: dict[str, float] = {}

@@ -283,7 +283,7 @@ async def test_a_full_pool_is_a_problem_that_leads_to_it(open_desk: OpenDesk) ->
     desk = await open_desk(runtime)
     (key,) = runtime.state.problems
     assert key == f"pool:{VMS}"
-    desk.window._problem_opened(runtime, key)  # type: ignore[arg-type]
+    desk.window.travel.open_problem(runtime, key)  # type: ignore[arg-type]
     assert desk.page.kind is Kind.POOL
     assert desk.page.selected_ids == [VMS]
 
@@ -292,11 +292,11 @@ async def test_copied_as_commands_and_named_in_the_pane(open_desk: OpenDesk) -> 
     desk = await open_desk(told())
     desk.window.go_page("storage")
     await choose(desk, VMS)
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     assert QGuiApplication.clipboard().text() == f"muster --cluster prod-a storage show {VMS}"
     desk.window.go_page("networks")
     await choose(desk, "network:default", "bridge:br0")
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     assert QGuiApplication.clipboard().text().splitlines()[1].endswith(" network show network:default")
 
 

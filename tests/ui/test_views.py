@@ -231,12 +231,12 @@ async def test_what_another_program_saved_shows_and_is_not_lost(open_desk: OpenD
 async def test_every_cluster_has_the_views(open_desk: OpenDesk) -> None:
     desk = await open_desk(runtime_of(3, 12), runtime_of(2, 6, name="other"), views=kept(MINE))
     go(desk, "own-1")
-    desk.window.next_cluster()
+    desk.window.travel.next_cluster()
     assert desk.page.scope_title == "Mine"
     assert {row.item.owner for row in desk.page.model.rows} == {"n1"}
     desk.page.search.show_query("owner:n2")
-    desk.window.save_view()
-    desk.window.next_cluster()
+    desk.window.lists.save_view()
+    desk.window.travel.next_cluster()
     assert desk.page.search.text() == "owner:n2"
     assert not desk.page.shown.is_changed
 
@@ -251,7 +251,7 @@ async def test_views_are_found_by_name_and_say_when_they_are_empty(open_desk: Op
     assert "No VM: Needs attention" in desk.page.empty_text()[0]
     go(desk, "paused", "nodes")
     assert desk.page.empty_text()[0] == "No node: Paused"
-    desk.window.go_back()
+    desk.window.travel.go_back()
     assert desk.page.scope_title == "Needs attention"
 
 

@@ -280,7 +280,7 @@ async def test_a_failure_is_told_in_order_with_its_story(open_desk: OpenDesk) ->
         )
         desk.runtime.dispatch(NodeInventoryRead(at_s=at, node=node, started_s=at, vms=seen))
     await desk.settle()
-    desk.window.show_operation(desk.runtime, batch.id)  # type: ignore[arg-type]
+    desk.window.travel.show_operation(desk.runtime, batch.id)  # type: ignore[arg-type]
     await desk.settle()
     text = desk.window.clusters[desk.runtime.id].operations.message.toPlainText()
     lines = text.splitlines()
@@ -358,9 +358,9 @@ async def test_pages_scopes_back_and_forward(open_desk: OpenDesk) -> None:
     assert isinstance(window.pages.currentWidget(), Overview)
     window.navigation.go(Place(cluster, "roles", "node:n2"))
     assert [r.item.owner for r in desk.page.model.rows] == ["n2"] * 4
-    window.go_back()
+    window.travel.go_back()
     assert isinstance(window.pages.currentWidget(), Overview)
-    window.go_forward()
+    window.travel.go_forward()
     assert desk.page.scope_title == "on n2"
 
 
@@ -378,7 +378,7 @@ async def test_loads_are_asked_for_only_while_a_column_shows_them(open_desk: Ope
 async def test_ctrl_a_selects_all_wherever_the_focus_is(open_desk: OpenDesk) -> None:
     desk = await open_desk(runtime_of(1, 5))
     desk.window.navigation.setFocus()
-    desk.window.select_all_action.trigger()
+    desk.window.commands.select_all.trigger()
     assert desk.page.table.selected_count == 5
 
 
@@ -387,7 +387,7 @@ async def test_several_clusters_keep_their_colours_and_names_apart(open_desk: Op
     desk = await open_desk(one, two)
     window = desk.window
     assert window.windowTitle() == "prod-a — Muster"
-    window.next_cluster()
+    window.travel.next_cluster()
     assert window.windowTitle() == "prod-b — DEMO — Muster"
     assert window._tier.text().startswith("DEMO")
     assert len(desk.page.model.rows) == 5
@@ -410,7 +410,7 @@ async def test_empty_pages_say_what_belongs_there(open_desk: OpenDesk) -> None:
 
 async def test_a_search_without_a_hit_offers_to_clear_it(open_desk: OpenDesk) -> None:
     desk = await open_desk()
-    desk.window.focus_search()
+    desk.window.lists.focus_search()
     assert desk.page.search.hasFocus()
     QTest.keyClicks(desk.page.search, "nothing")
     await until(lambda: desk.page.empty.isVisible())
@@ -438,7 +438,7 @@ async def test_f6_goes_round_the_panes(open_desk: OpenDesk) -> None:
 async def test_copy_as_command(open_desk: OpenDesk) -> None:
     desk = await open_desk(runtime_of(1, 3, names=lambda n: f"my vm {n}" if n else "-x"))
     desk.page.table.selectAll()
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     lines = QGuiApplication.clipboard().text().splitlines()
     assert lines[0] == f"muster --cluster prod-a vm show {vm_id(0)}"
     assert lines[1] == "muster --cluster prod-a vm show 'my vm 1'"
@@ -456,7 +456,7 @@ async def test_commands_name_the_cluster_so_that_it_is_found(
 ) -> None:
     desk = await open_desk(runtime_of(2, 3), source=source)
     desk.select(0)
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     assert QGuiApplication.clipboard().text() == f"muster {option} vm show web-0"
     desk.press("vm.live_migrate.select")
     dialog = await wait_for(desk, MigrateDialog)
@@ -465,7 +465,7 @@ async def test_commands_name_the_cluster_so_that_it_is_found(
     dialog.reject()
     desk.window.go_page("nodes")
     desk.page.select(["n1"])
-    desk.window.copy_command()
+    desk.window.lists.copy_command()
     assert QGuiApplication.clipboard().text() == f"muster {option} node list"
 
 
@@ -486,9 +486,9 @@ async def test_export_writes_what_is_shown_and_says_when_it_cannot(
     open_desk: OpenDesk, tmp_path: Path
 ) -> None:
     desk = await open_desk()
-    desk.window.export_to(tmp_path / "vms.csv")
+    desk.window.lists.export_to(tmp_path / "vms.csv")
     assert len((tmp_path / "vms.csv").read_text().splitlines()) == 13
-    desk.window.export_to(tmp_path / "missing" / "vms.csv")
+    desk.window.lists.export_to(tmp_path / "missing" / "vms.csv")
     assert "was not written: No such file or directory" in desk.window.notes[-1].label.text()
 
 
@@ -496,7 +496,7 @@ async def test_the_layout_is_remembered(open_desk: OpenDesk) -> None:
     views = MemoryViews()
     first = await open_desk(runtime_of(), views=views)
     first.window.resize(780, 640)  # the offscreen screen is 800 wide
-    first.window.tree_action.setChecked(False)
+    first.window.commands.tree.setChecked(False)
     first.window.choose_theme("dark")
     first.window.choose_density("compact")
     first.window.go_page("nodes")
@@ -527,10 +527,10 @@ async def test_every_dialog_can_be_left_with_escape(open_desk: OpenDesk, theme: 
     desk = await open_desk(theme=theme)
     desk.select(0)
     for open_it in (
-        desk.window.explain_grey,
-        desk.window.keys_action.trigger,
-        desk.window.about_action.trigger,
-        desk.window.connect_cluster,
+        desk.window.help.explain_grey,
+        desk.window.commands.keys.trigger,
+        desk.window.commands.about.trigger,
+        desk.window.opening.connect_cluster,
     ):
         open_it()
         await until(lambda: dialog_of(desk, Asking), "a dialog")

@@ -113,6 +113,11 @@ class Asking(QDialog):
         self.other.clicked.connect(lambda *_: act())
         self._buttons.insertWidget(0, self.other)
 
+    def present(self) -> None:
+        """Open it; nobody waits for an answer."""
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.open()
+
     async def answer(self) -> bool:
         """Open it, and wait until it was answered; False: it was given up."""
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
