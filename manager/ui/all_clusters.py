@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
 from manager.core.ids import ClusterId
@@ -90,7 +90,7 @@ class EachCluster(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("panel")
-        self._lines: dict[ClusterId, QLabel] = {}
+        self._lines: dict[ClusterId, tuple[QPushButton, QLabel]] = {}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 8, 12, 8)
         self._grid = QGridLayout()
@@ -104,9 +104,10 @@ class EachCluster(QWidget):
         if list(self._lines) != [runtime.id for runtime, _ in lines]:
             self._build([runtime for runtime, _ in lines])
         for runtime, text in lines:
-            label = self._lines[runtime.id]
+            link, label = self._lines[runtime.id]
             if label.text() != text:
                 label.setText(text)
+                link.setAccessibleName(f"{runtime.id}: {text}")
 
     def _build(self, runtimes: Sequence[Runtime]) -> None:
         while (item := self._grid.takeAt(0)) is not None:
@@ -119,9 +120,10 @@ class EachCluster(QWidget):
             band.setFixedWidth(3)
             band.show_colour(runtime.view.config.colour)
             self._grid.addWidget(band, row, 0)
-            self._grid.addWidget(link_button(runtime.id, _wanted(self, runtime.id)), row, 1)
-            self._lines[runtime.id] = label = text_label("", "dim")
+            link, label = link_button(runtime.id, _wanted(self, runtime.id)), text_label("", "dim")
+            self._grid.addWidget(link, row, 1)
             self._grid.addWidget(label, row, 2)
+            self._lines[runtime.id] = link, label
 
 
 def _wanted(of: EachCluster, cluster: ClusterId) -> Callable[[], None]:

@@ -37,6 +37,7 @@ from PySide6.QtWidgets import (
 )
 
 from manager.core.actions import ACTIONS, LIVE_MIGRATE, QUICK_MIGRATE, MigrateParameters, StorageParameters
+from manager.core.actions.snapshots import SNAPSHOT_REVERT
 from manager.core.errors import Failure, FailureCode
 from manager.core.events import QueueVerb
 from manager.core.ids import Kind
@@ -45,10 +46,10 @@ from manager.core.operations import OperationState
 from manager.core.query.views import View
 from manager.core.reasons import ReasonCode, because
 from manager.services.tasks import Tasks
-from manager.ui.dialogs.base import Asking
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.connect import ConnectDialog
 from manager.ui.dialogs.migrate import MigrateDialog
+from manager.ui.dialogs.palette import CommandPalette, Recent
 from manager.ui.dialogs.settings import SettingsDialog
 from manager.ui.dialogs.small import (
     AboutDialog,
@@ -59,7 +60,9 @@ from manager.ui.dialogs.small import (
     WhyGreyDialog,
     WorkLeftDialog,
 )
+from manager.ui.dialogs.snapshot import ChooseSnapshotDialog, TakeSnapshotDialog
 from manager.ui.dialogs.storage import StorageDialog
+from manager.ui.dialogs.support_bundle import SupportBundleDialog
 from manager.ui.dialogs.tags import TagsDialog
 from manager.ui.heartbeat import Heartbeat
 from manager.ui.main_window import MainWindow
@@ -67,9 +70,13 @@ from manager.ui.models.rows_model import RowsModel
 from manager.ui.runner import Hidden
 from manager.ui.theme import Look
 from manager.ui.views.actions_pane import ActionLine
+from manager.ui.views.columns import ColumnsDialog
+from manager.ui.views.limits_popup import LimitsPopup
 from manager.ui.views.navigation import SCOPES, Navigation
 from manager.ui.views.parts import ElidedLabel, ElidedLink
-from tests.ui.cluster_of import FakeRuntime, runtime_of, vm_config, vm_id, workspace_of
+from manager.ui.views.problems_pane import NoteDialog
+from manager.ui.views.saved_views import NameDialog
+from tests.ui.cluster_of import FakeRuntime, MemoryViews, runtime_of, vm_config, vm_id, workspace_of
 from tests.ui.moves_of import check, fail, move, stick
 
 REFUSED = (
@@ -371,7 +378,7 @@ def scenes() -> dict[str, Show]:
     }
 
 
-def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, Asking]:
+def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, QWidget]:
     """Every dialog, by name."""
     view = runtime.view
     ids = [vm_id(n) for n in (1, 2, 4, 14, 15, 16)]
@@ -392,6 +399,15 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
     hidden = ConfirmDialog(window, look, [(view.config, ACTIONS["vm.turn_off"].plan(view, ids))])
     told = Hidden((), "1,214 more hidden by the filter, 3,100 in closed groups").told
     hidden.offer(told, "Act on all 4,317…", hidden.reject)
+    bundle = SupportBundleDialog(window, view.config, 1_800_000_000.0)
+    bundle.since.setText("yesterday")
+    bundle.accept()
+    name = NameDialog(
+        window, "Save a view of Roles", "Save", "", lambda _: "There is a view of that name already."
+    )
+    name._try()
+    page = window.list_page
+    assert page is not None
     return {
         "migrate": MigrateDialog(window, look, view, ids, MigrateParameters(), cluster_option="--demo 3x24"),
         "migrate-undeclared": MigrateDialog(
@@ -420,6 +436,15 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, A
         "message": MessageDialog(
             window, "Not opened", "prod.toml, line 14: needs a whole number from 1 to 64."
         ),
+        "bundle": bundle,
+        "snapshot": TakeSnapshotDialog(window, view, ids),
+        "snapshot-choose": ChooseSnapshotDialog(window, view, SNAPSHOT_REVERT, ids[:1], ["before", "after"]),
+        "snapshot-none": ChooseSnapshotDialog(window, view, SNAPSHOT_REVERT, ids[:1], []),
+        "name": name,
+        "acknowledge": NoteDialog(window, view.config, 3),
+        "columns": ColumnsDialog(page.table),
+        "palette": CommandPalette(window, look, window.palette_entries(), Recent(MemoryViews())),
+        "limits": LimitsPopup(window, look, view),
     }
 
 
@@ -455,10 +480,10 @@ async def look_at_all(folder: Path | None) -> list[str]:
                 window.list_page.search.clear()
                 window.list_page.criteria_button.setChecked(False)
     for name, dialog in dialogs(window, look, runtime).items():
-        dialog.open()
+        dialog.show()
         await settle(window)
         keep(f"dialog-{name}", dialog)
-        dialog.reject()
+        dialog.hide()
         dialog.deleteLater()
     window._closing = True
     window.close()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QRect, Qt
 from PySide6.QtGui import QAccessible
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QRadioButton, QWidget
+from PySide6.QtWidgets import QApplication, QComboBox, QDialog, QRadioButton, QWidget
 
+from manager.ui.all_clusters import WITH_LISTS
+from manager.ui.dialogs.base import Asking
+from manager.ui.dialogs.plan import PlanDialog
+from manager.ui.lower_panes import PANES
 from manager.ui.main_window import MainWindow
 from manager.ui.theme import Look
-from manager.ui.views.navigation import Place
-from tests.ui.cluster_of import vm_id
+from manager.ui.views.navigation import EVERY, Place
+from tests.ui import fits
+from tests.ui.cluster_of import runtime_of, vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
 from tests.ui.fits import cluster, dialogs, scenes
 
@@ -38,9 +44,13 @@ def stops(top: QWidget) -> list[QWidget]:
 
 
 def name_of(widget: QWidget) -> str:
-    """What a screen reader says of it."""
+    """What a screen reader says of it. A choice has its value for a name: of what is in its description."""
     found = QAccessible.queryAccessibleInterface(widget)
-    return found.text(QAccessible.Text.Name) if found is not None else ""
+    if found is None:
+        return ""
+    if isinstance(widget, QComboBox):
+        return found.text(QAccessible.Text.Description)
+    return found.text(QAccessible.Text.Name)
 
 
 def called(widget: QWidget) -> str:
@@ -166,17 +176,38 @@ async def test_every_page_and_pane_is_walked_by_tab(open_desk: OpenDesk) -> None
     assert not found, told(found)
 
 
+async def test_all_clusters_are_walked_by_tab(open_desk: OpenDesk) -> None:
+    desk = await open_desk(cluster(), runtime_of(2, 4, name="lab-b"))
+    window = desk.window
+    window.activateWindow()
+    await until(window.isActiveWindow, "the window is active")
+    found: dict[str, list[str]] = {}
+    for page in WITH_LISTS:
+        assert window.navigation.go(Place(EVERY, page))
+        for pane in PANES:
+            window.show_pane(pane)
+            for chosen in (1, 2):
+                await desk.settle()
+                keys = [row.key for row in desk.page.model.rows][:chosen]
+                desk.page.select(keys)
+                await desk.settle()
+                await settled(window)
+                if faulty := faults(window):
+                    found[f"{page}, {pane}, {chosen} selected"] = faulty
+    assert not found, told(found)
+
+
 async def test_every_dialog_is_walked_by_tab(open_desk: OpenDesk, look: Look) -> None:
     desk = await open_desk(cluster())
     found: dict[str, list[str]] = {}
     for name, dialog in dialogs(desk.window, look, desk.runtime).items():
-        dialog.open()
+        dialog.show()
         dialog.activateWindow()
-        await until(dialog.isActiveWindow, name)
+        await until(lambda d=dialog: d.isActiveWindow() or QApplication.activePopupWidget() is d, name)
         await settled(dialog)
         if faulty := faults(dialog):
             found[name] = faulty
-        dialog.reject()
+        dialog.hide()
         dialog.deleteLater()
     assert not found, told(found)
 
@@ -238,3 +269,12 @@ def told(found: dict[str, list[str]]) -> str:
         for each in faulty:
             seen.setdefault(each, name)
     return "\n" + "\n".join(f"{name}: {each}" for each, name in seen.items())
+
+
+def test_no_dialog_is_forgotten() -> None:
+    def kinds(of: type) -> set[type]:
+        return {of}.union(*(kinds(each) for each in of.__subclasses__()))
+
+    ours = {k for k in kinds(QDialog) if k.__module__.startswith("manager.")} - {Asking, PlanDialog}
+    text = Path(fits.__file__).read_text(encoding="utf-8")
+    assert not {kind.__name__ for kind in ours if f"{kind.__name__}(" not in text}

@@ -18,7 +18,7 @@ from manager.core.model import MoveType, PeerRoute
 from manager.core.placement.planner import local_disks, node_takes_work, overhead_mib, unchecked_sharing
 from manager.ui.dialogs.plan import PlanDialog
 from manager.ui.theme import Look
-from manager.ui.views.parts import ElidedLabel, PlainTable, text_label
+from manager.ui.views.parts import ElidedLabel, PlainTable, name_for_ears, text_label
 from manager.ui.wording import sentence
 
 _TRIED = 100
@@ -137,7 +137,7 @@ class MigrateDialog(PlanDialog):
         row.setSpacing(8)
         row.addWidget(text_label("If it does not converge", "dim"))
         self.policy = QComboBox()
-        self.policy.setAccessibleName("Policy")
+        name_for_ears(self.policy, "Policy: what is done if it does not converge")
         for name in POLICIES:
             self.policy.addItem(name.capitalize(), "" if name == STANDARD else name)
         self.policy.setCurrentIndex(max(0, self.policy.findData(parameters.policy)))

@@ -48,7 +48,7 @@ from manager.core.edits import (
 )
 from manager.core.model import Disk, Interface, VmConfig
 from manager.ui.models.rows_model import plain
-from manager.ui.views.parts import ElidedLabel, text_label
+from manager.ui.views.parts import ElidedLabel, name_for_ears, text_label
 
 Wish = tuple[ActionSpec[Any], Any]
 """An action with its parameters."""
@@ -235,7 +235,7 @@ class NetworkPage(Page):
         for nic in config.interfaces:
             kind = QComboBox()
             kind.addItems(["bridge", "network"])
-            kind.setAccessibleName(f"What {nic.mac} is connected to")
+            name_for_ears(kind, f"What {nic.mac} is connected to")
             movable = nic.kind in ("bridge", "network")
             if movable:
                 kind.setCurrentText(nic.kind)

@@ -15,7 +15,7 @@ from manager.core.ids import VmId
 from manager.core.model import SnapshotParameters
 from manager.ui.dialogs.base import Asking
 from manager.ui.models.rows_model import plain
-from manager.ui.views.parts import text_label
+from manager.ui.views.parts import name_for_ears, text_label
 from manager.ui.wording import sentence, skipped_text
 
 
@@ -93,7 +93,8 @@ class ChooseSnapshotDialog(Asking):
         self.setMinimumWidth(420)
         self._names = list(names)
         self.choice = QComboBox()
-        self.choice.setAccessibleName("Snapshot")
+        name_for_ears(self.choice, "Snapshot")
+        self.choice.setVisible(bool(names))
         self.choice.addItems([plain(name) for name in names])
         self.body.addWidget(self.choice)
         if not names:

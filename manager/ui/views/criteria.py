@@ -49,7 +49,7 @@ from manager.ui.icons import icon
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look
 from manager.ui.views.criteria_editors import Choice, Combo, Editor, Figure, TextEditor
-from manager.ui.views.parts import flat_button, hairline, text_label, tip
+from manager.ui.views.parts import flat_button, hairline, name_for_ears, text_label, tip
 
 MOST = 60
 """Criteria that are shown as rows; a longer query is edited as text."""
@@ -309,7 +309,7 @@ class _Group(_Part):
         self.parts: list[_Part] = []
         self.choice = Combo(panel.show_focused)
         self.choice.addItems(["All of these", "Any of these"])
-        self.choice.setAccessibleName("Group: all or any of its criteria")
+        name_for_ears(self.choice, "Group: all or any of its criteria")
         self.choice.activated.connect(self._chosen)
         self.not_button.setAccessibleName("Not this group")
         self.add_row_button = flat_button("Add criterion", on_click=self._add_row)
@@ -448,12 +448,12 @@ class _Row(_Part):
         self._shape: object = None
         self.editors: list[Editor] = []
         self.subject = Combo(panel.show_focused)
-        self.subject.setAccessibleName("Field")
+        name_for_ears(self.subject, "Field")
         self.subject.setMaxVisibleItems(20)
         self._fill_subjects()
         self.subject.activated.connect(self._subject_chosen)
         self.comparison = Combo(panel.show_focused)
-        self.comparison.setAccessibleName("Comparison")
+        name_for_ears(self.comparison, "Comparison")
         self.comparison.setMinimumWidth(_COMPARISON_PX)
         self.comparison.activated.connect(self._comparison_chosen)
         self.not_button.setAccessibleName("Not this criterion")

@@ -27,7 +27,7 @@ from PySide6.QtWidgets import (
 
 from manager.core.query.spec import FieldKind, FieldSpec
 from manager.ui.models.rows_model import plain
-from manager.ui.views.parts import text_label, tip
+from manager.ui.views.parts import name_for_ears, text_label, tip
 
 _UNITS = {
     FieldKind.SIZE_MIB: ("MiB", "GiB", "TiB"),
@@ -162,12 +162,12 @@ class Editor(QWidget):
         if place == "To":
             self._layout.insertWidget(0, text_label("and", "dim"))
         for stop in self.stops():
-            stop.setAccessibleName(f"{stop.accessibleName()}: {place.lower()}")
+            name_for_ears(stop, f"{stop.accessibleName()}: {place.lower()}")
 
     def mark(self, error: str) -> None:
         """Say what is wrong, to who cannot see it below."""
         for stop in self.stops():
-            stop.setAccessibleDescription(error)
+            name_for_ears(stop, stop.accessibleName(), error)
 
     def stops(self) -> Iterable[QWidget]:
         """What the keyboard reaches."""
@@ -188,7 +188,7 @@ class Choice(Editor):
     def __init__(self, seen: Seen, name: str, words: Iterable[tuple[str, str]]) -> None:
         super().__init__(seen, name)
         self.combo = Combo(seen)
-        self.combo.setAccessibleName(f"Value of {name}" if name != "Shorthand" else name)
+        name_for_ears(self.combo, f"Value of {name}" if name != "Shorthand" else name)
         self.combo.setPlaceholderText("choose")
         for word, doc in words:
             self.combo.add(word, word, doc)
@@ -258,7 +258,7 @@ class Figure(Editor):
         self.line.textEdited.connect(self._typed)
         self._layout.addWidget(self.line)
         self.unit = Combo(seen)
-        self.unit.setAccessibleName(f"Unit of {spec.title}")
+        name_for_ears(self.unit, f"Unit of {spec.title}")
         for unit in self._units:
             self.unit.add(unit, unit)
         self.unit.setCurrentIndex(self.unit.findData(self._usual))

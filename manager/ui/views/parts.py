@@ -9,6 +9,7 @@ from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QPainter, QPaintEven
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QApplication,
+    QComboBox,
     QFrame,
     QGridLayout,
     QHBoxLayout,
@@ -88,6 +89,14 @@ def link_button(text: str, on_click: Callable[[], object] | None = None) -> QPus
     if on_click is not None:
         button.clicked.connect(lambda *_: on_click())
     return button
+
+
+def name_for_ears(widget: QWidget, name: str, more: str = "") -> None:
+    """What a screen reader says. On Linux the value of a choice is its name: what it is of is described."""
+    widget.setAccessibleName(name)
+    if isinstance(widget, QComboBox):
+        more = f"{name}: {more}" if more else name
+    widget.setAccessibleDescription(more)
 
 
 class ElidedLabel(QLabel):

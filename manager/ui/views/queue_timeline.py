@@ -21,7 +21,7 @@ from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import plain
 from manager.ui.theme import Look
 from manager.ui.views.legend import Legend
-from manager.ui.views.parts import ElidedLabel, flat_button
+from manager.ui.views.parts import ElidedLabel, flat_button, name_for_ears
 from manager.ui.views.timeline import Bar, Timeline
 
 _REBUILD_MS, _GROW_MS = 400, 1000
@@ -102,7 +102,7 @@ class QueueTimeline(QWidget):
         self._past: tuple[Operation, ...] = ()
         self.timeline = Timeline(look, name="Timeline of moves")
         self.batch = QComboBox()
-        self.batch.setAccessibleName("Show a batch")
+        name_for_ears(self.batch, "Show a batch")
         self.batch.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.batch.setMinimumContentsLength(24)
         self.batch.activated.connect(self._chose)
