@@ -73,7 +73,7 @@ def _events(app: App, words: completion.Words) -> Command:
             raise click.UsageError(
                 "--follow tells events as they happen: not with --sort or --group-by.", ctx
             )
-        shape = wish.shape(app, Kind.EVENT, as_json=settings.as_json)
+        shape = wish.shape(app, Kind.EVENT, as_json=settings.as_json, across=settings.all_clusters)
         wanted = events_views.Wanted(
             since_s=since.timestamp(), level=Level[level.upper()], vm=vm, node=node, follow=follow
         )

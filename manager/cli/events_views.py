@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import click
@@ -14,17 +14,19 @@ from manager.cli.listing import objects_of, print_list, seen
 from manager.cli.lists import Shape
 from manager.cli.options import Settings
 from manager.cli.output import json_line, print_json, printable, say
-from manager.cli.session import Session, opened
+from manager.cli.session import Session, opened, opened_all
 from manager.core.changes import ChangeSet
 from manager.core.chronicle import KEPT_EVENTS, ClusterEvent, Level, about_node, about_vm
+from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
 from manager.core.events import EventsTold, ProblemVerb, TimerFired
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.model import ClusterConfig, Problem
 from manager.core.query.fields import FIELDS
 from manager.core.query.filter import search_text
+from manager.core.query.grouping import Seen
 from manager.core.query.suggest import did_you_mean
-from manager.core.units import count_text, moment_text
+from manager.core.units import and_text, count_text, moment_text
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 """Exit codes. Source: Monitoring Plugins Development Guidelines, plug-in return codes."""
@@ -76,11 +78,11 @@ async def remember(session: Session, since_s: float) -> None:
         runtime.dispatch(told)
 
 
-def _check_node(config: ClusterConfig, node: str | None) -> None:
-    known = [str(each.name) for each in config.nodes]
+def _check_node(configs: Sequence[ClusterConfig], node: str | None) -> None:
+    known = [str(each.name) for config in configs for each in config.nodes]
     if node is not None and node not in known:
         near = did_you_mean(node, known)
-        raise UserError(f"There is no node {node} in {config.name}.{near}")
+        raise UserError(f"There is no node {node} in {and_text([c.name for c in configs])}.{near}")
 
 
 def _names(events: Iterable[ClusterEvent]) -> dict[str, VmId]:
@@ -92,63 +94,79 @@ def _names(events: Iterable[ClusterEvent]) -> dict[str, VmId]:
 
 
 async def show_events(app: App, settings: Settings, shape: Shape, wanted: Wanted) -> int:
-    """``muster events``."""
-    where = shape.where
+    """``muster events``; of all clusters in one order of time."""
+    where, code = shape.where, 0
 
-    def check(config: ClusterConfig) -> None:
-        _check_node(config, wanted.node)
+    def check(configs: Sequence[ClusterConfig]) -> None:
+        _check_node(configs, wanted.node)
 
     # Of a simulated cluster nobody else could tell.
     nodes = wanted.follow and settings.demo is not None
-    async with opened(app, settings, reading=True, nodes=nodes, at_once=True, check=check) as session:
-        await remember(session, wanted.since_s)
-        view, runtime = session.view, session.runtime
-        every = list(view.events.values())
-        shown = [event for event in every if wanted.is_met_by(event)]
+    async with opened_all(app, settings, nodes=nodes, at_once=True, check=check) as sessions:
+        for session in sessions:
+            try:
+                await remember(session, wanted.since_s)
+            except UserError as error:
+                if len(sessions) == 1:
+                    raise
+                say(f"{session.config.name}: {error}")
+                code = error.exit_code
+        every = [event for session in sessions for event in session.view.events.values()]
         if wanted.vm is not None and not any(wanted.vm in (e.vm_name, e.vm) for e in every):
             say(f"Nothing is recorded of a VM {wanted.vm}.{did_you_mean(wanted.vm, _names(every))}")
-        if len(every) >= KEPT_EVENTS:
-            say(f"only the newest {KEPT_EVENTS:,} events are shown.")
+        for session in sessions:
+            if len(session.view.events) >= KEPT_EVENTS:
+                of = f" of {session.config.name}" if settings.all_clusters else ""
+                say(f"only the newest {KEPT_EVENTS:,} events{of} are shown.")
+        shown: list[Seen] = []
+        for session in sessions:
+            met = [event for event in session.view.events.values() if wanted.is_met_by(event)]
+            shown += seen(session.view, met, shape)
+        shown.sort(key=lambda row: row[1].id)
         if not wanted.follow:
-            print_list(Kind.EVENT, seen(view, shown, shape), shape, settings)
-            return 0
-
-        def is_told(event: ClusterEvent) -> bool:
-            hay = search_text(view, Kind.EVENT, event)
-            return wanted.is_met_by(event) and (where is None or where.test(view, event, hay))
-
-        if not runtime.engine.is_owner and runtime.engine.owner is None:
-            say("nobody records what happens now: open the window, or start “muster engine”.")
-        told = set(view.events)
+            print_list(Kind.EVENT, shown, shape, settings)
+            return code
         with lines() as out:
 
-            def tell(event: ClusterEvent) -> None:
+            def tell(view: ClusterView, event: ClusterEvent) -> None:
                 if settings.as_json:
                     fields = FIELDS[Kind.EVENT].values()
                     out.put(json_line({f.name: f.as_json(view, event) for f in fields}))
                 else:
-                    out.put(printable(_line(session, event)))
+                    whose = f"{view.id}  " if settings.all_clusters else ""
+                    out.put(printable(whose + _line(view, event)))
 
-            def look(changes: ChangeSet) -> None:
-                for key in sorted(changes[Kind.EVENT].added - told):
-                    told.add(key)
-                    if is_told(view.events[key]):
-                        tell(view.events[key])
+            def follow(session: Session) -> Callable[[], None]:
+                view, runtime = session.view, session.runtime
+                if not runtime.engine.is_owner and runtime.engine.owner is None:
+                    of = f" in {session.config.name}" if settings.all_clusters else ""
+                    say(f"nobody records what happens now{of}: open the window, or start “muster engine”.")
+                told = set(view.events)
 
-            for event in shown:
-                if is_told(event):
-                    tell(event)
-            unsubscribe = runtime.subscribe(look)
+                def look(changes: ChangeSet) -> None:
+                    for key in sorted(changes[Kind.EVENT].added - told):
+                        told.add(key)
+                        event = view.events[key]
+                        hay = search_text(view, Kind.EVENT, event)
+                        if wanted.is_met_by(event) and (where is None or where.test(view, event, hay)):
+                            tell(view, event)
+
+                return runtime.subscribe(look)
+
+            for row in shown:
+                tell(*row)
+            unsubscribes = [follow(session) for session in sessions]
             try:
                 await out.broken()
             finally:
-                unsubscribe()
-        return 0
+                for unsubscribe in unsubscribes:
+                    unsubscribe()
+        return code
 
 
-def _line(session: Session, event: ClusterEvent) -> str:
+def _line(view: ClusterView, event: ClusterEvent) -> str:
     """One event on one line."""
-    fields, view = FIELDS[Kind.EVENT], session.view
+    fields = FIELDS[Kind.EVENT]
     mark = "" if event.level is Level.INFORMATION else f"{event.level.word.upper()}  "
     who = f"  (by {event.who})" if event.who else ""
     return f"{moment_text(event.at_s)}  {mark}{fields['subject'].cell(view, event)}: {event.text}{who}"
@@ -179,7 +197,7 @@ async def what_happened(app: App, settings: Settings, name: str | None, since_s:
             print_json(objects_of(rows, list(FIELDS[Kind.EVENT].values())))
         else:
             for event in events:
-                click.echo(printable(_line(session, event)))
+                click.echo(printable(_line(session.view, event)))
             if not events:
                 say(f"nothing is recorded since {moment_text(since_s)}.")
         return 0

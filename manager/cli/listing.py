@@ -15,7 +15,7 @@ from manager.cli.app import App
 from manager.cli.lists import Shape
 from manager.cli.options import Settings
 from manager.cli.output import Column, print_heading, print_json, print_pairs, print_table, printable, say
-from manager.cli.session import NOT_REACHED, Session, one_cluster_only, opened, opened_all
+from manager.cli.session import NOT_REACHED, Session, opened, opened_all
 from manager.core.changes import LogEntry
 from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
@@ -36,9 +36,6 @@ from manager.core.query.grouping import (
 from manager.core.query.spec import CLUSTER, FieldKind, FieldSpec, Unavailable
 from manager.core.query.suggest import did_you_mean
 from manager.core.units import count_text, iso_text, mib_text, size_text, time_text
-
-ACROSS = (Kind.VM, Kind.NODE)
-"""What can be listed of all clusters."""
 
 SHRINKS = frozenset({"information", "tags", "text"})
 """Columns that give way on a narrow terminal."""
@@ -100,17 +97,15 @@ async def show_list(app: App, settings: Settings, kind: Kind, shape: Shape) -> i
     definitions = (
         kind is Kind.NODE or shape.group is not None or any(names & {"config", "users"} for names in followed)
     )
-    if settings.all_clusters and kind not in ACROSS:
-        raise one_cluster_only()
     async with opened_all(app, settings, definitions=definitions, enough=_always) as sessions:
         reached = [session for session in sessions if _is_reached(session, kind, alone=len(sessions) == 1)]
         if shape.samples:
             await asyncio.gather(*(session.sample() for session in reached))
+        if kind in (Kind.POOL, Kind.NETWORK):
+            await asyncio.gather(*(session.runtime.resources.read_all() for session in reached))
         found: list[Seen] = []
         for session in sessions if kind is Kind.NODE else reached:
             view = session.view
-            if kind in (Kind.POOL, Kind.NETWORK):
-                await session.runtime.resources.read_all()
             source: dict[Kind, Mapping[Any, Any]] = {
                 Kind.VM: view.vms,
                 Kind.NODE: view.nodes,

@@ -145,7 +145,8 @@ def cluster_options(complete_cluster: Callable[..., Any]) -> list[click.Option]:
             "--all-clusters",
             is_flag=True,
             default=None,
-            help="All configured clusters together: for vm list and node list, and for the window.",
+            help="All configured clusters together: for vm, node, storage and network list, for events, and "
+            "for the window.",
         ),
     ]
 

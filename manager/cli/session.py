@@ -11,7 +11,6 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +92,13 @@ def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path 
     return adapters.demo(DEFAULT_DEMO), None
 
 
+LISTS_ACROSS = "vm list, node list, storage list, network list and events"
+"""What can be of all clusters."""
+
+
 def one_cluster_only() -> click.UsageError:
     """What is said where ``--all-clusters`` is for nothing that a command could do."""
-    return click.UsageError("--all-clusters is for vm list and node list; name one cluster with --cluster.")
+    return click.UsageError(f"--all-clusters is for {LISTS_ACROSS}; name one cluster with --cluster.")
 
 
 def _one_of_them(settings: Settings) -> None:
@@ -406,17 +409,30 @@ async def opened(
 
 @asynccontextmanager
 async def opened_all(
-    app: App, settings: Settings, *, definitions: bool, enough: Callable[[Session], bool]
+    app: App,
+    settings: Settings,
+    *,
+    nodes: bool = True,
+    at_once: bool = False,
+    definitions: bool = True,
+    enough: Callable[[Session], bool] = lambda _: False,
+    check: Callable[[Sequence[ClusterConfig]], None] | None = None,
 ) -> AsyncIterator[list[Session]]:
     """A session for each cluster that a list is of, all read at the same time; see `opened`."""
+
+    def chosen(adapters: Adapters) -> list[Chosen]:
+        found = choose_all(adapters, settings)
+        if check is not None:
+            check([config for config, _ in found])
+        return found
 
     async def read(session: Session) -> None:
         await session.read(definitions=definitions, enough=enough)
         session.remember_names()
 
-    chosen = partial(choose_all, settings=settings)
-    async with _sessions(app, settings, chosen, reading=True, nodes=True) as sessions:
-        await asyncio.gather(*(read(session) for session in sessions))
+    async with _sessions(app, settings, chosen, reading=True, nodes=nodes) as sessions:
+        if nodes and not at_once:
+            await asyncio.gather(*(read(session) for session in sessions))
         yield sessions
 
 

@@ -690,7 +690,7 @@ class ClusterFiles:
         if len(configured) > 1:
             raise UserError(
                 f"Several clusters are configured: choose one with --cluster. {_names(configured)}\n"
-                "Lists of VMs and nodes can be of all: --all-clusters."
+                "Lists can be of all: --all-clusters."
             )
         return configured[0].path if configured else None
 

@@ -20,8 +20,8 @@ from manager.ui.views.navigation import TITLES, Place
 from manager.ui.views.parts import link_button, text_label
 from manager.ui.views.saved_views import ViewKeeper
 
-WITH_LISTS = ("roles", "nodes")
-"""The pages that there are over all clusters; in the tree the first of them stands for all."""
+WITH_LISTS = tuple(KINDS)
+"""The pages that there are over all clusters: all but the overview, for which the first of them stands."""
 
 
 class AllPages:

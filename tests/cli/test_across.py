@@ -43,6 +43,46 @@ def test_it_is_queried_sorted_and_grouped_by_cluster(muster: Cli) -> None:
     assert [row["cluster"] for group in ran.rows for row in group["rows"]] == ["alpha", "beta"]
 
 
+@pytest.mark.usefixtures("both")
+@pytest.mark.parametrize("noun", ["storage", "network"])
+def test_pools_and_networks_of_all(muster: Cli, home: Path, noun: str) -> None:
+    ran = muster.bare("--all-clusters", noun, "list")
+    assert ran.code == 0
+    title, *rows = [line.split() for line in ran.out.splitlines()]
+    assert title[:2] == ["Name", "Cluster"]
+    assert [row[1] for row in rows] == ["alpha", "beta"]
+    assert len({row[0] for row in rows}) == 1  # by the same name
+    where = muster.bare("--all-clusters", noun, "list", "--where", "cluster:beta", "--json").rows
+    assert [row["cluster"] for row in where] == ["beta"]
+    write_cluster("silent", home, SILENT)
+    ran = muster.bare("--all-clusters", noun, "list", "--json")
+    assert (ran.code, [row["cluster"] for row in ran.rows]) == (3, ["alpha", "beta"])
+
+
+@pytest.mark.usefixtures("both")
+def test_events_of_all_stand_in_the_order_of_time(muster: Cli, home: Path) -> None:
+    for cluster, verb in (("alpha", "pause"), ("beta", "pause"), ("alpha", "turn-off")):
+        muster.bare("--cluster", cluster, "vm", verb, "test", "--yes")
+    rows = muster.bare("--all-clusters", "events", "--json").rows
+    asked = [(row["cluster"], row["text"]) for row in rows if row["text"].startswith("Asked")]
+    assert asked == [
+        ("alpha", "Asked: pause test"),
+        ("beta", "Asked: pause test"),
+        ("alpha", "Asked: turn off test"),
+    ]
+    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+    ran = muster.bare("--all-clusters", "events", "--where", "cluster:beta asked")
+    assert ran.out.splitlines()[0].split()[:2] == ["Time", "Cluster"]
+    assert len(ran.out.splitlines()) == 2
+    (journal,) = (home / "state").glob("beta-*.journal")
+    journal.unlink()
+    journal.mkdir()
+    ran = muster.bare("--all-clusters", "events", "--json")
+    assert ran.code == 1
+    assert {row["cluster"] for row in ran.rows} == {"alpha"}
+    assert "beta: What happened cannot be read" in ran.err
+
+
 def test_of_one_cluster_it_is_a_column_that_nobody_needs(muster: Cli) -> None:
     assert {row["cluster"] for row in muster("vm", "list", "--json").rows} == {"small"}
     assert "Cluster" not in muster("vm", "list").out.splitlines()[0]
@@ -77,9 +117,11 @@ def test_if_none_can_be_reached_there_is_nothing_to_print(muster: Cli, home: Pat
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("vm", "start", "test"), "--all-clusters is for vm list and node list"),
-        (("storage", "list"), "--all-clusters is for vm list and node list"),
-        (("cluster", "show"), "--all-clusters is for vm list and node list"),
+        (("vm", "start", "test"), "--all-clusters is for vm list, node list, storage list, network list"),
+        (("storage", "show", "default-pool"), "--all-clusters is for vm list"),
+        (("cluster", "show"), "--all-clusters is for vm list"),
+        (("what-happened",), "--all-clusters is for vm list"),
+        (("events", "--node", "n7"), "There is no node n7 in alpha and beta."),
         (("--cluster", "alpha", "vm", "list"), "Only one of --cluster"),
     ],
 )

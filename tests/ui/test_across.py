@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
-from manager.core.events import VmStateChanged, VmUndefined
+from manager.core.chronicle import id_at
+from manager.core.events import OwnershipTaken, VmStateChanged, VmUndefined
 from manager.core.ids import ClusterId, Kind, NodeId
 from manager.core.model import StatusCause, VmStatus
 from manager.core.query.grouping import GroupKey
@@ -24,11 +26,14 @@ from manager.ui.models.sources import AllClusters, key_of
 from manager.ui.theme import Look
 from manager.ui.views.details import Details
 from manager.ui.views.details.across import DetailsAcross
-from manager.ui.views.navigation import COUNT, EVERY, Place
+from manager.ui.views.events_page import EventDetails
+from manager.ui.views.navigation import ALERT, COUNT, EVERY, Place
+from manager.ui.views.resource_details import ResourceDetails
 from manager.ui.views.table import RowsTable
 from tests.ui.cluster_of import FakeRuntime, MemoryViews, runtime_of, search, vm_id
 from tests.ui.conftest import Desk, OpenDesk, until
 from tests.ui.test_moves_dialogs import able
+from tests.ui.test_resources import OWN, POOL, tell
 
 A, B = ClusterId("prod-a"), ClusterId("lab-b")
 ROLES = Place(EVERY, "roles")
@@ -127,7 +132,7 @@ async def test_the_tree_has_the_views_with_their_sums(open_desk: OpenDesk) -> No
     assert {row.view.id for row in desk.page.model.rows} == {B}
     assert [group.title for group in desk.page.model.groups] == [B]
     assert count("own-1") == "4"
-    desk.window.go_page("storage")
+    desk.window.go_page("overview")
     assert desk.window.here == Place(EVERY, "roles", "own-1")
     assert "one cluster at a time" in desk.window.notes[-1].label.text()
 
@@ -237,6 +242,69 @@ async def test_details_are_those_of_the_cluster_or_tell_how_many_are_where(open_
         return [[item.text() if item is not None else "" for item in line] for line in items]
 
     await until(lambda: told() == [[A, "2 VMs, 4 GiB, 4 vCPUs"], [B, "1 VM, 2 GiB, 2 vCPUs"]], "the sums")
+
+
+@pytest.mark.parametrize(("page", "column"), [("storage", "name"), ("networks", "name"), ("events", "text")])
+async def test_pools_networks_and_events_of_all_are_one_list(
+    open_desk: OpenDesk, page: str, column: str
+) -> None:
+    a, b = two()
+    for each in (a, b):
+        tell(each, "n1", POOL, OWN)
+        tell(each, "n2", POOL)
+        each.dispatch(OwnershipTaken(at_s=each.clock.now_s()))
+    a.change(0, VmStatus.OFF, StatusCause.SHUT_DOWN)
+    b.clock.at_s += 60
+    b.change(0, VmStatus.OFF, StatusCause.SHUT_DOWN)
+    (event,) = b.view.events.values()
+    b.past_events = (replace(event, id=id_at(1_000.0), at_s=1_000.0),)
+    third = runtime_of(1, 1, name="c")
+    desk = await everywhere(open_desk, a, b, third)
+    await desk.window.workspace.close(ClusterId("c"))
+    desk.window.go_page(page)
+    assert desk.window.here == Place(EVERY, page)
+    await desk.settle()
+    model, kind = desk.page.model, desk.page.kind
+    rows = [(row.view.id, model.text(row, model.columns[column])) for row in model.rows]
+    assert (
+        rows
+        == {
+            Kind.POOL: [(A, "default"), (B, "default"), (A, "vms"), (B, "vms")],
+            Kind.NETWORK: [(A, "br0"), (B, "br0"), (A, "default"), (B, "default")],
+            Kind.EVENT: [(c, "Off on n1 (shut down)") for c in (B, A, B)],  # the newest first
+        }[kind]
+    )
+    assert not desk.page.table.isColumnHidden(model.columns["cluster"])
+    if kind is Kind.EVENT:
+        assert not b.past_events  # both were asked for what happened before
+    else:
+        assert all(f"page {kind.value} across" in each.resources.wanted for each in (a, b))
+        desk.window._show_counts()
+        item = desk.window.navigation._items[Place(EVERY, page)]
+        assert (item.data(0, COUNT), item.data(0, ALERT)) == ("4", "")
+    desk.page.select([model.rows[1].key])  # its details are its own cluster's
+    details = desk.page.details
+    assert isinstance(details, DetailsAcross)
+    shown = details.currentWidget()
+    assert isinstance(shown, ResourceDetails | EventDetails)
+    assert shown._runtime is (a if kind is Kind.EVENT else b)
+    desk.page.select([row.key for row in model.rows])
+    assert details._title.text() == "Selected in 2 clusters"
+    if kind is Kind.EVENT:
+        search(model, "cluster:lab-b")
+        assert [row.view.id for row in model.rows] == [B, B]
+        return
+    tell(b, "n2")  # a change of one cluster is one of its rows
+    await desk.settle()
+    if kind is Kind.POOL:
+        search(model, "is:missing")
+        assert [row.view.id for row in model.rows] == [B]
+        desk.window._show_counts()
+        assert item.data(0, ALERT) == "paused"
+    await desk.window.workspace.open(third.view.config)
+    assert f"page {kind.value} across" in third.resources.wanted
+    desk.window.navigation.go(ROLES)
+    assert not a.resources.wanted | b.resources.wanted | third.resources.wanted
 
 
 # --- actions -----------------------------------------------------------------------------------------

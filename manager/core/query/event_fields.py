@@ -6,7 +6,7 @@ from manager.core import units
 from manager.core.chronicle import ClusterEvent, Level, Source
 from manager.core.cluster import ClusterView
 from manager.core.model import Vm
-from manager.core.query.spec import FieldKind, FieldSpec, attribute, plain
+from manager.core.query.spec import CLUSTER, FieldKind, FieldSpec, attribute, plain
 
 
 def _vm_name(view: ClusterView, event: ClusterEvent) -> str | None:
@@ -163,4 +163,5 @@ EVENT_FIELDS: tuple[FieldSpec, ...] = (
         width=240,
         shown=False,
     ),
+    CLUSTER,
 )

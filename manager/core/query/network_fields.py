@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manager.core.query.pool_fields import nodes_of
-from manager.core.query.spec import FieldKind, FieldSpec, attribute, join, on, plain, yes_no
+from manager.core.query.spec import CLUSTER, FieldKind, FieldSpec, attribute, join, on, plain, yes_no
 from manager.core.resource_facts import NetworkStatus
 
 _KINDS = {"nat": "NAT", "route": "Routed", "hostdev": "Host devices"}
@@ -150,4 +150,5 @@ NETWORK_FIELDS: tuple[FieldSpec, ...] = (
         width=80,
         shown=False,
     ),
+    CLUSTER,
 )

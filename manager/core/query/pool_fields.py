@@ -8,6 +8,7 @@ from typing import Any
 from manager.core import units
 from manager.core.cluster import ClusterView
 from manager.core.query.spec import (
+    CLUSTER,
     NOT_KNOWN,
     FieldKind,
     FieldSpec,
@@ -231,6 +232,7 @@ POOL_FIELDS: tuple[FieldSpec, ...] = (
         width=80,
         shown=False,
     ),
+    CLUSTER,
 )
 
 

@@ -97,7 +97,7 @@ class ListPage(QWidget):
         self._all = AllClusters(kind, (r.view for r in runtimes)) if across else None
         self.kind = kind
         self._title = title
-        self._look = look
+        self._look, self._views = look, views
         self._center = center
         self._scope_title = ""
         self.model = RowsModel(kind, self._all or runtimes[0].view, own_order=OWN_ORDERS.get(kind))
@@ -113,13 +113,7 @@ class ListPage(QWidget):
         )
         self._who = f"page {kind.value}{' across' if across else ''}"
         self.details: Details | ResourceDetails | EventDetails | DetailsAcross = (
-            DetailsAcross(kind, look, self._make_details)
-            if across
-            else ResourceDetails(runtimes[0], kind, look, views)
-            if kind in RESOURCES
-            else EventDetails(runtimes[0])
-            if kind is Kind.EVENT
-            else self._make_details(runtimes[0])
+            DetailsAcross(kind, look, self._make_details) if across else self._make_details(runtimes[0])
         )
         strip = QWidget()
         strip.setObjectName("strip")
@@ -190,7 +184,11 @@ class ListPage(QWidget):
         self.table.samples_wanted.connect(self._want_samples)
         self._counts()
 
-    def _make_details(self, runtime: Runtime) -> Details:
+    def _make_details(self, runtime: Runtime) -> Details | ResourceDetails | EventDetails:
+        if self.kind in RESOURCES:
+            return ResourceDetails(runtime, self.kind, self._look, self._views)
+        if self.kind is Kind.EVENT:
+            return EventDetails(runtime)
         made = Details(runtime, self.kind, self._look, self._center)
         made.wants_samples.connect(partial(runtime.sampler.want_loads, f"{self._who} chart"))
         return made
@@ -234,7 +232,7 @@ class ListPage(QWidget):
             for cluster in before.keys() - self.runtimes.keys():
                 self.details.forget(cluster)
         self.model.read_from(self._all)
-        self._want_samples(self.table.needs_samples)
+        self._want_what_is_shown()
         self._selected()
 
     def take(self, changes: ChangeSet, cluster: ClusterId | None = None) -> None:
@@ -294,14 +292,10 @@ class ListPage(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         """Catch up, and ask for what the shown columns need."""
         super().showEvent(event)
-        if self.kind is Kind.EVENT:
-            self.runtime.recall()
         self.model.set_active(True)
         self.model.refresh_ages()
         self._ages.start()
-        self._want_samples(self.table.needs_samples)
-        if self.kind in RESOURCES:
-            self.runtime.resources.want(self._who, True)
+        self._want_what_is_shown()
         self._counts()
         self._selected()
 
@@ -351,6 +345,16 @@ class ListPage(QWidget):
             height = self.splitter.height()
             self.splitter.setSizes([height - 200, 200])
         self.opened.emit(key)
+
+    def _want_what_is_shown(self) -> None:
+        self._want_samples(self.table.needs_samples)
+        if not self.isVisible():
+            return
+        for runtime in self.runtimes.values():
+            if self.kind is Kind.EVENT:
+                runtime.recall()
+            elif self.kind in RESOURCES:
+                runtime.resources.want(self._who, True)
 
     def _want_samples(self, wanted: bool) -> None:
         for runtime in self.runtimes.values():

@@ -10,6 +10,7 @@ from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt,
 from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QStyle, QStyleOptionViewItem, QTreeWidget, QTreeWidgetItem
 
+from manager.core.cluster import ClusterView
 from manager.core.ids import ClusterId, Kind, NodeId
 from manager.core.model import Tier
 from manager.core.query.views import ALL, BUILT_IN, View, Views
@@ -179,10 +180,9 @@ class Navigation(QTreeWidget):
         """Add the place of all open clusters, at the top."""
         root = self._item(None, "All clusters", Place(EVERY, "overview"))
         root.setToolTip(0, tip("What is in all open clusters, in one list"))
-        roles = self._item(root, "Roles", Place(EVERY, "roles"))
-        self._item(root, "Nodes", Place(EVERY, "nodes"))
+        for page in PAGE_OF.values():
+            self._item(root, TITLES[page], Place(EVERY, page)).setExpanded(page == "roles")
         root.setExpanded(True)
-        roles.setExpanded(True)
 
     def show_views(self, cluster: ClusterId, views: Views) -> None:
         """Bring the views under a cluster's pages up to date, in their order."""
@@ -237,8 +237,7 @@ class Navigation(QTreeWidget):
 
     def show_sums(self, of: Sequence[tuple[Runtime, Tally]]) -> None:
         """Bring the sums over all clusters up to date; what is not known of one is not known of all."""
-        self._count(Place(EVERY, "roles"), sum(len(runtime.view.vms) for runtime, _ in of))
-        self._count(Place(EVERY, "nodes"), sum(len(runtime.view.nodes) for runtime, _ in of))
+        self._count_pages(EVERY, [runtime.view for runtime, _ in of])
         sums: dict[Place, int | None] = {}
         for _, tally in of:
             for members in tally.followed:
@@ -252,19 +251,11 @@ class Navigation(QTreeWidget):
     def show_counts(self, runtime: Runtime, tally: Tally) -> None:
         """Bring the counts of a cluster up to date."""
         cluster, view = runtime.id, runtime.view
-        self._count(Place(cluster, "roles"), len(view.vms))
-        self._count(Place(cluster, "nodes"), len(view.nodes))
+        self._count_pages(cluster, [view])
         for members in tally.followed:
             place = place_of(cluster, members.of)
             if place.scope:
                 self._count(place, members.count, ALERTS.get(place.scope, ""))
-        for page, rows, well in (
-            ("storage", view.resources.pools, PoolStatus.ONLINE),
-            ("networks", view.resources.networks, NetworkStatus.UP),
-        ):
-            is_well = all(row.status in (well, "Unknown") for row in rows.values())
-            if rows:  # before anything was read, none is not known to be none
-                self._count(Place(cluster, page), len(rows), "" if is_well else "paused")
         for name, node in view.nodes.items():
             item = self._items.get(Place(cluster, "roles", f"node:{name}"))
             if item is not None:
@@ -275,6 +266,20 @@ class Navigation(QTreeWidget):
                     text += f"\n{node.information.text}"
                 if item.toolTip(0) != tip(text):
                     item.setToolTip(0, tip(text))
+
+    def _count_pages(self, cluster: ClusterId, views: Sequence[ClusterView]) -> None:
+        """How much there is of all that these clusters have together."""
+        self._count(Place(cluster, "roles"), sum(len(view.vms) for view in views))
+        self._count(Place(cluster, "nodes"), sum(len(view.nodes) for view in views))
+        pools = [pool.status for view in views for pool in view.resources.pools.values()]
+        networks = [network.status for view in views for network in view.resources.networks.values()]
+        for page, statuses, well in (
+            ("storage", pools, PoolStatus.ONLINE),
+            ("networks", networks, NetworkStatus.UP),
+        ):
+            is_well = all(status in (well, "Unknown") for status in statuses)
+            if statuses:  # before anything was read, none is not known to be none
+                self._count(Place(cluster, page), len(statuses), "" if is_well else "paused")
 
     def _count(self, place: Place, count: int | None, alert: str = "") -> None:
         item = self._items.get(place)

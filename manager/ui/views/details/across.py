@@ -12,23 +12,34 @@ from manager.core.ids import ClusterId, Kind
 from manager.services.runtime import Runtime
 from manager.ui.theme import Look
 from manager.ui.views.details.page import Details
+from manager.ui.views.events_page import EventDetails
 from manager.ui.views.parts import PlainTable, text_label
+from manager.ui.views.resource_details import ResourceDetails
 
 _LATER_MS = 30
 """Until what is told of a selection is summed up: of many it is not while one still selects."""
 
 Part = tuple[Runtime, Sequence[str]]
+Made = Details | ResourceDetails | EventDetails
+
+_WHAT = {
+    Kind.VM: "VMs",
+    Kind.NODE: "a node",
+    Kind.POOL: "a pool",
+    Kind.NETWORK: "a network",
+    Kind.EVENT: "an event",
+}
 
 
 class DetailsAcross(QStackedWidget):
     """The details of each cluster, made when something of it is selected; only one of them works."""
 
-    def __init__(self, kind: Kind, look: Look, make: Callable[[Runtime], Details]) -> None:
+    def __init__(self, kind: Kind, look: Look, make: Callable[[Runtime], Made]) -> None:
         super().__init__()
         self._make = make
-        self._made: dict[ClusterId, Details] = {}
+        self._made: dict[ClusterId, Made] = {}
         self.setMinimumHeight(84)
-        what = "VMs" if kind is Kind.VM else "a node"
+        what = _WHAT[kind]
         self._nothing = text_label(f"Select {what} to see the details here", "dim")
         self._nothing.setContentsMargins(12, 6, 12, 6)
         self._several = QWidget()
@@ -57,7 +68,7 @@ class DetailsAcross(QStackedWidget):
     def tabs(self) -> QTabBar | QWidget:
         """What takes the keyboard."""
         shown = self.currentWidget()
-        return shown.tabs if isinstance(shown, Details) else self._spread
+        return shown.tabs if isinstance(shown, Made) else self._spread
 
     def show_parts(
         self, parts: Sequence[Part], spread: Callable[[], list[tuple[str, str]]], hidden: int = 0
