@@ -224,6 +224,7 @@ async def show_problems(app: App, settings: Settings, shape: Shape, *, plugin: b
     """``muster problems``; the exit code says how bad it is what is listed."""
     async with opened(app, settings, reading=True, definitions=False) as session:
         session.need_any()
+        await session.read_room()
         await find_problems(session)
         view = session.view
         problems = _sorted(session)

@@ -103,6 +103,8 @@ async def show_list(app: App, settings: Settings, kind: Kind, shape: Shape) -> i
             await asyncio.gather(*(session.sample() for session in reached))
         if kind in (Kind.POOL, Kind.NETWORK):
             await asyncio.gather(*(session.runtime.resources.read_all() for session in reached))
+        elif kind is Kind.VM:
+            await asyncio.gather(*(session.read_room() for session in reached))
         found: list[Seen] = []
         for session in sessions if kind is Kind.NODE else reached:
             view = session.view
@@ -287,6 +289,7 @@ async def show_vm(app: App, settings: Settings, name: str) -> int:
     async with opened(app, settings, reading=True, enough=lambda s: s.is_certain_of([name])) as session:
         session.need_any()
         session.warn_of_unreachable()
+        await session.read_room()
         vm = session.view.vms[session.find([name])[0]]
         story = await _story(session, vm)
         if settings.as_json:

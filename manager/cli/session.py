@@ -24,7 +24,7 @@ from manager.cli.terminal import Terminal
 from manager.core.cluster import ClusterView
 from manager.core.errors import OperationError, UserError
 from manager.core.ids import NodeId, VmId
-from manager.core.model import ClusterConfig, Node, NodeStatus, Tier, Vm, VmStatus
+from manager.core.model import ClusterConfig, Node, NodeStatus, StatusCause, Tier, Vm, VmStatus
 from manager.core.query.spec import natural
 from manager.core.query.suggest import did_you_mean
 from manager.services.event_log import EventLog
@@ -286,6 +286,11 @@ class Session:
         seen = {name for vm in running for name in (vm.name, str(vm.id))}
         there = target is None or (target in self.view.nodes and self.view.nodes[target].is_up)
         return there and all(name in seen or name.lower() in seen for name in names)
+
+    async def read_room(self) -> None:
+        """Read the pools if a VM stands still with a disk error: its reason names the one that is full."""
+        if any(vm.cause is StatusCause.IO_ERROR for vm in self.view.vms.values()):
+            await self.runtime.resources.read_all()
 
     async def sample(self) -> None:
         """Measure loads: two samples of every node, a second apart. A node that fails is left out."""

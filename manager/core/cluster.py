@@ -144,7 +144,12 @@ class ClusterState:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._story = Story()
-        self._inventory = Inventory(config, self._story, lambda vm: self._tree.claim(vm))
+        self._inventory = Inventory(
+            config,
+            self._story,
+            lambda vm: self._tree.claim(vm),
+            lambda node, disk: self._resources.pool_of(node, disk),
+        )
         self._tree = Tree(self._inventory, self._story)
         self._work = Work(self._inventory, self._tree, self._story)
         self._revision = 0
@@ -211,6 +216,9 @@ class ClusterState:
             self._work.look()
         self._work.admit(turn)
         self._resources.follow(turn, self._inventory.vms)
+        pools = turn.changes[Kind.POOL]
+        if pools.added or any("notes" in names for names in pools.updated.values()):
+            self._inventory.pools_changed(turn)
         if turn.changes:
             self._revision += 1
         return Outcome(

@@ -10,7 +10,7 @@ from typing import Any
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
 from manager.core.chronicle import Level, Source
-from manager.core.effects import CancelTimer, ReadNode, ReadVm, SetTimer, VmChange
+from manager.core.effects import CancelTimer, ReadNode, ReadResources, ReadVm, SetTimer, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.migration.limits import changed, limited
@@ -19,6 +19,7 @@ from manager.core.model import (
     Activity,
     Authority,
     ClusterConfig,
+    Disk,
     Node,
     NodeLoad,
     NodeStatus,
@@ -35,6 +36,7 @@ from manager.core.placement import planner
 from manager.core.placement.planner import COUNTED
 from manager.core.problems import Problems
 from manager.core.reasons import Reason, ReasonCode, because
+from manager.core.resource_facts import Pool
 
 SILENT_PROBLEM_S = 60.0
 """How long a node may be silent before it is a problem and not only grey."""
@@ -58,6 +60,12 @@ _ARRIVING = _INCOMING | {StatusCause.MIGRATED, StatusCause.POSTCOPY}
 
 Claim = Callable[[VmId], tuple[Operation, int | None] | None]
 """The operation that holds a VM and its percentage, or None."""
+
+PoolOf = Callable[[NodeId, Disk], Pool | None]
+"""The pool of a node in which a disk lies, if one is known."""
+
+NO_SPACE = "enospc"
+"""Source: libvirt virConnectDomainEventIOErrorReasonCallback, reason."""
 
 
 def is_incoming(sighting: Sighting) -> bool:
@@ -84,7 +92,7 @@ def _said_of(pacemaker: Pacemaker) -> Reason | None:
 class Inventory:
     """Nodes, VMs and loads. Only `ClusterState` calls the methods that change it."""
 
-    def __init__(self, config: ClusterConfig, story: Story, claim: Claim) -> None:
+    def __init__(self, config: ClusterConfig, story: Story, claim: Claim, pool_of: PoolOf) -> None:
         self.config = self._file = config
         self.nodes: dict[NodeId, Node] = {n.name: Node(id=n.name, uri=n.uri) for n in config.nodes}
         self.vms: dict[VmId, Vm] = {}
@@ -104,6 +112,7 @@ class Inventory:
         self._last_event_s: dict[NodeId, float] = dict.fromkeys(self.nodes, 0.0)
         self._story = story
         self._claim = claim
+        self._pool_of = pool_of
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -436,6 +445,12 @@ class Inventory:
         text = event.text or "no reason given"
         what = because(ReasonCode.VM_DISK_ERROR, disk=event.disk or "?", text=text, then=then)
         self._happened(turn, event.vm, event.node, what, level=Level.ERROR)
+        seen = self.sighting(event.vm, event.node)
+        if event.stopped:
+            turn.effects.append(ReadResources(trace=turn.trace, node=event.node))
+        if seen is not None and event.stopped and event.text == NO_SPACE:
+            self._sightings[event.vm][event.node] = replace(seen, no_room_for=event.disk)
+            self.refresh(event.vm, turn)
 
     def config_read(self, event: ev.VmConfigRead, turn: Turn) -> None:
         """A definition arrived."""
@@ -544,6 +559,7 @@ class Inventory:
             changed_at_s=changed_at,
             started_at_s=started_at,
             shutting_down=shutting_down,
+            no_room_for=before.no_room_for if before and cause is StatusCause.IO_ERROR else "",
             config=config,
         )
         self._on_node[node].add(vm)
@@ -789,10 +805,11 @@ class Inventory:
             return [because(ReasonCode.MOVING, node=operation.target, percent=percent)]
         return []
 
-    @staticmethod
-    def _state_notes(best: Sighting) -> list[Reason]:
+    def _state_notes(self, best: Sighting) -> list[Reason]:
         if best.shutting_down:
             return [because(ReasonCode.SHUTTING_DOWN)]
+        if best.status is VmStatus.PAUSED and best.cause is StatusCause.IO_ERROR:
+            return [self._disk_trouble(best)]
         if best.status is VmStatus.PAUSED and best.cause.value:
             return [because(ReasonCode.PAUSED_BECAUSE, cause=best.cause.value)]
         if best.status is VmStatus.CRASHED and best.changed_at_s is None:
@@ -804,6 +821,39 @@ class Inventory:
         if best.status is VmStatus.OFF:
             return [because(ReasonCode.OFF_BECAUSE, at=best.changed_at_s, cause=best.cause.value)]
         return []
+
+    def _disk_trouble(self, seen: Sighting) -> Reason:
+        """Why a VM stands still with a disk error: which disk found no room, and how full its pool is.
+
+        libvirt's figures of a pool may be old; that a disk found no room was told by the hypervisor itself.
+        """
+        cause = seen.cause.value
+        disks = [disk for disk in seen.config.disks if not disk.read_only] if seen.config else []
+        failed = [disk for disk in disks if seen.no_room_for in (disk.source, disk.target)]
+        pools = [(disk, pool) for disk in failed or disks if (pool := self._pool_of(seen.node, disk))]
+        for disk, pool in pools:
+            full = next((note for note in pool.notes if note.code is ReasonCode.POOL_FULL), None)
+            if full is not None:
+                return because(
+                    ReasonCode.PAUSED_POOL_FULL,
+                    cause=cause,
+                    disk=disk.target,
+                    pool=pool.name,
+                    **dict(full.fields),
+                )
+        if seen.no_room_for:
+            name = failed[0].target if failed else seen.no_room_for
+            where = f" in pool {pools[0][1].name}" if failed and pools else ""
+            return because(ReasonCode.PAUSED_NO_ROOM, cause=cause, disk=name, where=where)
+        return because(ReasonCode.PAUSED_BECAUSE, cause=cause)
+
+    def pools_changed(self, turn: Turn) -> None:
+        """What is said of VMs that stand still with a disk error may be another thing now."""
+        for problem in list(self.problems.now.values()):
+            for vm in problem.vms:
+                row = self.vms.get(vm)
+                if row is not None and row.cause is StatusCause.IO_ERROR:
+                    self.refresh(vm, turn)
 
     def _own(self, vm: VmId, before: Vm | None, row: Vm | None, turn: Turn) -> None:
         """Keep what is counted per node in step with a row."""
@@ -869,12 +919,18 @@ class Inventory:
             StatusCause.POSTCOPY_FAILED,
             StatusCause.PANICKED,
         ):
-            reason = because(ReasonCode.PAUSED_BECAUSE, cause=row.cause.value)
+            reason = next(
+                (note for note in row.notes if note.code in _PAUSED),
+                because(ReasonCode.PAUSED_BECAUSE, cause=row.cause.value),
+            )
             self.problems.found(turn, key, reason, node=row.owner, vms=(row.id,))
         elif row.status is VmStatus.UNKNOWN:
             self.problems.unseen(turn, key)
         elif self.problems.is_open(key):
             self.problems.solved(turn, key)
+
+
+_PAUSED = frozenset({ReasonCode.PAUSED_BECAUSE, ReasonCode.PAUSED_NO_ROOM, ReasonCode.PAUSED_POOL_FULL})
 
 
 def _goes_live(operation: Operation) -> bool:

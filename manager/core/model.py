@@ -437,6 +437,7 @@ class Sighting:
     changed_at_s: float | None = None  # when it changed while we watched; None: before our time
     started_at_s: float | None = None  # when it started, if known
     shutting_down: bool = False
+    no_room_for: str = ""  # the disk, by its path, that found no room when it stopped; empty: none told so
     config: VmConfig | None = None
     gone: bool = False
 

@@ -23,6 +23,8 @@ _SAME = {
     ReasonCode.RETRYING: ReasonCode.NOT_HEARD,
     ReasonCode.CONNECTING: ReasonCode.NOT_HEARD,
     ReasonCode.CRASHED_BEFORE: ReasonCode.CRASHED_AT,
+    ReasonCode.PAUSED_NO_ROOM: ReasonCode.PAUSED_BECAUSE,
+    ReasonCode.PAUSED_POOL_FULL: ReasonCode.PAUSED_BECAUSE,
 }
 """What is said differently at another time, and is the same cause."""
 

@@ -156,6 +156,8 @@ class ReasonCode(StrEnum):
     SAME_HOST_TWICE = "same-host-twice"
     SHUTTING_DOWN = "shutting-down"
     PAUSED_BECAUSE = "paused-because"
+    PAUSED_NO_ROOM = "paused-no-room"
+    PAUSED_POOL_FULL = "paused-pool-full"
     CRASHED_AT = "crashed-at"
     CRASHED_BEFORE = "crashed-before"
     OFF_BECAUSE = "off-because"
@@ -425,6 +427,9 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.SAME_HOST_TWICE: "this is the same host as node {node}",
     ReasonCode.SHUTTING_DOWN: "the guest is shutting down",
     ReasonCode.PAUSED_BECAUSE: "paused: {cause}",
+    ReasonCode.PAUSED_NO_ROOM: "paused: {cause}, no room left for {disk}{where}",
+    ReasonCode.PAUSED_POOL_FULL: "paused: {cause}, pool {pool} of {disk} is {percent} % full:"
+    " {free} of {size} left",
     ReasonCode.CRASHED_AT: "crashed {at:time}: {cause}",
     ReasonCode.CRASHED_BEFORE: "crashed before Muster looked",
     ReasonCode.OFF_BECAUSE: "{cause} {at:time}",
@@ -528,6 +533,9 @@ REMEDIES: dict[ReasonCode, str] = {
     " or see why Pacemaker hangs; then read the node again.",
     ReasonCode.OTHER_AUTHORITY: "Use Pacemaker's own tools on one of its nodes: pcs, crm or crm_resource.",
     ReasonCode.SAVED_NOT_MOVED: "Start it, then move it.",
+    ReasonCode.PAUSED_NO_ROOM: "Make room there, then resume it.",
+    ReasonCode.PAUSED_POOL_FULL: "Delete volumes of that pool that nobody uses, or make it larger;"
+    " then resume it.",
     ReasonCode.POOL_FULL: "Delete volumes that nobody uses, or make it larger:"
     " a VM that finds no room is paused.",
     ReasonCode.RESOURCE_MISSING: "Define it there too: a VM that needs it cannot be moved there.",

@@ -174,6 +174,12 @@ class Resources:
         seen = self._seen.get(node)
         return seen.interfaces if seen is not None else None
 
+    def pool_of(self, node: NodeId, disk: Disk) -> Pool | None:
+        """The pool of a node in which a disk lies, if one is known."""
+        use = _use_of(node, disk)
+        found = (self.pools.get(PoolId(key)) for _, key in self._of_use.get(use, ())) if use else ()
+        return next((pool for pool in found if pool is not None), None)
+
     def users(self, key: PoolId | NetworkId) -> frozenset[VmId]:
         """The VMs that have a disk in a pool, or an interface in a network."""
         found = (self._users.get(use, ()) for use in self._uses_of.get(key, ()))
@@ -470,21 +476,23 @@ def _place(disk: Disk, pool_names: Collection[str]) -> str:
 
 
 def _needs(owner: NodeId, config: VmConfig) -> frozenset[Use]:
-    needs: set[Use] = set()
-    for disk in config.disks:
-        if not disk.source:
-            continue
-        if disk.kind == "volume":
-            needs.add((owner, "pool", disk.source.partition("/")[0]))
-        elif disk.kind == "network":
-            protocol, _, rest = disk.source.partition("://")
-            needs.add((owner, "remote", f"{protocol}:{rest.partition('/')[2].partition('/')[0]}"))
-        else:
-            needs.add((owner, "path", _folder(disk.source.rpartition("/")[0])))
+    needs = {use for disk in config.disks if (use := _use_of(owner, disk))}
     for interface in config.interfaces:
         if interface.kind in ("bridge", "network") and interface.source:
             needs.add((owner, interface.kind, interface.source))
     return frozenset(needs)
+
+
+def _use_of(owner: NodeId, disk: Disk) -> Use | None:
+    """What a disk needs of its VM's node; None if it is empty."""
+    if not disk.source:
+        return None
+    if disk.kind == "volume":
+        return owner, "pool", disk.source.partition("/")[0]
+    if disk.kind == "network":
+        protocol, _, rest = disk.source.partition("://")
+        return owner, "remote", f"{protocol}:{rest.partition('/')[2].partition('/')[0]}"
+    return owner, "path", _folder(disk.source.rpartition("/")[0])
 
 
 def _pool_uses(node: NodeId, pool: SeenPool) -> Iterable[Use]:

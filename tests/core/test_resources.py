@@ -9,7 +9,7 @@ import pytest
 from manager.core import effects as fx
 from manager.core import events as ev
 from manager.core.ids import Kind, NetworkId, NodeId, PoolId
-from manager.core.model import Disk, Interface, MigrationLimits
+from manager.core.model import Disk, Interface, MigrationLimits, StatusCause, VmStatus
 from manager.core.query.fields import FIELDS
 from manager.core.resource_facts import (
     Network,
@@ -395,3 +395,79 @@ def test_a_node_that_is_none_of_ours_is_not_listened_to(cluster: Cluster) -> Non
 )
 def test_many_nodes_are_counted(count: int, text: str) -> None:
     assert names_text([NodeId(f"n{i + 1}") for i in reversed(range(count))]) == text
+
+
+# --- VMs that stand still for want of room ------------------------------------------------------
+
+
+def stopped(cluster: Cluster, *, told: str = "enospc", disk: str = "/srv/vms/a.qcow2") -> None:
+    """The hypervisor told why first, as libvirt does; then the state."""
+    failed = ev.VmDiskFailed(at_s=cluster.later(), node=N1, vm=uuid("a"), disk=disk, text=told, stopped=True)
+    cluster.feed(failed)
+    cluster.become("n1", "a", VmStatus.PAUSED, StatusCause.IO_ERROR)
+
+
+def reason(cluster: Cluster) -> tuple[str, str]:
+    """What is said of the VM, and what to do; the problem says the same."""
+    found = cluster.vm("a").information
+    assert found is not None
+    assert cluster.state.problems[f"vm:{uuid('a')}"].reason == found
+    return found.text, found.remedy
+
+
+def test_a_vm_that_found_no_room_names_the_full_pool_and_what_to_do(cluster: Cluster) -> None:
+    vm(cluster, "n1", "a", "/srv/vms/a.qcow2")
+    tell(cluster, "n1", pool(used=60))
+    cluster.pending.clear()
+    stopped(cluster)
+    assert any(isinstance(each, fx.ReadResources) and each.node == N1 for each in cluster.pending)
+    assert reason(cluster) == (
+        "paused: disk error, no room left for vda in pool vms",  # what the pool said was older
+        "Make room there, then resume it.",
+    )
+    began = cluster.state.lives
+    tell(cluster, "n1", pool(used=100))
+    text, remedy = reason(cluster)
+    assert text == "paused: disk error, pool vms of vda is 100 % full: 0 B of 100 GiB left"
+    assert remedy.startswith("Delete volumes of that pool")
+    assert cluster.state.lives == began  # it is the same problem
+    tell(cluster, "n1", pool(used=40))
+    assert reason(cluster)[0] == "paused: disk error, no room left for vda in pool vms"
+    cluster.become("n1", "a", VmStatus.RUNNING, StatusCause.USER)
+    assert cluster.information("a") == ""
+    cluster.become("n1", "a", VmStatus.PAUSED, StatusCause.IO_ERROR)  # and this time nobody told why
+    assert reason(cluster) == ("paused: disk error", "")
+
+
+def test_a_full_pool_is_named_also_if_nobody_heard_why_the_vm_stopped(cluster: Cluster) -> None:
+    vm(cluster, "n1", "a", "/srv/vms/a.qcow2")
+    cluster.become("n1", "a", VmStatus.PAUSED, StatusCause.IO_ERROR)
+    assert reason(cluster) == ("paused: disk error", "")
+    tell(cluster, "n2", pool(used=100, target="/elsewhere"))  # another node's own
+    tell(cluster, "n1", pool(used=100), pool("iso", used=100))
+    assert "pool vms of vda is 100 % full" in reason(cluster)[0]
+
+
+@pytest.mark.parametrize(
+    ("told", "disk", "text"),
+    [
+        ("eio", "/srv/vms/a.qcow2", "paused: disk error"),
+        ("enospc", "/mnt/other.img", "paused: disk error, no room left for /mnt/other.img"),
+        ("enospc", "vda", "paused: disk error, no room left for vda in pool vms"),
+    ],
+)
+def test_other_errors_and_disks_that_are_in_no_pool(
+    cluster: Cluster, told: str, disk: str, text: str
+) -> None:
+    vm(cluster, "n1", "a", "/srv/vms/a.qcow2")
+    tell(cluster, "n1", pool(used=60))
+    stopped(cluster, told=told, disk=disk)
+    assert reason(cluster)[0] == text
+
+
+def test_an_error_that_did_not_stop_it_is_no_reason_later(cluster: Cluster) -> None:
+    vm(cluster, "n1", "a", "/srv/vms/a.qcow2")
+    base = {"at_s": cluster.later(), "node": N1, "vm": uuid("a"), "disk": "/srv/vms/a.qcow2"}
+    cluster.feed(ev.VmDiskFailed(**base, text="enospc", stopped=False))  # type: ignore[arg-type]
+    cluster.become("n1", "a", VmStatus.PAUSED, StatusCause.IO_ERROR)
+    assert reason(cluster)[0] == "paused: disk error"

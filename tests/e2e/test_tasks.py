@@ -282,7 +282,7 @@ def test_a_vm_that_stands_still_for_want_of_room_is_resumed(sit: Sit) -> None:
     user.type("web-04")
     user.reads(r"web-04  VM of demo")
     user.press("Return")
-    user.reads(r"web-04  Paused: disk error  n1  .*paused: disk error", focus="Roles")
+    user.reads(r"web-04  Paused: disk error  n1  .*paused: disk error, pool vms", focus="Roles")
     user.press("ctrl+4")
     user.reads(r"vms  Online  .*  100 % full: 0 B of 1000 GiB left")
     user.window.ask("room web-04")

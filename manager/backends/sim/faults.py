@@ -332,7 +332,7 @@ class Faults:
         """The VM's storage is full: it stands still with a disk error, again and again, until `free_disk`."""
         found = self._vm(vm)
         found.guest = replace(found.guest, disk_full=True)
-        self._world.set_state(found, VmStatus.PAUSED, StatusCause.IO_ERROR)
+        self._world.find_no_room(found)
 
     def free_disk(self, vm: str) -> None:
         """There is room again; a person has to resume the VM."""

@@ -40,6 +40,7 @@ from manager.core.events import (
     NodeResourcesChanged,
     SeenVm,
     VmDefinitionChanged,
+    VmDiskFailed,
     VmRebooted,
     VmStateChanged,
     VmUndefined,
@@ -677,7 +678,15 @@ class SimWorld:
 
     def _disk_error(self, vm: SimVm) -> None:
         if vm.status is VmStatus.RUNNING and vm.guest.disk_full:
-            self.set_state(vm, VmStatus.PAUSED, StatusCause.IO_ERROR)
+            self.find_no_room(vm)
+
+    def find_no_room(self, vm: SimVm) -> None:
+        """A VM stops, as there is no room for what it writes. As libvirt does, the reason is told first."""
+        disk = next((disk.source for disk in vm.config.disks if disk.device == "disk"), "")
+        at_s, node = self.clock.now_s(), vm.node.id
+        failed = VmDiskFailed(at_s=at_s, node=node, vm=vm.id, disk=disk, text="enospc", stopped=True)
+        self._tell(vm.node, failed)
+        self.set_state(vm, VmStatus.PAUSED, StatusCause.IO_ERROR)
 
     def _intend(self, vm: SimVm, *, restart: bool) -> None:
         """The guest was asked, and will act in its own time."""
