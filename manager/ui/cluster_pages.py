@@ -15,7 +15,7 @@ from manager.services.runtime import Runtime
 from manager.ui.actions import ActionCenter
 from manager.ui.bridge import Bridge
 from manager.ui.models.rows_model import Scope
-from manager.ui.tally import TURN_S, Tally
+from manager.ui.tally import TURN_S, Members, Tally
 from manager.ui.theme import Look
 from manager.ui.views.list_page import ListPage
 from manager.ui.views.navigation import PAGE_OF, TITLES, Place, node_of
@@ -61,6 +61,7 @@ class ClusterPages(QObject):
         self.made: Callable[[QWidget], None] = lambda page: None
         self._counting = QTimer(self, interval=_COUNTING_MS)
         self._counting.timeout.connect(self._count)
+        self._told: list[tuple[Members, int | None]] = []  # the counts that were told last
         self.bridge.changed.connect(self._take)
         self.count()
         runtime.resources.follow()
@@ -121,6 +122,10 @@ class ClusterPages(QObject):
         self.tally.work(TURN_S)
         if not self.tally.is_behind:
             self._counting.stop()
+            counts = [(members, members.count) for members in self.tally.followed]
+            if counts == self._told:
+                return
+            self._told = counts
             overview = self._pages.get("overview")
             if isinstance(overview, Overview):
                 overview.take(ChangeSet())

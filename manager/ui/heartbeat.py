@@ -11,18 +11,24 @@ from manager.services.event_log import EventLog
 
 log = logging.getLogger(__name__)
 
-BEAT_MS = 20
+BEAT_MS = 100
+"""Every beat wakes an idle machine: 50 a second would cost it more than all else that the window does."""
+
 REPORT_MS = 5000
 
 
 class Heartbeat(QObject):
-    """Beats every 20 ms; a gap is the time between two beats, so 20 ms is rest.
+    """A gap is the time between two beats, so that of one interval is rest. What a beat did not fall into is
+    not seen: only what lasts longer than an interval is sure to be.
 
     A new longest gap is told to the log and the event log (record ``Heartbeat``) every five seconds while
     there is one, and the longest of all at the end.
     """
 
-    def __init__(self, event_log: EventLog | None, parent: QObject | None = None) -> None:
+    def __init__(
+        self, event_log: EventLog | None, parent: QObject | None = None, *, beat_ms: int = BEAT_MS
+    ) -> None:
+        """`beat_ms`: the interval, in milliseconds; shorter ones measure more closely."""
         super().__init__(parent)
         self._event_log = event_log
         self._longest_s = 0.0
@@ -30,7 +36,7 @@ class Heartbeat(QObject):
         self._last = 0.0
         self._beat = QTimer(self)
         self._beat.setTimerType(Qt.TimerType.PreciseTimer)
-        self._beat.setInterval(BEAT_MS)
+        self._beat.setInterval(beat_ms)
         self._beat.timeout.connect(self._tick)
         self._report = QTimer(self)
         self._report.setInterval(REPORT_MS)

@@ -435,7 +435,6 @@ class MainWindow(QMainWindow):
         self.top.show_cluster(colour, is_demo=is_demo, read_only=read_only)
         self.commands.show_possible()
         self._show_counts()
-        self._tick()
 
     def _changed(self, cluster: ClusterId, changes: ChangeSet) -> None:
         self.every.take(cluster, changes)
@@ -457,7 +456,7 @@ class MainWindow(QMainWindow):
         if self.current is None:
             self._show_each()
         self._show_paused()
-        self._tick()
+        self._show_live()
 
     def _show_each(self) -> None:
         """What there is of work and problems in each of the clusters, where none alone is shown."""
@@ -496,13 +495,16 @@ class MainWindow(QMainWindow):
                     page.show_pause(text, tip, possible=writable)
 
     def _tick(self) -> None:
+        for open_one in self.clusters.values():
+            open_one.tally.ask_some()
+            open_one.count()
+        self._show_live()
+
+    def _show_live(self) -> None:
         shown = self.travel.shown
         if not shown:
             self._live.setText("")
             return
-        for open_one in self.clusters.values():
-            open_one.tally.ask_some()
-            open_one.count()
         nodes = [node for pages in shown for node in pages.runtime.view.nodes.values()]
         up = sum(1 for node in nodes if node.is_up)
         state = "live" if up == len(nodes) else f"{up} of {len(nodes)} nodes live"

@@ -22,8 +22,11 @@ from manager.ui.models.sources import objects
 COUNTED = (Kind.VM, Kind.NODE, Kind.POOL, Kind.NETWORK)
 """Kinds whose views have a number in the tree; of events there are too many, and never all."""
 
-RETESTED = 500
-"""How many objects are looked at again at a time where the clock alone may change the answer."""
+RETESTED = 100
+"""How many objects are looked at again each time where the clock alone may change the answer, at least."""
+
+ROUND = 60
+"""After so many times all were looked at: a minute at one a second."""
 
 TURN_S = 0.006
 """How long one turn counts; the rest is left to the next, so that no answer to a key waits for a number."""
@@ -79,10 +82,12 @@ class Members:
         """Have some objects looked at again if the clock alone may have changed what they are."""
         if self._found is None or not self._found.ages:
             return
-        some = list(islice(self._left, RETESTED))
+        every = objects(self._view, self.of.kind)
+        share = max(RETESTED, len(every) // ROUND)
+        some = list(islice(self._left, share))
         self.ask(some)
-        if len(some) < RETESTED:
-            self._left = iter(list(objects(self._view, self.of.kind)))
+        if len(some) < share:
+            self._left = iter(list(every))
 
     def work(self, until_s: float) -> None:
         """Look at what is due, until this time of `time.perf_counter`."""

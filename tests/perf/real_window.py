@@ -56,7 +56,7 @@ class Opened:
 @asynccontextmanager
 async def opened(app: QApplication, size: str) -> AsyncIterator[Opened]:
     """As the program does; `size` as after ``--demo``."""
-    workspace, tasks, heartbeat = Workspace(bootstrap.adapters()), Tasks("bench"), Heartbeat(None)
+    workspace, tasks, heartbeat = Workspace(bootstrap.adapters()), Tasks("bench"), Heartbeat(None, beat_ms=20)
     window = MainWindow(workspace, Look(app, "light"), heartbeat, tasks)
     window.resize(QSize(1400, 860))
     window.show()
