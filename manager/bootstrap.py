@@ -145,13 +145,16 @@ def _runtime(
     from manager.services.ports import Journal
     from manager.store.journal import SqliteJournal
     from manager.store.lock import OwnershipLock
+    from manager.store.vault import SqliteVault
 
     journal: Journal = MemoryJournal()
+    vault = SqliteVault(None)
     ownership = None
     if config.tier is not Tier.DEMO:
         key = _state_key(config)
         if not reading:
             journal = SqliteJournal(paths.journal(key))
+        vault = SqliteVault(paths.vault(key))
         lock = OwnershipLock(paths.lock(key))
         ownership = Ownership(lock=lock, socket=paths.socket(key), only_looks=reading)
     return Runtime(
@@ -162,6 +165,7 @@ def _runtime(
         author=f"{getpass.getuser()}@{socket.gethostname()}",
         ownership=ownership,
         event_log=event_log,
+        vault=vault,
     )
 
 
@@ -174,7 +178,8 @@ def _load_adapters(configs: Iterable[ClusterConfig]) -> None:
         else:
             import manager.backends.libvirt.backend
     import manager.store.journal
-    import manager.store.lock  # noqa: F401
+    import manager.store.lock
+    import manager.store.vault  # noqa: F401
 
 
 def run_window(

@@ -17,7 +17,7 @@ from manager.core.model import SnapshotParameters
 
 
 def closeup_commands(app: App, words: completion.Words) -> list[click.Command]:
-    """``vm xml``, ``vm screenshot``, ``vm console``, ``vm snapshot``."""
+    """``vm xml``, ``vm definitions``, ``vm screenshot``, ``vm console``, ``vm snapshot``."""
     return [
         _looking(
             app,
@@ -25,7 +25,14 @@ def closeup_commands(app: App, words: completion.Words) -> list[click.Command]:
             "xml",
             "show_xml",
             "Print the definition of a VM as it is now, as XML, without passwords.",
+            click.Option(
+                ["--kept"],
+                type=_Version(),
+                metavar="VERSION",
+                help="Print what was kept instead, without asking a node: a number, or newest.",
+            ),
         ),
+        _definitions(app, words),
         _looking(
             app,
             words,
@@ -59,6 +66,41 @@ def closeup_commands(app: App, words: completion.Words) -> list[click.Command]:
             ],
         ),
     ]
+
+
+class _Version(click.ParamType[int]):
+    """The number of a kept definition; 0 stands for the newest."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Refuse what is no version."""
+        if value == "newest":
+            return 0
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r}: needs a version's number from 1, or newest", param, ctx)
+        return int(value)
+
+
+def _definitions(app: App, words: completion.Words) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, name: str | None) -> int:
+        from manager.cli import looking
+        from manager.cli.session import run_async
+
+        return run_async(looking.list_definitions(app, settings_of(ctx), name))
+
+    return Command(
+        "definitions",
+        help=(
+            "List the definitions kept of a VM, the newest first; without NAME the newest of every VM."
+            "\n\nThe window and muster engine keep them while they run, so that a dead node's VMs can be "
+            "started elsewhere. No node is asked."
+        ),
+        short_help="List the kept definitions.",
+        callback=callback,
+        params=[click.Argument(["name"], metavar="[NAME]", required=False, shell_complete=words.vms)],
+    )
 
 
 def _looking(

@@ -18,8 +18,11 @@ from manager.cli.output import Column, print_json, print_table, printable, say
 from manager.cli.session import NOT_REACHED, Session, opened
 from manager.core.errors import FailureCode, OperationError, UserError
 from manager.core.ids import VmId
+from manager.core.query.spec import natural
+from manager.core.query.suggest import did_you_mean
 from manager.core.units import iso_text, time_text
 from manager.services.ports import Console
+from manager.services.vault import DefinitionKeeper
 
 LEAVE = 0x1D
 """Ctrl+], as `virsh console` has it."""
@@ -43,8 +46,83 @@ async def _at(app: App, settings: Settings, name: str) -> AsyncIterator[tuple[Se
             raise UserError(printable(text), exit_code=NOT_REACHED if lost else 1) from None
 
 
-async def show_xml(app: App, settings: Settings, name: str) -> int:
+@contextlib.asynccontextmanager
+async def _vault(app: App, settings: Settings) -> AsyncIterator[DefinitionKeeper]:
+    """What is kept of a cluster's definitions; no node is connected to."""
+    async with opened(app, settings, reading=True, nodes=False) as session:
+        kept = session.runtime.definitions
+        if kept is None:
+            raise UserError("No definitions are kept of this cluster.", exit_code=1)
+        try:
+            yield kept
+        except OSError as error:
+            raise UserError(f"Kept definitions cannot be read: {error}.", exit_code=1) from error
+
+
+async def _find_kept(vault: DefinitionKeeper, name: str) -> VmId:
+    newest = await vault.newest()
+    found = [each for each in newest if name in (each.name, each.vm)]
+    if not found:
+        near = did_you_mean(name, {each.name for each in newest})
+        raise UserError(f"No definition of a VM {name} is kept.{near}")
+    if len(found) > 1:
+        where = ", ".join(f"{each.vm} on {each.node}" for each in found)
+        raise UserError(f"{name} is ambiguous: {where}. Give the UUID.")
+    return found[0].vm
+
+
+async def list_definitions(app: App, settings: Settings, name: str | None) -> int:
+    """``vm definitions``."""
+    async with _vault(app, settings) as vault:
+        if name is None:
+            found = tuple(sorted(await vault.newest(), key=lambda each: natural(each.name.lower())))
+        else:
+            found = await vault.versions(await _find_kept(vault, name))
+    if settings.as_json:
+        print_json(
+            [
+                {
+                    "uuid": each.vm,
+                    "vm": each.name,
+                    "version": each.number,
+                    "node": each.node,
+                    "kept": iso_text(each.kept_s),
+                }
+                for each in found
+            ]
+        )
+        return 0
+    columns = [
+        Column(title="VM", shrinks=True),
+        Column(title="Version", right=True),
+        Column(title="Node"),
+        Column(title="Since"),
+    ]
+    print_table(columns, [[each.name, str(each.number), each.node, time_text(each.kept_s)] for each in found])
+    if not found:
+        say("no definition is kept yet: the window and muster engine keep them while they run.")
+    return 0
+
+
+async def _show_kept(app: App, settings: Settings, name: str, number: int) -> int:
+    async with _vault(app, settings) as vault:
+        versions = await vault.versions(await _find_kept(vault, name))
+        kept = next((each for each in versions if number in (0, each.number)), None)
+        if kept is None:
+            there = ", ".join(str(each.number) for each in reversed(versions))
+            raise UserError(f"{name}: version {number} is not kept; there are: {there}.")
+        xml = await vault.text(kept.vm, kept.number)
+    if settings.as_json:
+        print_json([{"uuid": kept.vm, "vm": kept.name, "version": kept.number, "xml": xml}])
+    else:
+        click.echo("\n".join(printable(line) for line in xml.rstrip("\n").split("\n")))
+    return 0
+
+
+async def show_xml(app: App, settings: Settings, name: str, kept: int | None = None) -> int:
     """``vm xml``."""
+    if kept is not None:
+        return await _show_kept(app, settings, name, kept)
     async with _at(app, settings, name) as (session, vm):
         xml = await session.runtime.closeup.definition(vm)
         if settings.as_json:

@@ -26,6 +26,7 @@ from manager.core.operations import Operation, StandingOrders, words_of
 from manager.core.reasons import ReasonCode, because
 from manager.core.resources import Resources, ResourcesView
 from manager.core.tree import Tree
+from manager.core.vault import KeptDefinition
 from manager.core.work import Work
 
 _ROOM = frozenset({"status", "holds", "vms_unread", "moves"})
@@ -76,6 +77,11 @@ class ClusterView(Protocol):
     @property
     def vm_loads(self) -> Mapping[VmId, VmLoad]:
         """Latest load samples; absent if never sampled or not running."""
+        ...
+
+    @property
+    def kept(self) -> Mapping[VmId, KeptDefinition]:
+        """What the vault has, the newest of each VM; also of VMs that no node shows any more."""
         ...
 
     @property
@@ -177,6 +183,7 @@ class ClusterState:
             ev.VmDefinitionChanged: inventory.definition_changed,
             ev.VmDiskFailed: inventory.disk_failed,
             ev.VmConfigRead: inventory.config_read,
+            ev.DefinitionsKept: inventory.definitions_kept,
             ev.VmAuthoritySeen: inventory.authority_seen,
             ev.ForeignJobSeen: self._foreign_job,
             ev.EffectEnded: work.effect_ended,
@@ -328,6 +335,11 @@ class ClusterState:
     def vm_loads(self) -> Mapping[VmId, VmLoad]:
         """Latest load samples of VMs."""
         return self._inventory.vm_loads
+
+    @property
+    def kept(self) -> Mapping[VmId, KeptDefinition]:
+        """See `ClusterView`."""
+        return self._inventory.kept
 
     @property
     def operations(self) -> Mapping[OperationId, Operation]:

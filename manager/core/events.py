@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from manager.core.effects import TuneMigration
     from manager.core.migration.progress import MoveProgress
     from manager.core.operations import Operation
+    from manager.core.vault import KeptDefinition
 
 
 NO_TRACE = TraceId("")
@@ -229,6 +230,13 @@ class VmConfigRead(Event):
     node: NodeId
     vm: VmId
     config: VmConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionsKept(Event):
+    """The vault has these as the newest of their VMs."""
+
+    kept: tuple[KeptDefinition, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

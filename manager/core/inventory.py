@@ -37,6 +37,7 @@ from manager.core.placement.planner import COUNTED
 from manager.core.problems import Problems
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.core.resource_facts import Pool
+from manager.core.vault import KeptDefinition
 
 SILENT_PROBLEM_S = 60.0
 """How long a node may be silent before it is a problem and not only grey."""
@@ -98,6 +99,7 @@ class Inventory:
         self.vms: dict[VmId, Vm] = {}
         self.node_loads: dict[NodeId, NodeLoad] = {}
         self.vm_loads: dict[VmId, VmLoad] = {}
+        self.kept: dict[VmId, KeptDefinition] = {}  # in the vault, the newest of each VM
         self.problems = Problems(story, lambda vm: self.vms[vm].name if vm in self.vms else "")
         self.foreign_jobs: dict[VmId, tuple[NodeId, str, bool]] = {}
         self._foreign_since_s: dict[VmId, float] = {}
@@ -458,6 +460,13 @@ class Inventory:
         if seen is not None and seen.config != event.config:
             self._sightings[event.vm][event.node] = replace(seen, config=event.config)
             self.refresh(event.vm, turn)
+
+    def definitions_kept(self, event: ev.DefinitionsKept, turn: Turn) -> None:
+        """The vault has them, also those of VMs that no node shows."""
+        for each in event.kept:
+            self.kept[each.vm] = each
+            if each.vm in self.vms:
+                turn.changes[Kind.VM].update(each.vm, ("kept",))
 
     def settings_written(self, vm: VmId, node: NodeId, settings: VmSettings, turn: Turn) -> None:
         """We wrote them: known before the definition is read again."""

@@ -74,6 +74,10 @@ class ReasonCode(StrEnum):
     ENCRYPTED_DISK = "encrypted-disk"
     CACHE_MODE = "cache-mode"
     SHARING_UNDECLARED = "sharing-undeclared"
+    NOT_STORED = "not-stored"
+    NOT_KEPT = "not-kept"
+    KEPT_LONG_AGO = "kept-long-ago"
+    LIES_ON_NODE_ONLY = "lies-on-node-only"
     ONLY_ONE_NODE = "only-one-node"
     NO_NODE_FITS = "no-node-fits"
     NO_MEMORY_ON_NODE = "no-memory-on-node"
@@ -343,6 +347,10 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CACHE_MODE: "disk {target} has cache mode {cache}: not safe to move",
     ReasonCode.SHARING_UNDECLARED: "the cluster file declares no shared path, so nobody checked that"
     " the nodes share the storage of these disks; libvirt may refuse the move",
+    ReasonCode.NOT_STORED: "its node stores no definition of it",
+    ReasonCode.NOT_KEPT: "its definition was not kept yet",
+    ReasonCode.KEPT_LONG_AGO: "its definition was kept {since:time}, and may have changed since",
+    ReasonCode.LIES_ON_NODE_ONLY: "{what} is on {node} only",
     ReasonCode.ONLY_ONE_NODE: "there is no other node that is up",
     ReasonCode.NO_NODE_FITS: "no node can take it: {verdicts}",
     ReasonCode.NO_CPUS_ON_NODE: "{node}: not enough CPUs (needs {need} vCPUs, {left} left by the overcommit)",
@@ -503,6 +511,8 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.WHICH_DEVICE: "Name one, with --drive, --disk or --mac.",
     ReasonCode.CACHE_MODE: "Set the disk's cache mode to none or directsync;"
     " it counts from the next start of the VM.",
+    ReasonCode.NOT_STORED: "Define it: `virsh dumpxml` and `virsh define`.",
+    ReasonCode.NOT_KEPT: "The window and `muster engine` keep definitions while they run.",
     ReasonCode.SHARING_UNDECLARED: "Name the shared folders under [storage] shared_paths"
     " in the cluster file.",
     ReasonCode.NODE_UNREACHABLE: "See the node's Information;"

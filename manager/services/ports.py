@@ -36,6 +36,7 @@ from manager.core.events import (
 from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.model import ClusterConfig, NodeConfig, NodeFacts, ProblemLife, Snapshot
 from manager.core.operations import Operation
+from manager.core.vault import KeptDefinition
 
 
 class Feature(StrEnum):
@@ -117,8 +118,11 @@ class Hypervisor(Protocol):
         """One VM's definition, settings, autostart, snapshot count, agent state."""
         ...
 
-    async def read_definition(self, node: NodeId, vm: VmId) -> str:
-        """One VM's definition as it is now, as XML of limited size, without passwords."""
+    async def read_definition(self, node: NodeId, vm: VmId, *, stored: bool = False) -> str:
+        """One VM's definition as it is now, as XML of limited size, without passwords.
+
+        `stored`: that by which it starts the next time. Source: libvirt VIR_DOMAIN_XML_INACTIVE.
+        """
         ...
 
     async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:
@@ -278,6 +282,37 @@ class Journal(Protocol):
 
     async def close(self) -> None:
         """Flush and close."""
+        ...
+
+
+class Vault(Protocol):
+    """The stored definitions of one cluster's VMs, a few versions of each. Any number of processes read it.
+
+    Every method raises `OSError` if the store cannot be used; nothing was changed then.
+    """
+
+    async def newest(self) -> tuple[KeptDefinition, ...]:
+        """The newest version of every VM."""
+        ...
+
+    async def keep(self, found: Sequence[tuple[KeptDefinition, str]]) -> tuple[KeptDefinition, ...]:
+        """Keep these texts, all or none; returns how they stand there.
+
+        A text that is the newest already makes no version: only where it was seen is written anew. The
+        `number` and `kept_s` that are given count for a new version only.
+        """
+        ...
+
+    async def versions(self, vm: VmId) -> tuple[KeptDefinition, ...]:
+        """All that is kept of one VM, the newest first."""
+        ...
+
+    async def text(self, vm: VmId, number: int) -> str | None:
+        """A version as XML; None if there is none of that number."""
+        ...
+
+    async def close(self) -> None:
+        """Finish and close."""
         ...
 
 

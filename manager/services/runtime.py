@@ -44,11 +44,12 @@ from manager.services.effect_runner import EffectRunner
 from manager.services.engine import Engine, Ownership
 from manager.services.event_log import EventLog
 from manager.services.node_session import NodeSession
-from manager.services.ports import Clock, Hypervisor, Journal
+from manager.services.ports import Clock, Hypervisor, Journal, Vault
 from manager.services.resource_reader import ResourceReader
 from manager.services.sampler import Sampler
 from manager.services.stories import Stories
 from manager.services.tasks import Tasks
+from manager.services.vault import DefinitionKeeper
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Runtime:
         author: str,
         ownership: Ownership | None = None,
         event_log: EventLog | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.author = "".join(char if char.isprintable() else "?" for char in author)
         self.clock = clock
@@ -141,6 +143,19 @@ class Runtime:
         self.stories = Stories(
             engine=self.engine, view=self._state, clock=clock, tell=self._tell, tasks=self._tasks
         )
+        self._vault = vault
+        self.definitions: DefinitionKeeper | None = None
+        """What is kept of definitions; None: this process has no vault."""
+        if vault is not None:
+            self.definitions = DefinitionKeeper(
+                vault=vault,
+                hypervisor=hypervisor,
+                view=self._state,
+                clock=clock,
+                dispatch=self.dispatch,
+                may_write=lambda: self.engine.is_owner,
+                tasks=self._tasks,
+            )
         self.closeup = Closeup(hypervisor, self._state, self._tasks)
         self.sampler = Sampler(
             hypervisor=hypervisor,
@@ -178,6 +193,8 @@ class Runtime:
         await self.engine.start()
         if not nodes:
             return
+        if self.definitions is not None:
+            await self.definitions.start()
         self._tasks.spawn(self._pump(), "events")
         self._tasks.spawn(self.sampler.run(), "sampler")
         for session in self._sessions.values():
@@ -238,7 +255,8 @@ class Runtime:
         await self._record_now()
         await self.engine.close()
         await self._tasks.close(0.5)
-        for part in (self.hypervisor, self.journal):
+        parts: list[Hypervisor | Journal | Vault] = [self.hypervisor, self.journal]
+        for part in parts + ([self._vault] if self._vault else []):
             try:
                 await asyncio.wait_for(part.close(), 1.0)
             except TimeoutError:
@@ -276,6 +294,8 @@ class Runtime:
             if outcome.changes[Kind.OPERATION] or outcome.changes[Kind.VM]:
                 self.sampler.look()
             self.resources.look(outcome.changes)
+            if self.definitions is not None:
+                self.definitions.look(outcome.changes)
             self.engine.changed(outcome.changes)
             self._tell(outcome.changes)
 

@@ -77,6 +77,10 @@ class Paths:
         """The list of clusters that were open last."""
         return self.state / "last-used.json"
 
+    def vault(self, cluster: ClusterId) -> Path:
+        """The definitions that are kept of a cluster's VMs."""
+        return self.state / f"{file_stem(cluster)}.definitions"
+
     def journal(self, cluster: ClusterId) -> Path:
         """The journal of one cluster's operations."""
         return self.state / f"{file_stem(cluster)}.journal"

@@ -33,7 +33,7 @@ from manager.core.model import (
 from manager.services.engine import Ownership
 from manager.services.event_log import EventLog
 from manager.services.memory_journal import MemoryJournal
-from manager.services.ports import AskSecret, Journal
+from manager.services.ports import AskSecret, Journal, Vault
 from manager.services.runtime import Runtime
 from manager.services.workspace import Adapters
 from manager.store.user_units import SystemdUnits
@@ -89,6 +89,7 @@ class Cli:
     clock: FastClock
     faults: Faults
     journal: Callable[[], Journal] = MemoryJournal
+    vault: Callable[[], Vault | None] = lambda: None
     ownership: Callable[[bool], Ownership | None] = lambda reading: None  # given: only to look
     windows: list[tuple[list[str], WindowOptions]] = field(default_factory=list)
     readings: list[bool] = field(default_factory=list)
@@ -130,6 +131,7 @@ class Cli:
                 author="adm@test",
                 ownership=self.ownership(reading),
                 event_log=event_log,
+                vault=self.vault(),
             )
 
         def adhoc(uris: tuple[str, ...]) -> ClusterConfig:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from manager.core.vault import KeptDefinition
+from manager.store.vault import SqliteVault
 from tests.cli.support import Cli
 
 
@@ -90,3 +93,64 @@ def _with_screen(config):  # type: ignore[no-untyped-def]
     from dataclasses import replace
 
     return replace(config, graphics=("vnc",))
+
+
+def kept(muster: Cli, file: Path, *texts: tuple[str, str]) -> None:
+    """A vault with these texts of VMs, one version after the other; commands read it from now on."""
+
+    async def keep() -> None:
+        vault = SqliteVault(file)
+        for number, (name, text) in enumerate(texts):
+            vm = muster.vm(name)
+            told = KeptDefinition(
+                vm=vm.id, name=name, node=vm.node.id, number=1, digest=str(number), kept_s=1e9 + number
+            )
+            await vault.keep([(told, text)])
+        await vault.close()
+
+    asyncio.run(keep())
+    muster.vault = lambda: SqliteVault(file)
+
+
+def test_kept_definitions_are_listed_and_printed_without_any_node(muster: Cli, tmp_path: Path) -> None:
+    kept(muster, tmp_path / "v", ("web-10", "<a/>"), ("web-2", "<old/>"), ("web-2", "<evil>\x1b[31m</evil>"))
+    muster.faults.freeze("n1")
+    muster.faults.freeze("n2")
+    rows = muster("vm", "definitions", "--json").rows
+    assert [(row["vm"], row["version"], row["node"]) for row in rows] == [
+        ("web-2", 2, "n1"),
+        ("web-10", 1, "n1"),
+    ]
+    assert [row["version"] for row in muster("vm", "definitions", "web-2", "--json").rows] == [2, 1]
+    ran = muster("vm", "definitions", muster.vm("web-2").id)
+    assert ran.code == 0
+    assert "web-2" in ran.out
+    assert muster("vm", "xml", "web-2", "--kept", "1").out == "<old/>\n"
+    ran = muster("vm", "xml", "web-2", "--kept", "newest")
+    assert ran.out.startswith("<evil>")
+    assert "\x1b" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("definitions", "web-3"), "No definition of a VM web-3 is kept. Did you mean web-2?"),
+        (("xml", "web-2", "--kept", "7"), "web-2: version 7 is not kept; there are: 1."),
+        (("xml", "web-2", "--kept", "0"), "needs a version's number from 1, or newest"),
+    ],
+)
+def test_what_is_not_kept_is_said(muster: Cli, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    kept(muster, tmp_path / "v", ("web-2", "<a/>"))
+    ran = muster("vm", *words)
+    assert (ran.code, said in ran.err) == (2, True), ran.err
+
+
+def test_an_empty_vault_says_who_fills_it(muster: Cli, tmp_path: Path) -> None:
+    muster.vault = lambda: SqliteVault(tmp_path / "v")
+    ran = muster("vm", "definitions")
+    assert ran.code == 0
+    assert "no definition is kept yet" in ran.err
+    muster.vault = lambda: SqliteVault(tmp_path / "no" / "v")
+    ran = muster("vm", "definitions")
+    assert ran.code == 1
+    assert "Kept definitions cannot be read" in ran.err

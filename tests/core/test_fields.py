@@ -144,7 +144,7 @@ def test_every_field_has_text_json_and_order_for_every_row(
 
 @pytest.mark.parametrize(("kind", "spec"), ALL, ids=IDS)
 def test_a_field_depends_on_attributes_there_are(kind: Kind, spec: FieldSpec, cluster: Cluster) -> None:
-    beside = {"*", "load", "progress", "committed", "moving", "moves"}
+    beside = {"*", "load", "progress", "committed", "moving", "moves", "kept"}
     beside |= {"users"} if kind in (Kind.POOL, Kind.NETWORK) else set()
     for row in rows(cluster, kind):
         assert not [name for name in spec.depends - beside if not hasattr(row, name)]

@@ -128,3 +128,48 @@ def test_told_to_end_it_leaves_the_move_to_the_hosts_and_the_next_one_goes_on(
     for name in (first, second):
         engine.says(f"Live migrate {name}, n2 → n1: Done; runs on n1")
     assert places(lab, (first, second)) == {first: ["n1"], second: ["n1"]}
+
+
+def test_it_keeps_definitions_for_the_day_when_their_node_is_gone(
+    lab: Lab, guests: tuple[str, ...], begin: Callable[..., Beside], tmp_path: Path
+) -> None:
+    name = guests[2]
+    node = places(lab, guests)[name][0]
+
+    def virsh(*words: str) -> str:
+        return run_apart(lambda: lab.virsh(node, *words)).strip()
+
+    def versions() -> list[int]:
+        ran = begin("vm", "definitions", name, "--json")
+        is_there = ran.process.wait(LIMIT_S) == 0
+        return [row["version"] for row in json.loads(ran.out.read_text())] if is_there else []
+
+    def kept() -> str:
+        ran = begin("vm", "xml", name, "--kept", "newest")
+        assert ran.process.wait(LIMIT_S) == 0, ran.err.read_text()
+        return ran.out.read_text().strip()
+
+    def wait_for(numbers: list[int]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while (there := versions()) != numbers:
+            assert time.monotonic() < deadline, there
+            time.sleep(1.0)  # another process tells nobody what it kept
+
+    begin("engine").says(f"node {node} is Up")
+    wait_for([1])
+    before = virsh("dumpxml", "--inactive", name)
+    assert kept() == before
+
+    changed = tmp_path / "changed.xml"
+    secret = "<graphics type='vnc' port='-1' listen='127.0.0.1' passwd='open'/>"
+    changed.write_text(before.replace("<devices>", f"<devices>{secret}"))
+    virsh("define", str(changed))
+    wait_for([2, 1])
+    assert "<graphics" in kept()
+    assert "passwd" not in kept()
+    assert "passwd='open'" in virsh("dumpxml", "--inactive", "--security-info", name)
+
+    changed.write_text(before)
+    virsh("define", str(changed))
+    wait_for([3, 2, 1])
+    assert kept() == before

@@ -140,7 +140,7 @@ class FakeHost:
         self._ask("screenshot")
         return png(32, 20, b"\xff\0\0" * 640)
 
-    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+    async def read_definition(self, node: NodeId, vm: VmId, *, stored: bool = False) -> str:
         """Some XML."""
         self._ask("definition")
         return self.xml
@@ -195,6 +195,7 @@ class FakeRuntime:
         self.resources = FakeResources()
         self.host = FakeHost()
         self.closeup = Closeup(self.host, self.state, Tasks(config.name))  # type: ignore[arg-type]
+        self.definitions: Any = None
         self.author = "adm@here"
         self.effects: list[Effect] = []
         self.read: list[NodeId | None] = []

@@ -14,6 +14,8 @@ from manager.core.effects import ChangeVm, VmChange
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
 from manager.core.model import Display, NodeLoad, Snapshot, SnapshotParameters, VmLoad, VmStatus
+from manager.core.vault import KeptDefinition
+from manager.store.vault import SqliteVault
 from manager.ui import viewer
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.snapshot import ChooseSnapshotDialog, TakeSnapshotDialog
@@ -147,6 +149,34 @@ async def test_the_definition_is_read_searched_and_copied(open_desk: OpenDesk) -
     desk.runtime.host.failure = Failure(code=FailureCode.TIMEOUT, text="no answer within 10 s")
     tab.look_again()
     await until(lambda: tab.said.text() == "cannot be read: no answer within 10 s")
+
+
+async def test_what_was_kept_can_be_read_when_no_node_answers(open_desk: OpenDesk) -> None:
+    desk = await open_desk()
+    vault = SqliteVault(None)
+    shown = desk.page.details
+    kept = [
+        KeptDefinition(vm=vm_id(0), name="vm-0", node=NodeId("n1"), number=1, digest=d, kept_s=1e9)
+        for d in "ab"
+    ]
+    for each, text in zip(kept, ("<domain>old</domain>", "<domain>newer</domain>"), strict=True):
+        await vault.keep([(each, text)])
+    desk.runtime.definitions = vault
+    desk.runtime.host.failure = Failure(code=FailureCode.TIMEOUT, text="no answer within 10 s")
+    await turn_to(desk, "XML")
+    tab = shown._definition
+    await until(lambda: tab.said.text() == "cannot be read: no answer within 10 s")
+    assert tab.vm == vm_id(0)
+    assert [tab.version.itemData(n) for n in range(tab.version.count())] == [0, 2, 1]
+    assert tab.version.itemText(1).startswith("Version 2, n1, ")
+    tab.version.setCurrentIndex(2)
+    tab.version.activated.emit(2)
+    await until(lambda: tab.text.toPlainText() == "<domain>old</domain>", "the version")
+    assert tab.said.text() == "version 1 as it was kept, without passwords"
+    assert tab.version.currentData() == 1
+    tab.show_vm(vm_id(1))
+    assert tab.version.currentData() == 0
+    await vault.close()
 
 
 # --- snapshots -------------------------------------------------------------------------------

@@ -284,10 +284,10 @@ class LibvirtHypervisor:
         config = await self._watched(link, read, "reading the definition", vm)
         return VmConfigRead(at_s=self._clock.now_s(), node=node, vm=vm, config=config)
 
-    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+    async def read_definition(self, node: NodeId, vm: VmId, *, stored: bool = False) -> str:
         """See `Hypervisor.read_definition`."""
         link = self._links.of(node)
-        read = functools.partial(streams.definition, vm=vm)
+        read = functools.partial(streams.definition, vm=vm, stored=stored)
         return await link.call(link.figures, read, READ_S, "reading the definition", vm)
 
     async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:

@@ -29,12 +29,12 @@ BUSY_FOR_S = 0.5
 """How often a console is looked at: soon after something came or was typed, and else."""
 
 
-def definition(connection: libvirt.virConnect, vm: VmId) -> str:
-    """A VM's definition as it is now; without VIR_DOMAIN_XML_SECURE it has no passwords. Lane threads only.
+def definition(connection: libvirt.virConnect, vm: VmId, *, stored: bool = False) -> str:
+    """A VM's definition as it is now, or as it starts the next time. Lane threads only.
 
-    Source: libvirt virDomainGetXMLDesc.
+    Without VIR_DOMAIN_XML_SECURE it has no passwords. Source: libvirt virDomainGetXMLDesc.
     """
-    xml = str(lookup(connection, vm).XMLDesc(0))
+    xml = str(lookup(connection, vm).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if stored else 0))
     if len(xml) > MAX_XML_BYTES:
         raise OperationError(_failure(FailureCode.OTHER, f"it is larger than {MAX_XML_BYTES >> 20} MiB"))
     return xml

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from manager.backends.sim.hosts import NOT_RUNNING, Done, SimVm, refused
 from manager.backends.sim.streams import Way
+from manager.core.edits import at_next_start
 from manager.core.effects import VmChange
 from manager.core.errors import FailureCode, OperationError
 from manager.core.model import Disk, Snapshot, SnapshotParameters, StatusCause, VmStatus
@@ -69,9 +70,9 @@ def picture(vm: SimVm) -> bytes:
     return png(_WIDTH, _HEIGHT, b"".join(rows))
 
 
-def definition(vm: SimVm) -> str:
-    """A domain XML that says what the simulation knows."""
-    config = vm.config
+def definition(vm: SimVm, *, stored: bool = False) -> str:
+    """A domain XML that says what the simulation knows: as it runs, or as it starts the next time."""
+    config = at_next_start(vm.config) if stored else vm.config
     from lxml import etree  # only where a definition is asked for: commands start without it
 
     root = etree.Element("domain", type="kvm")

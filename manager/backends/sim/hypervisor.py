@@ -78,10 +78,13 @@ class SimHypervisor(SimConnections):
         config = await self._watch(node, "read_vm", lambda sim: self._world.find(sim, vm).read(), vm)
         return VmConfigRead(at_s=self._clock.now_s(), node=node, vm=vm, config=config)
 
-    async def read_definition(self, node: NodeId, vm: VmId) -> str:
+    async def read_definition(self, node: NodeId, vm: VmId, *, stored: bool = False) -> str:
         """One VM's definition, made up from what is simulated."""
         return await self._ask(
-            node, "read_definition", lambda sim, _: definition(self._world.find(sim, vm)), vm=vm
+            node,
+            "read_definition",
+            lambda sim, _: definition(self._world.find(sim, vm), stored=stored),
+            vm=vm,
         )
 
     async def read_snapshots(self, node: NodeId, vm: VmId) -> tuple[Snapshot, ...]:

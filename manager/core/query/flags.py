@@ -35,6 +35,7 @@ _VM = (
     FlagSpec("movable", "movable:yes", "Nothing of its own keeps it from being moved live."),
     FlagSpec("unmovable", "movable:no", "Something of its own keeps it from being moved live."),
     FlagSpec("attention", "attention:yes", "Someone should look at it."),
+    FlagSpec("unrecoverable", "recoverable:no", "It could not be started elsewhere if its node were dead."),
 )
 
 _NODE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from manager.core import edits, units
+from manager.core import edits, units, vault
 from manager.core.cluster import ClusterView
 from manager.core.model import Activity, AgentState, Priority, StatusCause, Vm, VmLoad, VmStatus
 from manager.core.placement import planner
@@ -365,6 +365,20 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         depends=on("config"),
         width=130,
         shown=False,
+    ),
+    FieldSpec(
+        name="recoverable",
+        title="Recoverable elsewhere",
+        kind=FieldKind.ENUM,
+        doc="Whether the VM can be started on another node when its own is dead, and why not.",
+        get=lambda view, vm: vault.recovery(view, vm) or BEING_READ,
+        text=lambda found: found.text,
+        json=lambda found: found.text.partition(":")[0],
+        words=("yes", "no"),
+        depends=on("config", "owner", "authority", "status", "kept"),
+        width=160,
+        shown=False,
+        volatile=True,
     ),
     FieldSpec(
         name="title",
