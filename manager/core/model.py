@@ -409,6 +409,7 @@ class VmConfig:
     displays: tuple[Display, ...] = ()  # where they listen, while it runs
     settings: VmSettings = VmSettings()
     digest: str = ""  # of the definition; equal digests mean an equal definition
+    stored_digest: str = ""  # of that by which it starts the next time; empty: it does not run
     trouble: str = ""  # why part of the definition could not be understood
     stored: VmConfig | None = None  # by which it starts the next time, where that differs from how it runs
 

@@ -65,7 +65,7 @@ class Recovery:
 
 def stored_digest(config: VmConfig) -> str:
     """Changes whenever the definition does by which the VM starts the next time."""
-    return (config.stored or config).digest
+    return config.stored_digest or config.digest
 
 
 def is_due(vm: Vm, kept: KeptDefinition | None) -> bool:

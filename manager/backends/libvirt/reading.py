@@ -123,25 +123,22 @@ class ConfigCache:
     """The last definition read of each VM of a node, so that an unchanged one is not parsed again."""
 
     by_vm: dict[VmId, VmConfig] = field(default_factory=dict)
-    stored: dict[VmId, str] = field(default_factory=dict)  # digests of what they start by the next time
 
     def config(self, vm: VmId, xml: str, stored_xml: str = "") -> VmConfig:
         """The definition as a value; `stored_xml`: of a VM that runs, by which it starts the next time."""
         digest = domain_xml.digest_of(xml)
         stored = domain_xml.digest_of(stored_xml) if stored_xml else ""
         known = self.by_vm.get(vm)
-        if known is None or (known.digest, self.stored.get(vm)) != (digest, stored):
-            config = domain_xml.parse(xml, digest)
+        if known is None or (known.digest, known.stored_digest) != (digest, stored):
+            config = replace(domain_xml.parse(xml, digest), stored_digest=stored)
             if stored_xml:
                 config = settled(replace(config, stored=domain_xml.parse(stored_xml, stored)))
             known = self.by_vm[vm] = config
-            self.stored[vm] = stored
         return known
 
     def forget(self, vm: VmId) -> None:
         """It is gone."""
         self.by_vm.pop(vm, None)
-        self.stored.pop(vm, None)
 
 
 def vm_config(connection: libvirt.virConnect, vm: VmId, cache: ConfigCache) -> VmConfig:
