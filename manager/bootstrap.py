@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,7 +23,7 @@ from manager.core.chronicle import KEPT_EVENTS
 from manager.core.ids import ClusterId
 from manager.core.model import ClusterConfig, Tier
 from manager.services.event_log import EventLog
-from manager.services.ports import AskSecret, Hypervisor, UserUnits
+from manager.services.ports import AskSecret, Hypervisor, UserUnits, Vault
 from manager.services.runtime import Runtime
 from manager.services.workspace import Adapters, Past, Workspace
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from manager.backends.sim.world import SimWorld
     from manager.cli.app import WindowOptions
+    from manager.core.dump import ClusterDump
+    from manager.services.clock import RealClock
     from manager.store.paths import Paths
 
 
@@ -57,6 +60,10 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
     def hypervisor(config: ClusterConfig, ask_secret: AskSecret | None) -> Hypervisor:
         if config.tier is Tier.DEMO:
             return _demo_hypervisor(config)
+        if config.tier is Tier.DUMP:
+            from manager.backends.dump.hypervisor import DumpHypervisor
+
+            return DumpHypervisor(_dumps[config.name], _clock(config))
         from manager.backends.libvirt.backend import LibvirtHypervisor
         from manager.services.clock import RealClock
 
@@ -72,6 +79,7 @@ def adapters(event_log: EventLog | None = None, *, reading: bool = False) -> Ada
         runtime=runtime,
         hypervisor=hypervisor,
         demo=_demo_config,
+        dump=_dump_config,
         adhoc=lambda uris: config_from_uris(list(uris)),
         event_log=event_log,
         past=lambda config, limit, since_s=None: _past(config, paths, limit, since_s),
@@ -85,7 +93,7 @@ async def _past(config: ClusterConfig, paths: Paths, limit: int, since_s: float 
 
     key = _state_key(config)
     lock = OwnershipLock(paths.lock(key))
-    if config.tier is Tier.DEMO or not paths.journal(key).exists() or not lock.try_take():
+    if not config.is_real or not paths.journal(key).exists() or not lock.try_take():
         return None
     journal = SqliteJournal(paths.journal(key))
     try:
@@ -125,6 +133,33 @@ def _demo_config(size: str) -> ClusterConfig:
     return config
 
 
+_dumps: dict[str, ClusterDump] = {}
+"""The dumps that are open in this process."""
+
+
+def _dump_config(path: Path) -> ClusterConfig:
+    """The cluster of a dump's file."""
+    from manager.store.dumps import read_dump
+
+    dump = read_dump(path)
+    config = replace(dump.cluster, file=str(path.absolute()))
+    _dumps[config.name] = dump
+    return config
+
+
+def _dump_vault(config: ClusterConfig) -> Vault:
+    from manager.backends.dump.vault import DumpVault
+
+    return DumpVault(_dumps[config.name])
+
+
+def _clock(config: ClusterConfig) -> RealClock:
+    """The machine's; of a dump, one that goes on from when it was made: ages are as they were."""
+    from manager.services.clock import RealClock
+
+    return RealClock(_dumps[config.name].made_s if config.tier is Tier.DUMP else None)
+
+
 def _demo_hypervisor(config: ClusterConfig) -> Hypervisor:
     from manager.backends.sim.hypervisor import SimHypervisor
 
@@ -139,7 +174,6 @@ def _runtime(
     *,
     reading: bool,
 ) -> Runtime:
-    from manager.services.clock import RealClock
     from manager.services.engine import Ownership
     from manager.services.memory_journal import MemoryJournal
     from manager.services.ports import Journal
@@ -148,9 +182,9 @@ def _runtime(
     from manager.store.vault import SqliteVault
 
     journal: Journal = MemoryJournal()
-    vault = SqliteVault(None)
+    vault: Vault = _dump_vault(config) if config.tier is Tier.DUMP else SqliteVault(None)
     ownership = None
-    if config.tier is not Tier.DEMO:
+    if config.is_real:
         key = _state_key(config)
         if not reading:
             journal = SqliteJournal(paths.journal(key))
@@ -161,7 +195,7 @@ def _runtime(
         config=config,
         hypervisor=hypervisor,
         journal=journal,
-        clock=RealClock(),
+        clock=_clock(config),
         author=f"{getpass.getuser()}@{socket.gethostname()}",
         ownership=ownership,
         event_log=event_log,
@@ -172,7 +206,7 @@ def _runtime(
 def _load_adapters(configs: Iterable[ClusterConfig]) -> None:
     """Import what opening these clusters needs while there is no window that would stand still for it."""
     for tier in {config.tier for config in configs}:
-        if tier is Tier.DEMO:
+        if tier in (Tier.DEMO, Tier.DUMP):
             import manager.backends.sim.hypervisor
             import manager.services.memory_journal
         else:

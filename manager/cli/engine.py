@@ -75,7 +75,6 @@ async def run_engine(app: App, settings: Settings) -> int:
     from manager.cli.engine_log import EngineLog
     from manager.cli.session import choose
     from manager.cli.terminal import Terminal
-    from manager.core.model import Tier
     from manager.services.event_log import EventLog
     from manager.services.workspace import Workspace
 
@@ -87,9 +86,9 @@ async def run_engine(app: App, settings: Settings) -> int:
     try:
         adapters = app.adapters(event_log)
         config, _ = choose(adapters, settings)
-        if config.tier is Tier.DEMO:
+        if not config.is_real:
             raise click.UsageError(
-                "An engine needs real hosts; those of the demo exist only inside each command. "
+                "An engine needs real hosts; those of demo and dump exist only inside each command. "
                 "Configure a cluster, or give --cluster or --connect."
             )
         workspace = Workspace(adapters, Terminal().ask_secret)

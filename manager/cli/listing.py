@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from manager.cli.app import App
 from manager.cli.lists import Shape
@@ -18,6 +21,7 @@ from manager.cli.output import Column, print_heading, print_json, print_pairs, p
 from manager.cli.session import NOT_REACHED, Session, opened, opened_all
 from manager.core.changes import LogEntry
 from manager.core.cluster import ClusterView
+from manager.core.dump import dump_of
 from manager.core.errors import UserError
 from manager.core.ids import Kind
 from manager.core.model import NodeStatus, Vm, VmStatus
@@ -274,10 +278,30 @@ async def show_cluster(app: App, settings: Settings) -> int:
         return NOT_REACHED if missing == len(view.nodes) else 0
 
 
+async def dump_cluster(app: App, settings: Settings, output: Path | None) -> int:
+    """``cluster dump``."""
+    async with opened(app, settings, reading=True) as session:
+        missing = session.warn_of_unreachable()
+        session.need_any()
+        await session.runtime.resources.read_all()
+        await session.sample()
+        data = msgspec.json.encode(dump_of(session.view, session.runtime.clock.now_s())) + b"\n"
+    if output is None or str(output) == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        try:
+            output.write_bytes(data)  # noqa: ASYNC240 - nothing else goes on here
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {error.strerror}", exit_code=1) from error
+    return NOT_REACHED if missing else 0
+
+
 _TIERS = {
     "demo": "demo: simulated, nothing real is touched",
     "managed": "managed: no automatic failover",
     "high availability": "high availability: Pacemaker restarts VMs of a lost node",
+    "dump": "a dump: what the hosts said when it was made",
 }
 
 

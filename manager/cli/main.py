@@ -97,7 +97,10 @@ def build(app: App) -> Group:
             Group(
                 "cluster",
                 help="The cluster as a whole.",
-                commands=[_simple(app, "show", "Show where the cluster stands.", "show_cluster")],
+                commands=[
+                    _simple(app, "show", "Show where the cluster stands.", "show_cluster"),
+                    _dump(app),
+                ],
             ),
             Group("node", help="The hosts of the cluster.", commands=[_list(app, Kind.NODE, "nodes")]),
             Group(
@@ -242,6 +245,31 @@ def _simple(app: App, name: str, doc: str, function: str) -> Command:
         return run_async(getattr(listing, function)(app, settings_of(ctx)))
 
     return Command(name, help=doc, callback=callback)
+
+
+def _dump(app: App) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, output: Path | None) -> int:
+        from manager.cli import listing
+        from manager.cli.session import run_async
+
+        return run_async(listing.dump_cluster(app, settings_of(ctx), output))
+
+    return Command(
+        "dump",
+        help="Write down everything that the nodes say, as JSON: for --from-dump, where it can be looked at, "
+        "and plans can be made, without touching a host.\n\nNames and paths are in it; passwords are not.",
+        short_help="Write down what all nodes say, for --from-dump.",
+        callback=callback,
+        params=[
+            click.Option(
+                ["-o", "--output", "output"],
+                type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+                metavar="FILE",
+                help="The file. Default: standard output.",
+            )
+        ],
+    )
 
 
 def _list(app: App, kind: Kind, noun: str) -> Command:

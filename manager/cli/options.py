@@ -27,6 +27,7 @@ class Settings:
 
     cluster: str | None = None
     demo: str | None = None
+    from_dump: str | None = None
     connect: tuple[str, ...] = ()
     all_clusters: bool = False
     as_json: bool = False
@@ -37,7 +38,7 @@ class Settings:
     @property
     def names_cluster(self) -> bool:
         """Whether an option says which cluster is meant."""
-        return bool(self.cluster or self.demo or self.connect)
+        return bool(self.cluster or self.demo or self.connect or self.from_dump)
 
 
 def settings_of(ctx: click.Context) -> Settings:
@@ -134,6 +135,11 @@ def cluster_options(complete_cluster: Callable[..., Any]) -> list[click.Option]:
             "the only configured one, else the demo.",
         ),
         Everywhere("--demo", metavar="NODESxVMS", help="A simulated cluster of this size, for example 4x40."),
+        Everywhere(
+            "--from-dump",
+            metavar="FILE",
+            help="A cluster as muster cluster dump wrote it down: to look and to plan, no host is touched.",
+        ),
         Everywhere(
             "--connect",
             multiple=True,

@@ -24,7 +24,7 @@ from manager.cli.terminal import Terminal
 from manager.core.cluster import ClusterView
 from manager.core.errors import OperationError, UserError
 from manager.core.ids import NodeId, VmId
-from manager.core.model import ClusterConfig, Node, NodeStatus, StatusCause, Tier, Vm, VmStatus
+from manager.core.model import ClusterConfig, Node, NodeStatus, StatusCause, Vm, VmStatus
 from manager.core.query.spec import natural
 from manager.core.query.suggest import did_you_mean
 from manager.services.event_log import EventLog
@@ -75,6 +75,8 @@ def choose(adapters: Adapters, settings: Settings) -> tuple[ClusterConfig, Path 
     files = adapters.files
     if settings.demo:
         return adapters.demo(settings.demo), None
+    if settings.from_dump:
+        return adapters.dump(Path(settings.from_dump)), None
     if settings.connect:
         return adapters.adhoc(settings.connect), None
     if settings.cluster:
@@ -102,9 +104,17 @@ def one_cluster_only() -> click.UsageError:
 
 
 def _one_of_them(settings: Settings) -> None:
-    given = [bool(settings.cluster), bool(settings.demo), bool(settings.connect), settings.all_clusters]
+    given = [
+        bool(settings.cluster),
+        bool(settings.demo),
+        bool(settings.connect),
+        bool(settings.from_dump),
+        settings.all_clusters,
+    ]
     if sum(given) > 1:
-        raise click.UsageError("Only one of --cluster, --demo, --connect and --all-clusters can be given.")
+        raise click.UsageError(
+            "Only one of --cluster, --demo, --connect, --from-dump and --all-clusters can be given."
+        )
 
 
 def choose_all(adapters: Adapters, settings: Settings) -> list[Chosen]:
@@ -129,6 +139,8 @@ def command_line(settings: Settings, *words: str) -> str:
         meant = ["--cluster", settings.cluster]
     elif settings.demo:
         meant = ["--demo", settings.demo]
+    elif settings.from_dump:
+        meant = ["--from-dump", settings.from_dump]
     elif settings.connect:
         meant = ["--connect", *settings.connect]
     return shlex.join(["muster", *meant, *words])
@@ -191,14 +203,12 @@ class Session:
     @property
     def outlives_us(self) -> bool:
         """Whether its hosts exist without this process: not the demo's, not libvirt's test driver's."""
-        return self.config.tier is not Tier.DEMO and not any(
-            node.uri.startswith("test:") for node in self.config.nodes
-        )
+        return self.config.is_real and not any(node.uri.startswith("test:") for node in self.config.nodes)
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes can work on it too: the demo exists in this one alone."""
-        return self.config.tier is not Tier.DEMO
+        """Whether other processes can work on it too: demo and dump exist in this one alone."""
+        return self.config.is_real
 
     def unreachable(self) -> list[Node]:
         """The nodes of which nothing is known now."""

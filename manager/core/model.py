@@ -15,6 +15,7 @@ class Tier(StrEnum):
     DEMO = "demo"
     MANAGED = "managed"
     HIGH_AVAILABILITY = "high availability"
+    DUMP = "dump"  # what hosts said at some time; there are none
 
 
 class NodeStatus(StrEnum):
@@ -245,6 +246,11 @@ class ClusterConfig:
     read_only: bool = False
     tier: Tier = Tier.MANAGED
     file: str = field(default="", compare=False)  # it was read from; empty: none, as with --connect
+
+    @property
+    def is_real(self) -> bool:
+        """Whether there are hosts that exist without this process."""
+        return self.tier not in (Tier.DEMO, Tier.DUMP)
 
     def node(self, name: NodeId) -> NodeConfig:
         """The node of that name; `KeyError` if the file has none."""

@@ -43,6 +43,7 @@ class ReasonCode(StrEnum):
     NODE_HELD = "node-held"
     NODE_BEING_READ = "node-being-read"
     READ_ONLY = "read-only"
+    IS_A_DUMP = "is-a-dump"
     OTHER_AUTHORITY = "other-authority"
     RUNS_TWICE = "runs-twice"
     VM_BUSY = "vm-busy"
@@ -314,6 +315,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NODE_HELD: "node {node} is held by {who}: {why}",
     ReasonCode.NODE_BEING_READ: "what runs on {node} is still being read ({count} to go)",
     ReasonCode.READ_ONLY: "this connection is read-only",
+    ReasonCode.IS_A_DUMP: "this is a dump: there are no hosts that could do it",
     ReasonCode.OTHER_AUTHORITY: "managed by {authority}: read-only here",
     ReasonCode.RUNS_TWICE: "runs on two nodes at once ({nodes}); only turning one copy off by hand is safe",
     ReasonCode.VM_BUSY: "busy: {activity}",
@@ -537,6 +539,7 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.PEER_LOGIN_REFUSED: "Repair it with: {commands}. Or move through this computer.",
     ReasonCode.NO_NODE_FITS: "Free memory on a node, or choose a node.",
     ReasonCode.READ_ONLY: "Connect again without “read-only”.",
+    ReasonCode.IS_A_DUMP: "Open the cluster itself; what was planned here can be copied as a command.",
     ReasonCode.LOGIN_FAILED: "{hint}",
     ReasonCode.NEVER_SEEN: "{hint}",
     ReasonCode.PACEMAKER_UNTOLD: "On the host, add the user of the login to the group haclient,"

@@ -13,8 +13,9 @@ class RealClock:
     jumps: a corrected wall clock must not make an old read look newer than an event.
     """
 
-    def __init__(self) -> None:
-        self._start_s = time.time() - self.monotonic_s()
+    def __init__(self, now_s: float | None = None) -> None:
+        """`now_s`: the wall-clock time that it is taken to be; None: that of the machine."""
+        self._start_s = (time.time() if now_s is None else now_s) - self.monotonic_s()
 
     def now_s(self) -> float:
         """Wall-clock seconds since the epoch."""

@@ -36,7 +36,7 @@ from manager.core.events import (
 from manager.core.ids import ClusterId, Kind, NodeId, OperationId, TraceId
 from manager.core.migration import convergence
 from manager.core.migration.limits import checked
-from manager.core.model import ClusterConfig, ProblemLife
+from manager.core.model import ClusterConfig, ProblemLife, Tier
 from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
 from manager.services.closeup import Closeup
@@ -479,8 +479,10 @@ class Runtime:
 
     def _ask(self, event: Event) -> None:
         """Hand a request on to the owner of operations; who is here to look only asks for nothing."""
-        if self._state.config.read_only:
-            raise UserError(f"{because(ReasonCode.READ_ONLY).text}. Nothing was changed.")
+        config = self._state.config
+        if config.read_only:
+            code = ReasonCode.IS_A_DUMP if config.tier is Tier.DUMP else ReasonCode.READ_ONLY
+            raise UserError(f"{because(code).text}. Nothing was changed.")
         self.engine.send(event)
 
     async def ended(self, operations: tuple[OperationId, ...]) -> tuple[Operation, ...]:

@@ -55,6 +55,7 @@ class Adapters:
     runtime: Callable[[ClusterConfig, AskSecret | None], Runtime]
     hypervisor: Callable[[ClusterConfig, AskSecret | None], Hypervisor]
     demo: Callable[[str], ClusterConfig]  # "4x40" -> the demo cluster
+    dump: Callable[[Path], ClusterConfig]  # the cluster of a dump's file; raises `UserError`
     adhoc: Callable[[tuple[str, ...]], ClusterConfig]  # URIs -> a cluster without a file
     event_log: EventLog | None = None
     past: ReadPast = _no_past

@@ -135,6 +135,8 @@ def cluster_option(view: ClusterView, files: ClusterFiles, source: Path | None) 
     config = view.config
     if config.tier is Tier.DEMO:
         return f"--demo {len(view.nodes)}x{len(view.vms)}"
+    if config.tier is Tier.DUMP:
+        return f"--from-dump {shlex.quote(config.file)}"
     if source is None:
         return " ".join(["--connect", *(shlex.quote(node.uri) for node in config.nodes)])
     try:

@@ -477,6 +477,7 @@ def workspace_of(runtimes: list[FakeRuntime], views: MemoryViews | None = None) 
         runtime=lambda config, ask: by_name[ClusterId(config.name)],  # type: ignore[arg-type,return-value]
         hypervisor=lambda config, ask: None,  # type: ignore[arg-type,return-value]
         demo=lambda size: config_of(0),
+        dump=lambda path: config_of(0),
         adhoc=lambda uris: config_of(0),
     )
     return Workspace(adapters)

@@ -12,7 +12,7 @@ from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
 from manager.core.explanations import busy
 from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
-from manager.core.model import Authority, MoveType, NodeStatus, Vm, VmConfig, VmSettings, VmStatus
+from manager.core.model import Authority, MoveType, NodeStatus, Tier, Vm, VmConfig, VmSettings, VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.reasons import Reason, ReasonCode, because
 
@@ -267,7 +267,8 @@ ON = frozenset({VmStatus.RUNNING, VmStatus.PAUSED})
 def common(view: ClusterView, vm: Vm, *, needs_free: bool = True) -> Denied | None:
     """What forbids any action on a VM."""
     node = view.nodes.get(vm.owner) if vm.owner else None
-    if view.config.read_only or (node and node.facts and node.facts.read_only):
+    looks_only = view.config.read_only and view.config.tier is not Tier.DUMP  # there plans are what it is for
+    if looks_only or (node and node.facts and node.facts.read_only):
         return Denied(reason=because(ReasonCode.READ_ONLY))
     if node is None or node.status is not NodeStatus.UP:
         return Denied(

@@ -316,6 +316,7 @@ def _tier_text(tier: Tier, read_only: bool) -> str:
         Tier.DEMO: "a demo: simulated inside this program",
         Tier.MANAGED: "managed: no automatic failover",
         Tier.HIGH_AVAILABILITY: "high availability: failover by Pacemaker",
+        Tier.DUMP: "a dump: what the hosts said when it was made",
     }[tier]
     return f"{text}, read-only" if read_only else text
 

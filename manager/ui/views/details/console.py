@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from manager.core.actions import CTRL_ALT_DEL
 from manager.core.errors import Failure, FailureCode
-from manager.core.model import Tier, Vm, VmStatus
+from manager.core.model import Vm, VmStatus
 from manager.services.ports import Console
 from manager.services.runtime import Runtime
 from manager.ui.models.rows_model import plain
@@ -164,8 +164,8 @@ class ConsoleTab(CloseupTab):
 
     def _no_viewer(self, vm: Vm) -> str:
         """Why no viewer can be opened; empty if one can."""
-        if self._runtime.view.config.tier is Tier.DEMO:
-            return "The demo's VMs are simulated: there is no screen to open."
+        if not self._runtime.view.config.is_real:
+            return "These VMs are simulated, or a dump's: there is no screen to open."
         if vm.status not in _UP:
             return "The VM does not run."
         if vm.config is not None and not vm.config.graphics:

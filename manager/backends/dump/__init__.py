@@ -1,0 +1,1 @@
+"""Hosts that are a dump: they say what they said when it was made."""
