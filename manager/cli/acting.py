@@ -23,7 +23,7 @@ from manager.cli.terminal import is_terminal
 from manager.core.actions import CANCEL, ActionSpec, MigrateParameters, Plan, PlanStep, Skipped
 from manager.core.cluster import ClusterView
 from manager.core.errors import UserError
-from manager.core.ids import OperationId, VmId
+from manager.core.ids import NO_VM, Kind, OperationId, VmId
 from manager.core.migration import moves
 from manager.core.model import ClusterConfig, PeerRoute
 from manager.core.operations import Operation, OperationKind, OperationState
@@ -62,7 +62,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One VM's line of the answer."""
+    """The line of one VM, or of a node, in the answer."""
 
     vm: VmId
     name: str
@@ -71,8 +71,15 @@ class Result:
     remedy: str = ""
     unreachable: bool = False
 
+    @property
+    def key(self) -> str:
+        """A VM's id or a node's name."""
+        return self.vm or self.name
+
     def as_json(self) -> dict[str, Any]:
         """The contract's object."""
+        if self.vm == NO_VM:
+            return {"node": self.name, "result": self.outcome.value, "reason": self.reason}
         return {
             "uuid": self.vm,
             "vm": self.name,
@@ -114,7 +121,9 @@ async def carry_out(app: App, settings: Settings, request: Request) -> int:
 
     async with opened(app, settings, reading=request.what_if, enough=enough, check=check) as session:
         session.need_any()
-        found = await request.targets.find(session)
+        targets = request.targets
+        of_nodes = targets.kind is Kind.NODE
+        found = await (targets.find_nodes(session) if of_nodes else targets.find(session))
         if not found:
             if settings.as_json:
                 print_json([])
@@ -135,9 +144,16 @@ async def carry_out(app: App, settings: Settings, request: Request) -> int:
             if plan.steps:
                 work = Work(session, settings, request, plan, lines=writer)
                 results += await work.results()
-            place = {vm: index for index, vm in enumerate(found)}
-            results.sort(key=lambda result: place[result.vm])
+            place = _places(plan, found)
+            results.sort(key=lambda result: place[result.key])
             return show(results, settings, writer)
+
+
+def _places(plan: Plan[Any], found: Sequence[str]) -> dict[str, int]:
+    """The order of the answer: as asked for; of a node's VMs, after it."""
+    after = [*(step.key for step in plan.steps), *(skipped.key for skipped in plan.skipped)]
+    keys = found if plan.spec.target is Kind.VM else dict.fromkeys(after)
+    return {key: index for index, key in enumerate(keys)}
 
 
 # --- before --------------------------------------------------------------------------------------
@@ -154,9 +170,10 @@ def _skipped(skipped: Skipped) -> Result:
     )
 
 
-def _show_plan(view: ClusterView, plan: Plan[Any], found: Sequence[VmId], settings: Settings) -> int:
+def _show_plan(view: ClusterView, plan: Plan[Any], found: Sequence[str], settings: Settings) -> int:
     """``--what-if``: the plan, in the order of the names, and nothing else."""
-    moves = plan.spec.kind is OperationKind.MIGRATE
+    of_nodes = plan.spec.target is Kind.NODE
+    moves = of_nodes or plan.spec.kind is OperationKind.MIGRATE
     moved = (view.vms[step.vm] for step in plan.steps if step.vm in view.vms)
     unchecked = planner.unchecked_sharing(view.config, moved) if moves else None
     rows = [
@@ -173,15 +190,15 @@ def _show_plan(view: ClusterView, plan: Plan[Any], found: Sequence[VmId], settin
         for step in plan.steps
     ]
     rows += [{**_skipped(s).as_json(), "from": None, "to": None} for s in plan.skipped]
-    place = {vm: index for index, vm in enumerate(found)}
-    rows.sort(key=lambda row: place[row["uuid"]])
+    place = _places(plan, found)
+    rows.sort(key=lambda row: place[row.get("uuid") or row["node"]])
     if settings.as_json:
         print_json(rows)
     else:
-        keys = ["vm", "result", "from", *(["to"] if moves else []), "reason"]
+        keys = [*(["node"] if of_nodes else []), "vm", "result", "from", *(["to"] if moves else []), "reason"]
         titles = {"vm": "VM", "from": "Node"} if not moves else {"vm": "VM"}
         columns = [Column(title=titles.get(key, key.title()), shrinks=key == "reason") for key in keys]
-        print_table(columns, [[str(row[key] or "") for key in keys] for row in rows])
+        print_table(columns, [[str(row.get(key) or "") for key in keys] for row in rows])
         say(f"{_title(plan)}: this is what would be done. Nothing was done.")
     if unchecked is not None:
         say(f"{unchecked.text}. {unchecked.remedy}")
@@ -189,7 +206,9 @@ def _show_plan(view: ClusterView, plan: Plan[Any], found: Sequence[VmId], settin
 
 
 def _title(plan: Plan[Any]) -> str:
-    what = plan.steps[0].name if len(plan.steps) == 1 else count_text(len(plan.steps), "VM")
+    named = [s for s in plan.steps if s.key in plan.targets]
+    noun = "VM" if plan.spec.target is Kind.VM else "node"
+    what = named[0].name if len(named) == 1 else count_text(len(named), noun)
     return f"{plan.spec.verb} {what} in {plan.cluster}"
 
 
@@ -199,7 +218,7 @@ async def _confirm(session: Session, plan: Plan[Any]) -> Plan[Any] | None:
         say(f"{_title(plan)}? {plan.spec.consequence}\n{_exceptions(plan)}".rstrip())
         if not await session.terminal.confirm(f"{_title(plan)}?"):
             return None
-        ids = [*(step.vm for step in plan.steps), *(skipped.vm for skipped in plan.skipped)]
+        ids = [*plan.targets, *(skipped.key for skipped in plan.skipped)]
         now = plan.spec.plan(session.view, ids, plan.parameters)
         if _essence(now) == _essence(plan) or not now.steps:
             return now
@@ -208,7 +227,7 @@ async def _confirm(session: Session, plan: Plan[Any]) -> Plan[Any] | None:
 
 
 def _essence(plan: Plan[Any]) -> tuple[Any, ...]:
-    return tuple((s.vm, s.node, s.target) for s in plan.steps), plan.skipped
+    return tuple((s.key, s.node, s.target) for s in plan.steps), plan.skipped
 
 
 def _exceptions(plan: Plan[Any]) -> str:
@@ -257,7 +276,7 @@ class Work:
             await self._interrupted()
             raise
         ended = self._operations()
-        return [self._result(step, ended.get(step.vm)) for step in self.plan.steps]
+        return [self._result(step, ended.get(step.key)) for step in self.plan.steps]
 
     @contextmanager
     def _following(self, tell: Callable[[str], None]) -> Iterator[None]:
@@ -290,7 +309,7 @@ class Work:
 
     def _is_held_up(self, tell: Callable[[str], None]) -> bool:
         """Whether what is left waits for somebody's word that nobody here can give. Says of a pause, once."""
-        left = [o for o in self._operations().values() if not o.is_over]
+        left = [o for o in self._work() if not o.is_over]
         held = [o for o in left if (reason := _pause_of(o)) is not None]
         if not held:
             self._pause = self._idle_since_s = None
@@ -328,7 +347,7 @@ class Work:
 
     def _say_what_is_left(self) -> None:
         """What of ours is not over now, and who goes on with it."""
-        left = [o for o in self._operations().values() if not o.is_over]
+        left = [o for o in self._work() if not o.is_over]
         waiting = [o for o in left if o.state in _NOT_STARTED]
         if not self.session.outlives_us and self.session.runtime.engine.is_owner:
             if left:
@@ -340,14 +359,19 @@ class Work:
                 "“muster vm cancel” drops them."
             )
 
-    def _operations(self) -> dict[VmId, Operation]:
-        """The watched operations by VM, as they stand now."""
+    def _operations(self) -> dict[str, Operation]:
+        """The watched operations by VM, and those on nodes by their names, as they stand now."""
         known = self.session.view.operations
-        if self.plan.action == CANCEL.id:
-            found = [known[key] for key in self._watched if key in known]
-        else:
-            found = [o for o in known.values() if o.parent in self._watched]
-        return {operation.vm: operation for operation in found if operation.vm is not None}
+        mine = [known[key] for key in self._watched if key in known]
+        found = {str(o.source): o for o in mine if o.kind is OperationKind.NODE}
+        children = mine
+        if self.plan.action != CANCEL.id:
+            children = [o for o in known.values() if o.parent in self._watched]
+        return found | {str(o.vm): o for o in children if o.vm is not None}
+
+    def _work(self) -> list[Operation]:
+        """What is done to VMs: what is done to a node is over when that is."""
+        return [o for o in self._operations().values() if not o.is_parent]
 
     @property
     def _is_left_to_others(self) -> bool:
@@ -409,7 +433,7 @@ class Work:
 
     async def _interrupted(self) -> None:
         """Ctrl-C: what waits is dropped, what runs goes on; both are said. A second one leaves it all."""
-        left = [o for o in self._operations().values() if not o.is_over]
+        left = [o for o in self._work() if not o.is_over]
         waiting = [o for o in left if o.state in _NOT_STARTED]
         if is_terminal():
             click.echo(err=True)  # below the ^C
@@ -469,7 +493,7 @@ class Work:
 
     def _result_of(self, operation: Operation) -> Result:
         """How an operation of ours stands now."""
-        step = next(s for s in self.plan.steps if s.vm == operation.vm)
+        step = next(s for s in self.plan.steps if s.key == (operation.vm or operation.source))
         return self._result(step, self.session.view.operations.get(operation.id))
 
     def _result(self, step: PlanStep, operation: Operation | None) -> Result:
@@ -532,7 +556,9 @@ def show(results: Sequence[Result], settings: Settings, writer: Lines | None = N
     elif settings.as_json:
         print_json([result.as_json() for result in results])
     else:
-        columns = [Column(title="VM"), Column(title="Result"), Column(title="Reason", shrinks=False)]
+        nodes = any(r.vm == NO_VM for r in results)
+        titles = ("Node, VM" if nodes else "VM", "Result", "Reason")
+        columns = [Column(title=title, shrinks=title != "Reason") for title in titles]
         print_table(columns, [[r.name, r.outcome.value, r.reason] for r in results])
     remedies = dict.fromkeys(r.remedy for r in results if r.remedy)
     for remedy in list(remedies)[:5]:
@@ -545,6 +571,7 @@ def show(results: Sequence[Result], settings: Settings, writer: Lines | None = N
 
 def exit_code(results: Sequence[Result]) -> int:
     """0 all done or accepted; 3 a VM's node cannot be reached; 1 anything else."""
+    results = [r for r in results if r.vm == NO_VM] or results  # a node's VMs count with it
     if any(result.unreachable for result in results):
         return NOT_REACHED
     good = (Outcome.DONE, Outcome.ACCEPTED)

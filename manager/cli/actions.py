@@ -15,15 +15,19 @@ from manager.cli.targets import Targets
 from manager.core.actions import (
     ACTIONS,
     ActionSpec,
+    Failback,
     MigrateParameters,
     NoParameters,
+    PauseParameters,
     PriorityParameters,
+    ResumeParameters,
     ShutDownHow,
     ShutDownParameters,
     StorageParameters,
     TagsParameters,
 )
-from manager.core.ids import NodeId
+from manager.core.actions.nodes import LONGEST_WHY
+from manager.core.ids import Kind, NodeId
 from manager.core.migration.convergence import POLICIES, TUNABLE
 from manager.core.model import MoveType, PeerRoute, Priority
 from manager.core.operations import OperationKind
@@ -62,6 +66,12 @@ def _tags(tags: str | None, add: tuple[str, ...], remove: tuple[str, ...]) -> Ta
     if wrong is not None:
         raise click.UsageError(f"{wrong.text[0].upper()}{wrong.text[1:]}.")
     return TagsParameters(tags=whole, add=came, remove=went)
+
+
+def _pause(drain: bool, why: str) -> PauseParameters:
+    if len(why) > LONGEST_WHY or not why.isprintable():
+        raise click.UsageError(f"--why: needs one line of printable text, at most {LONGEST_WHY} characters.")
+    return PauseParameters(drain=drain, why=why)
 
 
 def _edit_form(options: Callable[[], list[click.Parameter]], parameters: Callable[..., Any]) -> _Form:
@@ -106,6 +116,35 @@ FORMS: dict[type, _Form] = {
         parameters=_tags,
     ),
     **{kind: _edit_form(*form) for kind, form in definition.FORMS.items()},
+    PauseParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--drain/--no-drain"],
+                default=False,
+                help="Move the nodes' VMs to other nodes, High first; none is stopped. Default: they stay.",
+            ),
+            click.Option(
+                ["--why"],
+                metavar="TEXT",
+                default="",
+                help="Why, for other administrators: it is kept on the node.",
+            ),
+        ],
+        parameters=_pause,
+    ),
+    ResumeParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--failback"],
+                type=click.Choice([each.value for each in Failback]),
+                default=Failback.NONE.value,
+                show_default=True,
+                help="What becomes of the VMs that were drained from the nodes: they stay where they are, "
+                "or go back.",
+            )
+        ],
+        parameters=lambda failback: ResumeParameters(failback=Failback(failback)),
+    ),
 }
 """By the type of an action's parameters; those of moves are the options of ``vm migrate``."""
 
@@ -121,6 +160,7 @@ def action(app: App, spec: ActionSpec[Any], words: completion.Words) -> Command:
         words,
         form.options(words),
         lambda **given: (spec, form.parameters(**given)),
+        spec.target,
     )
 
 
@@ -132,6 +172,7 @@ def acting(
     words: completion.Words,
     options: list[click.Parameter],
     choose: Callable[..., Chosen],
+    kind: Kind = Kind.VM,
 ) -> Command:
     @click.pass_context
     def callback(
@@ -165,7 +206,7 @@ def acting(
             )
         request = acting.Request(
             spec=spec,
-            targets=Targets.given(ctx, names, where),
+            targets=Targets.given(ctx, names, where, kind),
             parameters=parameters,
             wait_s=wait_s,
             no_wait=no_wait,
@@ -181,7 +222,7 @@ def acting(
         short_help=short,
         callback=callback,
         params=[
-            *Targets.params(words),
+            *Targets.params(words, kind),
             *options,
             *waiting_options(),
             click.Option(["--what-if"], is_flag=True, help="Show what would be done, and do nothing."),

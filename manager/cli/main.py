@@ -30,7 +30,7 @@ from manager.cli.output import StderrHandler, say
 from manager.cli.queue import queue_group
 from manager.cli.resources import interfaces, show_network, show_pool, volumes
 from manager.cli.views import view_group
-from manager.core.actions import ACTIONS
+from manager.core.actions import NODE_ACTIONS, VM_ACTIONS
 from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.errors import UserError
 from manager.core.ids import Kind
@@ -102,7 +102,14 @@ def build(app: App) -> Group:
                     _dump(app),
                 ],
             ),
-            Group("node", help="The hosts of the cluster.", commands=[_list(app, Kind.NODE, "nodes")]),
+            Group(
+                "node",
+                help="The hosts of the cluster.",
+                commands=[
+                    _list(app, Kind.NODE, "nodes"),
+                    *(action(app, spec, words) for spec in NODE_ACTIONS),
+                ],
+            ),
             Group(
                 "storage",
                 help="The storage pools. NAME is a pool's name, or NODE/NAME of one that is a node's own.",
@@ -316,7 +323,7 @@ def _show_vm(app: App, words: completion.Words) -> Command:
 def _actions(app: App, words: completion.Words) -> list[Command]:
     """A command for each action, in the order of the menus; one for all types of moves."""
     made: list[Command] = []
-    for spec in ACTIONS.values():
+    for spec in VM_ACTIONS:
         if spec in SNAPSHOT_ACTIONS:
             continue  # a group of their own
         if spec not in MOVES.values():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from manager.cli.output import as_said, printable, say
-from manager.core.ids import OperationId, VmId
+from manager.core.ids import OperationId
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.units import duration_text, size_text
 from manager.services.runtime import Runtime
@@ -24,7 +24,7 @@ MOST_BARS = 8
 
 @contextmanager
 def shown(
-    runtime: Runtime, title: str, operations: Callable[[], dict[VmId, Operation]], total: int
+    runtime: Runtime, title: str, operations: Callable[[], Mapping[str, Operation]], total: int
 ) -> Iterator[Callable[[str], None]]:
     """Show how far the operations are, on standard error, as long as the block runs. Loop thread only.
 
@@ -62,7 +62,7 @@ class _Drawing:
         runtime: Runtime,
         bars: Progress,
         title: str,
-        operations: Callable[[], dict[VmId, Operation]],
+        operations: Callable[[], Mapping[str, Operation]],
         total: int,
     ) -> None:
         self._runtime = runtime

@@ -1,4 +1,4 @@
-"""Which VMs a command is about: names, a query, or those of the names that match it."""
+"""Which VMs or nodes a command is about: names, a query, or those of the names that match it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from manager.core.errors import UserError
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.query.filter import Matcher, matcher
 from manager.core.query.query import QueryError, text_of
+from manager.core.query.spec import natural
+from manager.core.query.suggest import did_you_mean
 
 
 def where_option(kind: Kind) -> click.Option:
@@ -55,29 +57,33 @@ def read_query(text: str | None, kind: Kind) -> Matcher | None:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The VMs of a command, as they were asked for."""
+    """The VMs, or nodes, of a command, as they were asked for."""
 
     names: tuple[str, ...] = ()
     where: Matcher | None = None
+    kind: Kind = Kind.VM
 
     @classmethod
-    def params(cls, words: completion.Words) -> list[click.Parameter]:
+    def params(cls, words: completion.Words, kind: Kind = Kind.VM) -> list[click.Parameter]:
         """``NAME...`` and ``--where``."""
+        complete = words.vms if kind is Kind.VM else words.nodes
         return [
-            click.Argument(["names"], nargs=-1, metavar="[NAME...]", shell_complete=words.vms),
-            where_option(Kind.VM),
+            click.Argument(["names"], nargs=-1, metavar="[NAME...]", shell_complete=complete),
+            where_option(kind),
         ]
 
     @classmethod
-    def given(cls, ctx: click.Context, names: tuple[str, ...], where: str | None) -> Targets:
+    def given(
+        cls, ctx: click.Context, names: tuple[str, ...], where: str | None, kind: Kind = Kind.VM
+    ) -> Targets:
         """From what the command line has.
 
         Raises:
             UserError: Neither names nor a query, or the query is none.
         """
         if not names and where is None:
-            raise click.UsageError("Give the VMs' names, or --where QUERY.", ctx)
-        return cls(names, read_query(where, Kind.VM))
+            raise click.UsageError(f"Give the {kind.plural}' names, or --where QUERY.", ctx)
+        return cls(names, read_query(where, kind), kind)
 
     @property
     def definitions(self) -> bool:
@@ -86,6 +92,8 @@ class Targets:
 
     def is_certain(self, session: Session, target: NodeId | None = None) -> bool:
         """Whether no silent node can change which VMs are meant."""
+        if self.kind is Kind.NODE:  # where its VMs can go is known when all are heard
+            return False
         return self.where is None and session.is_certain_of(self.names, target)
 
     async def find(self, session: Session) -> list[VmId]:
@@ -105,4 +113,21 @@ class Targets:
         if not found:
             of = f"None of the {len(named):,} VMs" if named else "No VM"
             say(f"{of} matches “{text_of(self.where.query)}”. Nothing was done.")
+        return found
+
+    async def find_nodes(self, session: Session) -> list[NodeId]:
+        """The nodes that are meant, in the same way. Raises as `find`."""
+        known = session.view.nodes
+        for name in self.names:
+            if name not in known:
+                near = did_you_mean(name, map(str, known))
+                raise UserError(f"There is no node {name} in {session.config.name}.{near} Nothing was done.")
+        names = [NodeId(n) for n in dict.fromkeys(self.names)] or sorted(known, key=natural)
+        if self.where is None:
+            return names
+        if self.where.samples:
+            await session.sample()
+        found = [node.id for node in self.where.select(session.view, [known[n] for n in names])]
+        if not found:
+            say(f"No node matches “{text_of(self.where.query)}”. Nothing was done.")
         return found

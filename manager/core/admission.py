@@ -25,7 +25,7 @@ from manager.core.model import (
     Vm,
     VmStatus,
 )
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import Operation, OperationKind, OperationState, readies
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.core.tree import Tree
@@ -136,6 +136,9 @@ class Admission:
 
     def _verdict(self, operation: Operation, slots: Slots, unfit: _Unfit, turn: Turn) -> Verdict:
         assert operation.vm is not None
+        unready = readies(self._tree.operations.get(operation.parent)) if operation.parent else None
+        if unready is not None:
+            return unready
         vm = self._inventory.vms.get(operation.vm)
         if vm is None:
             unread = self._unread(operation) or self._being_read()

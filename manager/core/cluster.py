@@ -22,7 +22,7 @@ from manager.core.model import (
     Vm,
     VmLoad,
 )
-from manager.core.operations import Operation, StandingOrders, words_of
+from manager.core.operations import Operation, OperationKind, StandingOrders, words_of
 from manager.core.reasons import ReasonCode, because
 from manager.core.resources import Resources, ResourcesView
 from manager.core.tree import Tree
@@ -174,6 +174,8 @@ class ClusterState:
             ev.NoticeGiven: inventory.noticed,
             ev.NodeHeld: inventory.node_held,
             ev.NodeReleased: inventory.node_released,
+            ev.NodeNotesRead: inventory.notes_read,
+            ev.NodeNotesChanged: inventory.notes_changed,
             ev.NodeResourcesRead: self._resources.read,
             ev.NodeResourcesChanged: self._resources.changed,
             ev.PoolVolumesRead: self._resources.volumes_read,
@@ -268,15 +270,21 @@ class ClusterState:
         self._work.mirror(event, turn)
 
     def _requested(self, event: ev.ActionRequested, turn: Turn) -> None:
-        batch, children = event.plan.operations(event, self)
+        for batch, children in event.plan.operations(event, self):
+            self._ask(event, batch, children, turn)
+
+    def _ask(
+        self, event: ev.ActionRequested, batch: Operation, children: list[Operation], turn: Turn
+    ) -> None:
         self._story.tell(batch.id, event.at_s, f"asked by {event.author}")
-        only = children[0] if len(children) == 1 else None
+        only = children[0] if len(children) == 1 and batch.kind is OperationKind.BATCH else None
         self._story.record(
             turn,
             because(
                 ReasonCode.OPERATION_ASKED, what=words_of(only or replace(batch, children=len(children)))
             ),
             source=Source.REQUEST,
+            node=batch.source,
             vm=only.vm if only else None,
             vm_name=only.vm_name if only else "",
             by=batch,

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from manager.core.edits import Edit
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
-from manager.core.model import Convergence, PeerRoute, SnapshotParameters, VmSettings
+from manager.core.model import Convergence, Hold, PeerRoute, SnapshotParameters, VmSettings
 
 
 class VmChange(StrEnum):
@@ -44,13 +44,31 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VmEffect(Effect):
-    """An effect on one VM, for one attempt of one operation; answered by `EffectEnded`."""
+class OperationEffect(Effect):
+    """What one attempt of an operation asks of a node; answered by `EffectEnded`."""
 
     operation: OperationId
     attempt: int
-    vm: VmId
     node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldNode(OperationEffect):
+    """Keep a hold on the node, for everybody to see; an earlier one of the same holder is replaced."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseNode(OperationEffect):
+    """Remove all holds from the node, whoever set them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmEffect(OperationEffect):
+    """An effect on one VM."""
+
+    vm: VmId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +179,13 @@ class WriteVmSettings(VmEffect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteDrained(VmEffect):
+    """Note in the domain's metadata from which node it is drained; all else there is kept."""
+
+    drained_from: NodeId | None  # None: the note is removed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EditVm(VmEffect):
     """Change a VM's definition: as it is stored, and as it runs where that can be and is wanted."""
 
@@ -185,6 +210,13 @@ class ReadVm(Effect):
 
     node: NodeId
     vm: VmId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadNotes(Effect):
+    """Read again which holds a node keeps."""
+
+    node: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

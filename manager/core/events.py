@@ -128,6 +128,25 @@ class NodeReleased(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeNotesRead(Event):
+    """The holds that a node itself keeps, whoever set them. What changed after `started_s` is newer."""
+
+    node: NodeId
+    started_s: float
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeNotesChanged(Event):
+    """Somebody changed what a node keeps for all administrators: read it again.
+
+    Source: libvirt VIR_SECRET_EVENT_ID_LIFECYCLE, VIR_SECRET_EVENT_ID_VALUE_CHANGED.
+    """
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeGiven(Event):
     """Something about this computer's own part that the user should know: a damaged journal, no key ring."""
 
@@ -264,7 +283,7 @@ class ForeignJobSeen(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectEnded(Event):
-    """A `VmEffect` came back; `failure` None means the call reported success."""
+    """An `OperationEffect` came back; `failure` None means the call reported success."""
 
     operation: OperationId
     attempt: int

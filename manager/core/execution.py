@@ -9,10 +9,9 @@ from manager.core.changes import Story, Turn
 from manager.core.ids import Kind, OperationId
 from manager.core.instructions import Instructions
 from manager.core.inventory import Inventory
-from manager.core.migration import moves
 from manager.core.migration.moves import MoveStep
 from manager.core.model import MoveType, PeerRoute, VmSettings
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import Operation, OperationKind, OperationState, path_of
 from manager.core.reasons import Reason
 from manager.core.steering import Steering
 from manager.core.tree import Tree
@@ -59,7 +58,7 @@ class Execution:
 
     def set_out(self, operation: Operation, turn: Turn) -> None:
         """The first step of a move."""
-        self.run(operation, moves.first(operation.move, was_off=operation.was_off), turn)
+        self.run(operation, path_of(operation)[0], turn)
 
     def run(self, operation: Operation, step: MoveStep, turn: Turn) -> None:
         """One step of a move. A later one is a new attempt: late answers to the one before change nothing."""
@@ -67,7 +66,7 @@ class Execution:
             operation = replace(operation, attempt=operation.attempt + 1)
             self._tree.forget_try(operation, turn)
         operation = self._tree.move(replace(operation, step=step), _S.RUNNING, turn)
-        if len(moves.PATHS[operation.move]) > 1:
+        if len(path_of(operation)) > 1:
             self._story.tell(operation.id, turn.at_s, step.value)
         turn.effects.append(self._instructions.step(operation, step))
 
@@ -95,10 +94,14 @@ class Execution:
     def close(self, batch: OperationId, turn: Turn) -> None:
         """End a batch of which nothing is left to do, if it is not over yet."""
         found = self._tree.operations.get(batch)
-        if found is None or found.is_over:
-            return
+        if found is None or found.is_over or found.kind is OperationKind.NODE:
+            return  # of a node there may be more to do: see `Maintenance`
         self._steering.forget(batch, turn)
         self._tree.close(batch, turn)
+
+    def forget_batch(self, batch: OperationId, turn: Turn) -> None:
+        """What was ordered of the children of one that ends is of no more use."""
+        self._steering.forget(batch, turn)
 
 
 def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSettings:

@@ -230,6 +230,11 @@ class Goals:
             storage = because(ReasonCode.DISKS_MOVED, pool=operation.pool, node=operation.source)
             there_already = failure is not None and failure.code is FailureCode.ALREADY
             return storage if ended is not None and (failure is None or there_already) else None
+        if step in moves.NOTES:
+            place = ReasonCode.MOVED_OFF if operation.was_off else ReasonCode.MOVED
+            return (
+                because(place, node=str(operation.target)) if ended is not None and failure is None else None
+            )
         if step in moves.LEAVING:
             stopped = {*_STOPPED, *([VmStatus.SAVED] if step is MoveStep.SAVE else ())}
             return done if here is not None and here.status in stopped else None

@@ -15,6 +15,9 @@ NodeId = NewType("NodeId", str)
 VmId = NewType("VmId", str)
 """A VM's UUID, lower case with dashes; the same on every node."""
 
+NO_VM = VmId("")
+"""In place of a VM: it is about a node itself."""
+
 OperationId = NewType("OperationId", str)
 """An operation's id, unique in the journal; sorts by age."""
 

@@ -14,6 +14,7 @@ from manager.core.effects import (
     EditVm,
     Effect,
     ForgetDefinition,
+    NoteDrained,
     ReadNode,
     RestoreFromFile,
     SaveToFile,
@@ -82,6 +83,9 @@ class Instructions:
             case MoveStep.DEFINE:
                 assert target
                 return CopyDefinition(**about, target=target, route=operation.route, autostart=autostart)
+            case MoveStep.NOTE | MoveStep.UNNOTE:
+                noted = operation.drained_from if step is MoveStep.NOTE else None
+                return NoteDrained(**about, drained_from=noted)
             case MoveStep.FORGET | MoveStep.FORGET_TARGET:
                 return ForgetDefinition(**about)
             case _:

@@ -10,7 +10,15 @@ from typing import Any
 from manager.core import events as ev
 from manager.core.changes import Story, Turn
 from manager.core.chronicle import Level, Source
-from manager.core.effects import CancelTimer, ReadNode, ReadResources, ReadVm, SetTimer, VmChange
+from manager.core.effects import (
+    CancelTimer,
+    ReadNode,
+    ReadNotes,
+    ReadResources,
+    ReadVm,
+    SetTimer,
+    VmChange,
+)
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import Kind, NodeId, VmId
 from manager.core.migration.limits import changed, limited
@@ -20,6 +28,7 @@ from manager.core.model import (
     Authority,
     ClusterConfig,
     Disk,
+    Hold,
     Node,
     NodeLoad,
     NodeStatus,
@@ -112,6 +121,9 @@ class Inventory:
         self._incoming: dict[VmId, NodeId] = {}  # targets' halves of moves that are seen
         self._pacemaker: dict[NodeId, frozenset[str]] = dict.fromkeys(self.nodes, frozenset())
         self._last_event_s: dict[NodeId, float] = dict.fromkeys(self.nodes, 0.0)
+        self._noted: dict[NodeId, tuple[Hold, ...]] = dict.fromkeys(self.nodes, ())  # holds, on the hosts
+        self._noted_s: dict[NodeId, float] = dict.fromkeys(self.nodes, 0.0)  # when we changed them last
+        self._pausing: dict[NodeId, Hold] = {}  # as they will be
         self._story = story
         self._claim = claim
         self._pool_of = pool_of
@@ -384,20 +396,61 @@ class Inventory:
 
     def node_held(self, event: ev.NodeHeld, turn: Turn) -> None:
         """One more reason to keep a node empty."""
-        node = self.nodes.get(event.node)
-        if node is not None:
-            others = tuple(h for h in node.holds if h.who != event.hold.who)
-            self._set_node(turn, node, holds=(*others, event.hold))
-            what, who = because(ReasonCode.NODE_HOLD_SET, why=event.hold.why), event.hold.who
-            self._story.record(turn, what, source=Source.REQUEST, node=node.id, who=who)
+        if event.node in self.nodes:
+            kept = {h.who: h for h in self._noted[event.node]}
+            self._note(event.node, {**kept, event.hold.who: event.hold}, turn)
 
     def node_released(self, event: ev.NodeReleased, turn: Turn) -> None:
-        """One reason less."""
-        node = self.nodes.get(event.node)
-        if node is not None:
-            self._set_node(turn, node, holds=tuple(h for h in node.holds if h.who != event.who))
+        """One reason less; without a name, none is left."""
+        if event.node in self.nodes:
+            kept = {h.who: h for h in self._noted[event.node] if event.who not in ("", h.who)}
+            self._note(event.node, kept, turn)
+
+    def notes_read(self, event: ev.NodeNotesRead, turn: Turn) -> None:
+        """What a node keeps, unless that was changed since by ourselves: then another read is on its way."""
+        if event.node not in self.nodes:
+            return
+        if event.started_s < self._noted_s[event.node]:
+            turn.effects.append(ReadNotes(trace=turn.trace, node=event.node))
+        else:
+            self._note(event.node, {h.who: h for h in event.holds}, turn, by_us=False)
+
+    def notes_changed(self, event: ev.NodeNotesChanged, turn: Turn) -> None:
+        """Read them again."""
+        if event.node in self.nodes:
+            turn.effects.append(ReadNotes(trace=turn.trace, node=event.node))
+
+    def worked_on(self, operation: Operation, turn: Turn) -> None:
+        """A pause, drain or resume of a node goes on. From its request on a node takes nothing new."""
+        node = self.nodes.get(operation.source) if operation.source else None
+        if node is None:
+            return
+        if operation.is_over:
+            self._pausing.pop(node.id, None)
+        elif operation.hold is not None:
+            self._pausing[node.id] = operation.hold
+        self._set_node(turn, node, work=None if operation.is_over else operation.reason)
+        self._show_holds(node, turn)
+
+    def _note(self, key: NodeId, holds: dict[str, Hold], turn: Turn, *, by_us: bool = True) -> None:
+        """The holds that a node keeps are these now; what is new of that is told."""
+        before = {h.who: h for h in self._noted[key]}
+        self._noted[key] = tuple(holds.values())
+        if by_us:
+            self._noted_s[key] = turn.at_s
+        for who, hold in holds.items():
+            if who not in before:
+                what = because(ReasonCode.NODE_HOLD_SET, why=hold.why)
+                self._story.record(turn, what, source=Source.REQUEST, node=key, who=who)
+        for who in before.keys() - holds.keys():
             what = because(ReasonCode.NODE_HOLD_ENDED)
-            self._story.record(turn, what, source=Source.REQUEST, node=node.id, who=event.who)
+            self._story.record(turn, what, source=Source.REQUEST, node=key, who=who)
+        self._show_holds(self.nodes[key], turn)
+
+    def _show_holds(self, node: Node, turn: Turn) -> None:
+        mine = self._pausing.get(node.id)
+        others = (h for h in self._noted[node.id] if mine is None or h.who != mine.who)
+        self._set_node(turn, node, holds=(*others, *([mine] if mine else ())))
 
     # --- VMs -------------------------------------------------------------------------------
 
@@ -475,6 +528,13 @@ class Inventory:
             config = replace(seen.config, settings=settings)
             self._sightings[vm][node] = replace(seen, config=config)
             self.refresh(vm, turn)
+
+    def drain_noted(self, vm: VmId, node: NodeId, drained_from: NodeId | None, turn: Turn) -> None:
+        """We noted, or removed, from where it is drained."""
+        seen = self.sighting(vm, node)
+        if seen is not None and seen.config is not None:
+            settings = replace(seen.config.settings, drained_from=drained_from)
+            self.settings_written(vm, node, settings, turn)
 
     def rebooted(self, event: ev.VmRebooted, turn: Turn) -> None:
         """The guest started anew: its uptime counts from here."""

@@ -29,7 +29,7 @@ class NodeStatus(StrEnum):
 
 
 class DrainState(StrEnum):
-    """How far a node's drain has come."""
+    """How far a node's drain has come. The values stand on the hosts too."""
 
     NONE = "None"
     DRAINING = "Draining"
@@ -117,6 +117,16 @@ class Priority(IntEnum):
     def title(self) -> str:
         """As the window writes it: ``No Auto Start``."""
         return self.name.replace("_", " ").title()
+
+
+class NodeStage(StrEnum):
+    """What is under way of a pause, drain or resume of a node. The value is what its story says."""
+
+    PAUSE = "writes the pause on the node"
+    RESUME = "removes the pause from the node"
+    MOVE = "moves VMs"
+    REPORT = "writes on the node how the drain ended"
+    OVER = "is over"
 
 
 class AgentState(StrEnum):
@@ -295,6 +305,7 @@ class Hold:
     who: str
     why: str
     since_s: float
+    drain: DrainState = DrainState.NONE  # whether its VMs were to leave, and how far that has come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -460,7 +471,7 @@ class Node:
     facts: NodeFacts | None = None
     pacemaker: Pacemaker = Pacemaker.NONE
     holds: tuple[Hold, ...] = ()
-    drain: DrainState = DrainState.NONE
+    work: Reason | None = None  # a pause, drain or resume of ours that is under way: how far it has come
     last_seen_s: float | None = None
     retry_at_s: float | None = None
     last_read_s: float | None = None  # when the last whole inventory read was begun
@@ -472,6 +483,11 @@ class Node:
     def is_up(self) -> bool:
         """Whether work can be asked of it now."""
         return self.status is NodeStatus.UP
+
+    @property
+    def drain(self) -> DrainState:
+        """How far a drain of it has come, as its holds say."""
+        return next((h.drain for h in self.holds if h.drain is not DrainState.NONE), DrainState.NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,16 @@ from manager.core.errors import ImpossibleTransition
 from manager.core.ids import NodeId, OperationId, TraceId, VmId
 from manager.core.migration import moves
 from manager.core.migration.moves import MoveStep
-from manager.core.model import MoveType, PeerRoute, Priority, SnapshotParameters, VmSettings
-from manager.core.reasons import Reason
+from manager.core.model import (
+    Hold,
+    MoveType,
+    NodeStage,
+    PeerRoute,
+    Priority,
+    SnapshotParameters,
+    VmSettings,
+)
+from manager.core.reasons import Reason, ReasonCode, because
 from manager.core.units import count_text
 
 
@@ -24,6 +32,7 @@ class OperationKind(StrEnum):
     CHANGE = "change"  # one change of state of one VM
     MIGRATE = "migrate"  # one move of a VM, of any type
     SETTINGS = "settings"  # one write of a VM's metadata or definition
+    NODE = "node"  # a pause, drain or resume of one node: a parent, of the moves that belong to it
     CONTROL = "control"  # the queue's standing orders; one per cluster, never over
 
 
@@ -139,11 +148,20 @@ class Operation:
     children: int = 0
     order: int = 0  # position in its batch
     orders: StandingOrders | None = None  # of the CONTROL operation
+    stage: NodeStage | None = None  # of a NODE operation: what is under way
+    hold: Hold | None = None  # of one that pauses its node: as it is to stand there
+    drained_from: NodeId | None = None  # of a move: noted in the VM before it begins
+    returns: bool = False  # a move back to where the VM was drained from: that is forgotten then
 
     @property
     def is_over(self) -> bool:
         """Whether it ended."""
         return self.state.is_over
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether it is there for others that hang below it."""
+        return self.kind in (OperationKind.BATCH, OperationKind.NODE)
 
 
 def moved_to(
@@ -183,14 +201,37 @@ def can_abort(operation: Operation) -> bool:
 
 def can_turn_back(operation: Operation) -> bool:
     """Whether a move that left its source can still go back to it."""
-    return operation.step in (*moves.LEAVING, MoveStep.DEFINE) and not operation.failed
+    return operation.step in (*moves.LEAVING, MoveStep.DEFINE, MoveStep.NOTE) and not operation.failed
+
+
+def path_of(operation: Operation) -> tuple[MoveStep, ...]:
+    """The steps of a move in their order, if nothing goes wrong."""
+    return moves.path(
+        operation.move,
+        was_off=operation.was_off,
+        drains=operation.drained_from is not None,
+        returns=operation.returns,
+    )
+
+
+def step_after(operation: Operation, step: MoveStep) -> MoveStep | None:
+    """What follows a step of a move, on its way or on its way back; None if it was the last."""
+    return moves.after(path_of(operation), step) or moves.after(moves.BACK.get(operation.move, ()), step)
 
 
 def nodes_of(operation: Operation) -> Iterable[NodeId]:
     """The nodes that what is under way is about: where the VM is, and where it goes."""
-    if operation.step in (*moves.LEAVING, MoveStep.COPY_DISKS):
+    if operation.step in (*moves.LEAVING, MoveStep.COPY_DISKS, MoveStep.NOTE):
         return [operation.source] if operation.source is not None else []
     return [n for n in (operation.source, operation.target) if n is not None]
+
+
+def readies(operation: Operation | None) -> Reason | None:
+    """Why a child of this operation may not begin yet: its node is still being paused, or resumed."""
+    if operation is None or operation.kind is not OperationKind.NODE or operation.stage is NodeStage.MOVE:
+        return None
+    what = operation.stage.value if operation.stage else ""
+    return because(ReasonCode.WAITS_NODE, node=str(operation.source), what=what)
 
 
 def words_of(operation: Operation) -> str:
@@ -198,4 +239,4 @@ def words_of(operation: Operation) -> str:
     verb = operation.action.rpartition(".")[2].replace("_", " ")
     if operation.kind is OperationKind.BATCH:
         return f"{verb} {count_text(operation.children, 'VM')}"
-    return f"{verb} {operation.vm_name}"
+    return f"{verb} {operation.vm_name or operation.source}"

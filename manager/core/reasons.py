@@ -42,6 +42,14 @@ class ReasonCode(StrEnum):
     NODE_UNREACHABLE = "node-unreachable"
     NODE_HELD = "node-held"
     NODE_BEING_READ = "node-being-read"
+    NODE_BUSY = "node-busy"
+    NODE_PAUSED_ALREADY = "node-paused-already"
+    NODE_DRAINED_ALREADY = "node-drained-already"
+    NODE_DRAINED_BY = "node-drained-by"
+    NODE_NOT_PAUSED = "node-not-paused"
+    NODE_KEEPS_NO_NOTES = "node-keeps-no-notes"
+    DRAIN_NO_ROOM = "drain-no-room"
+    TEXT_TOO_LONG = "text-too-long"
     READ_ONLY = "read-only"
     IS_A_DUMP = "is-a-dump"
     OTHER_AUTHORITY = "other-authority"
@@ -103,6 +111,10 @@ class ReasonCode(StrEnum):
     TARGET_RESTS = "target-rests"
     RETRY = "retry"
     STEP = "step"
+    WAITS_NODE = "waits-node"
+    NODE_WORK = "node-work"
+    DRAINING = "draining"
+    FAILING_BACK = "failing-back"
     # what is done about a move that does not converge
     STUCK_RAISES = "stuck-raises"
     STUCK_RAISES_THEN_SWITCHES = "stuck-raises-then-switches"
@@ -118,6 +130,11 @@ class ReasonCode(StrEnum):
     CHOSEN_MOST_FREE = "chosen-most-free"
     CHOSEN_BY_USER = "chosen-by-user"
     POOL_SEEN_LATER = "pool-seen-later"
+    TO_BE_PAUSED = "to-be-paused"
+    TO_BE_DRAINED = "to-be-drained"
+    TO_BE_RESUMED = "to-be-resumed"
+    FAILS_BACK = "fails-back"
+    STAYS_WHERE_IT_IS = "stays-where-it-is"
     SNAPSHOT_HOLDS = "snapshot-holds"
     SNAPSHOT_OF_DISKS = "snapshot-of-disks"
     SNAPSHOT_NAMED = "snapshot-named"
@@ -138,6 +155,12 @@ class ReasonCode(StrEnum):
     MOVED_OFF = "moved-off"
     DISKS_MOVED = "disks-moved"
     STILL_DEFINED = "still-defined"
+    STILL_NOTED = "still-noted"
+    NODE_PAUSED = "node-paused"
+    NODE_DRAINED = "node-drained"
+    NODE_NOT_DRAINED = "node-not-drained"
+    NODE_RESUMED = "node-resumed"
+    NODE_WORK_FAILED = "node-work-failed"
     CANNOT_TELL = "cannot-tell"
     PEER_LOGIN_REFUSED = "peer-login-refused"
     FAILED = "failed"
@@ -314,6 +337,16 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NODE_UNREACHABLE: "node {node} cannot be reached",
     ReasonCode.NODE_HELD: "node {node} is held by {who}: {why}",
     ReasonCode.NODE_BEING_READ: "what runs on {node} is still being read ({count} to go)",
+    ReasonCode.NODE_BUSY: "{what}",
+    ReasonCode.NODE_PAUSED_ALREADY: "already paused by {who} since {since:time}",
+    ReasonCode.NODE_DRAINED_ALREADY: "already paused and drained",
+    ReasonCode.NODE_DRAINED_BY: "being drained by {who} since {since:time}",
+    ReasonCode.NODE_NOT_PAUSED: "not paused",
+    ReasonCode.NODE_KEEPS_NO_NOTES: "{node} keeps no notes (its libvirt has no secrets):"
+    " nobody else would know that it is paused",
+    ReasonCode.DRAIN_NO_ROOM: "not drained: no room elsewhere for {count} of its VMs, which need"
+    " {need_mib:mib}; {name}: {text}",
+    ReasonCode.TEXT_TOO_LONG: "a reason is one line of printable text with at most {most} characters",
     ReasonCode.READ_ONLY: "this connection is read-only",
     ReasonCode.IS_A_DUMP: "this is a dump: there are no hosts that could do it",
     ReasonCode.OTHER_AUTHORITY: "managed by {authority}: read-only here",
@@ -371,6 +404,21 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.TARGET_RESTS: "{node} is fed no more: the last {count} moves to it failed",
     ReasonCode.RETRY: "retry {count} of {limit} at {at:time}: {text}",
     ReasonCode.STEP: "{what} ({node})",
+    ReasonCode.WAITS_NODE: "waits until {node} is ready: {what}",
+    ReasonCode.NODE_WORK: "{what}",
+    ReasonCode.DRAINING: "Draining: {left} of {of} left",
+    ReasonCode.FAILING_BACK: "VMs come back: {left} of {of} left",
+    ReasonCode.TO_BE_PAUSED: "is paused: it takes no new VMs",
+    ReasonCode.TO_BE_DRAINED: "is paused and drained: {count} of its VMs move, {stay} stay",
+    ReasonCode.TO_BE_RESUMED: "takes new VMs again",
+    ReasonCode.FAILS_BACK: "goes back: it was drained from {node}",
+    ReasonCode.STAYS_WHERE_IT_IS: "stays on {node}: it is forgotten that it was drained from {home}",
+    ReasonCode.STILL_NOTED: "{place}; it still notes that it was drained: {text}",
+    ReasonCode.NODE_PAUSED: "paused: takes no new VMs",
+    ReasonCode.NODE_DRAINED: "paused and drained",
+    ReasonCode.NODE_NOT_DRAINED: "paused; {count} VMs still run there: {names}",
+    ReasonCode.NODE_RESUMED: "takes new VMs again",
+    ReasonCode.NODE_WORK_FAILED: "{text}",
     ReasonCode.MOVED_OFF: "is on {node} now, off as before",
     ReasonCode.DISKS_MOVED: "its disks are in pool {pool} on {node} now; the old images are kept",
     ReasonCode.STILL_DEFINED: "{place}; {node} still has its old definition: {text}",
@@ -430,7 +478,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.RUNS_PACEMAKER: "runs Pacemaker: the VMs it manages are read-only here",
     ReasonCode.PACEMAKER_ASKED: "asking whether Pacemaker manages its VMs: read-only until then",
     ReasonCode.PACEMAKER_UNTOLD: "Pacemaker does not say which VMs it manages: all are read-only here",
-    ReasonCode.HELD_BY: "held by {who}: {why}",
+    ReasonCode.HELD_BY: "paused by {who} since {since:time}: {why}",
     ReasonCode.ALSO_DEFINED: "also defined on {nodes}",
     ReasonCode.ALSO_DEFINED_OLDER: "also defined on {nodes}, older",
     ReasonCode.RUNNING_ON_TWO: "RUNS ON TWO NODES: {nodes}",
@@ -538,6 +586,11 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.SHUTDOWN_IGNORED: "Wait longer, ask the guest agent, or turn it off.",
     ReasonCode.PEER_LOGIN_REFUSED: "Repair it with: {commands}. Or move through this computer.",
     ReasonCode.NO_NODE_FITS: "Free memory on a node, or choose a node.",
+    ReasonCode.NODE_HELD: "Resume the node first.",
+    ReasonCode.NODE_BUSY: "Wait until that has ended, or cancel it.",
+    ReasonCode.NODE_DRAINED_BY: "Wait for its end, or resume the node.",
+    ReasonCode.NODE_NOT_DRAINED: "See why each of them stays, then drain the node again.",
+    ReasonCode.DRAIN_NO_ROOM: "Free memory on other nodes, or shut down or move some of its VMs by hand.",
     ReasonCode.READ_ONLY: "Connect again without “read-only”.",
     ReasonCode.IS_A_DUMP: "Open the cluster itself; what was planned here can be copied as a command.",
     ReasonCode.LOGIN_FAILED: "{hint}",

@@ -17,7 +17,7 @@ from manager.core.migration import guard, moves
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.queue import is_heavy
 from manager.core.model import VmStatus
-from manager.core.operations import Operation, OperationKind, OperationState, asks_guest, nodes_of
+from manager.core.operations import Operation, OperationKind, OperationState, asks_guest, nodes_of, step_after
 from manager.core.reasons import Reason, ReasonCode, because
 from manager.core.steering import Steering
 from manager.core.tree import EndedCall, Tree
@@ -217,11 +217,14 @@ class Settling:
         """A step of a move reached what it is for: the next one, the way back, or the end."""
         step = operation.step
         assert step is not None
+        if step is MoveStep.NOTE and operation.cancelled_by:
+            self._execution.end(operation, _S.CANCELLED, self._explanations.cancelled(operation), turn)
+            return
         turns = (*moves.LEAVING, MoveStep.DEFINE) if operation.cancelled_by else moves.LEAVING
         if (operation.cancelled_by or operation.failed) and step in turns:
             self._turn_back(operation, turn)
             return
-        following = moves.follows(operation.move, step, was_off=operation.was_off)
+        following = step_after(operation, step)
         if step is MoveStep.FORGET_TARGET or (
             following is MoveStep.FORGET_TARGET
             and not self._inventory.sighting(operation.vm or VmId(""), operation.target)
@@ -323,8 +326,9 @@ class Settling:
         again = interrupted and not operation.cancelled_by
         if step in moves.CLEARING_UP:
             self._left_behind(operation, failure, turn)
-        elif step is MoveStep.COPY_DISKS and again:
-            self._execution.run(operation, step, turn)  # the copies go on; asking again takes them over
+        elif step in (MoveStep.COPY_DISKS, MoveStep.NOTE) and again and step is not None:
+            # Copies go on, and asking again takes them over; a note may be written twice.
+            self._execution.run(operation, step, turn)
         elif step not in (*moves.ARRIVING, MoveStep.DEFINE):
             return False
         elif step is not None and again:
@@ -341,6 +345,11 @@ class Settling:
             self._execution.run(operation, operation.step, turn)  # doing it twice does no harm
         elif operation.step is MoveStep.FORGET_TARGET:
             self._end_turned_back(operation, turn)
+        elif operation.step is MoveStep.UNNOTE:
+            reason = because(
+                ReasonCode.STILL_NOTED, place=self._explanations.place(operation.vm), text=_said(failure)
+            )
+            self._execution.end(operation, _S.DONE, reason, turn)
         else:
             place = self._explanations.place(operation.vm)
             reason = because(

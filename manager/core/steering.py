@@ -16,7 +16,7 @@ from manager.core.migration import guard, limits
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MoveProgress
 from manager.core.migration.queue import is_heavy
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import Operation, OperationState
 from manager.core.reasons import ReasonCode, because
 from manager.core.tree import Tree
 
@@ -75,7 +75,7 @@ class Steering:
     def _goes_on(self, batch: OperationId) -> bool:
         """Whether it is a batch, known, and not over: an order about another one would stand for ever."""
         found = self._tree.operations.get(batch)
-        return found is not None and found.kind is OperationKind.BATCH and not found.is_over
+        return found is not None and found.is_parent and not found.is_over
 
     def _reorder(self, event: ev.QueueRequested, turn: Turn) -> None:
         """Give waiting work a hand-made place before another one of the same priority."""

@@ -56,6 +56,7 @@ class Tree:
         self.claims: dict[VmId, OperationId] = {}
         self.live: dict[OperationId, Operation] = {}  # children that are not over
         self.active: dict[OperationId, Operation] = {}  # those of them that do not wait
+        self.on_nodes: dict[OperationId, Operation] = {}  # of nodes, that are not over
         self.backlog = Backlog()  # those that do
         # Of the current try of each:
         self.progress: dict[OperationId, MoveProgress] = {}
@@ -133,6 +134,8 @@ class Tree:
         """Store a request; all of it, before one of its children is enlisted or ends."""
         for each in (replace(batch, children=len(children)), *children):
             self._put(each, turn)
+        if batch.kind is OperationKind.NODE:
+            self.keep_node(self.operations[batch.id], turn)
 
     def enlist(self, operation: Operation, turn: Turn) -> None:
         """Let a child live. It holds its VM, unless another one does: then it waits for that."""
@@ -143,6 +146,8 @@ class Tree:
     def hear_of(self, operation: Operation, turn: Turn) -> None:
         """Take over what a journal or another process says of an operation."""
         self._know(operation, turn)
+        if operation.kind is OperationKind.NODE:
+            self._inventory.worked_on(operation, turn)
         if operation.kind is OperationKind.CONTROL:
             self._inventory.limit(operation.orders or StandingOrders())
         if operation.vm is not None and operation.is_over:
@@ -167,14 +172,18 @@ class Tree:
             ImpossibleTransition: if the table has no such move.
         """
         before, operation = operation, moved_to(operation, state, at_s=turn.at_s, reason=reason)
-        self._keep(operation, turn)
+        if operation.kind is OperationKind.NODE:
+            self.keep_node(operation, turn)
+        else:
+            self._keep(operation, turn)
         self._put(operation, turn)
         text = state.value + (f": {reason.text}" if reason else "")
         self._story.tell(operation.id, turn.at_s, text)
         self._record(before, operation, turn)
         if operation.parent is not None:
             parent = self.operations.get(operation.parent)
-            if parent is not None and parent.state is _S.WAITING and state is not _S.WAITING:
+            batch = parent is not None and parent.kind is OperationKind.BATCH
+            if batch and parent is not None and parent.state is _S.WAITING and state is not _S.WAITING:
                 self._put(moved_to(parent, _S.RUNNING, at_s=turn.at_s), turn)
         if operation.vm is not None and not state.is_over:
             self._inventory.refresh(operation.vm, turn)
@@ -209,6 +218,25 @@ class Tree:
     def say(self, operation: Operation, reason: Reason, turn: Turn) -> None:
         """Give the reason of the same state; it is derived, so not journaled."""
         self._replace(replace(operation, reason=reason))
+        turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
+
+    def keep_node(self, operation: Operation, turn: Turn) -> None:
+        """A pause, drain or resume lives on, or is over: its node shows that."""
+        if operation.is_over:
+            self.on_nodes.pop(operation.id, None)
+        else:
+            self.on_nodes[operation.id] = operation
+        self._inventory.worked_on(operation, turn)
+
+    def change_node(self, operation: Operation, turn: Turn) -> None:
+        """As `change`, of one that is about a node: its next stage."""
+        self.keep_node(operation, turn)
+        self._put(operation, turn)
+
+    def say_of_node(self, operation: Operation, reason: Reason, turn: Turn) -> None:
+        """As `say`, of one that is about a node."""
+        operation = self.operations[operation.id] = replace(operation, reason=reason)
+        self.keep_node(operation, turn)
         turn.changes[Kind.OPERATION].update(operation.id, ("reason",))
 
     def change(self, operation: Operation, turn: Turn) -> None:
@@ -329,7 +357,7 @@ class Tree:
                 self._children.setdefault(operation.parent, []).append(operation.id)
             else:
                 tally[before.state] -= 1
-        elif operation.kind is OperationKind.BATCH and operation.is_over and operation.id not in self._ended:
+        elif operation.is_parent and operation.is_over and operation.id not in self._ended:
             self._ended[operation.id] = 1 + operation.children
             self._ended_count += self._ended[operation.id]
             self._forget_old(turn)

@@ -15,7 +15,8 @@ from manager.core.goals import Goals
 from manager.core.ids import Kind, NodeId, OperationId, VmId
 from manager.core.instructions import Instructions
 from manager.core.inventory import Inventory
-from manager.core.migration import convergence, moves
+from manager.core.maintenance import Maintenance
+from manager.core.migration import convergence
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MoveProgress, advanced
 from manager.core.migration.queue import is_heavy
@@ -28,6 +29,7 @@ from manager.core.operations import (
     can_abort,
     can_turn_back,
     nodes_of,
+    path_of,
 )
 from manager.core.reasons import ReasonCode, because
 from manager.core.settling import LOOK_AGAIN_S, Settling
@@ -56,6 +58,7 @@ class Work:
         self._execution = execution = Execution(inventory, tree, steering, instructions, story)
         self._settling = Settling(inventory, tree, goals, steering, execution, instructions, explanations)
         self._admission = Admission(inventory, tree, goals, story)
+        self._maintenance = Maintenance(inventory, tree, self._execution, story)
 
     # --- requests --------------------------------------------------------------------------
 
@@ -114,7 +117,7 @@ class Work:
 
     def restore(self, operations: tuple[Operation, ...], left_s: float | None, turn: Turn) -> None:
         """Take over what an earlier run of the program, which lived until `left_s`, left in the journal."""
-        tree, rank = self._tree, {OperationKind.BATCH: 0, OperationKind.SETTINGS: 2}
+        tree, rank = self._tree, {OperationKind.BATCH: 0, OperationKind.NODE: 0, OperationKind.SETTINGS: 2}
         # The program lived at least until the last thing that its journal tells of.
         work = [o for o in operations if o.kind is not OperationKind.CONTROL]
         told_s = (max(o.created_s, o.started_s or 0, o.ended_s or 0) for o in work)
@@ -126,6 +129,8 @@ class Work:
             if operation.is_over and tree.operations.get(operation.id) == operation:
                 continue  # the owner that was followed until now has told it
             tree.hear_of(operation, turn)
+            if operation.kind is OperationKind.NODE:
+                tree.keep_node(operation, turn)
             if operation.vm is not None and not operation.is_over:
                 tree.enlist(operation, turn)
                 self._inventory.refresh(operation.vm, turn)
@@ -180,11 +185,11 @@ class Work:
     def journal_failed(self, event: ev.JournalFailed, turn: Turn) -> None:
         """What could not be journaled must not start."""
         for key in event.operations:
+            self._maintenance.journal_failed(key, event.text, turn)
             operation = self._tree.live.get(key)
             if operation is None:
                 continue
-            first = moves.first(operation.move, was_off=operation.was_off)
-            if operation.state is _S.RUNNING and operation.step not in (None, first):
+            if operation.state is _S.RUNNING and operation.step not in (None, path_of(operation)[0]):
                 failure = Failure(code=FailureCode.INTERRUPTED, text=event.text)
                 self._settling.not_stored(operation, failure, turn)
             elif operation.state in (_S.WAITING, _S.CHECKING, _S.RUNNING):
@@ -199,6 +204,7 @@ class Work:
 
     def effect_ended(self, event: ev.EffectEnded, turn: Turn) -> None:
         """A call came back. An answer to an old attempt changes nothing."""
+        self._maintenance.effect_ended(event, turn)
         operation = self._of_attempt(event.operation, event.attempt)
         if operation is None:
             return
@@ -211,6 +217,7 @@ class Work:
             if operation.kind is OperationKind.SETTINGS:
                 self._settings_written(operation, event.failure, turn)
             else:
+                self._note_drained(operation, event.failure, turn)
                 self._settling.settle(operation, event.failure, turn)
 
     def _settings_written(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
@@ -224,6 +231,15 @@ class Work:
             self._inventory.settings_written(operation.vm, operation.source, operation.settings, turn)
         turn.effects.append(ReadVm(trace=turn.trace, node=operation.source, vm=operation.vm))
         self._execution.end(operation, _S.DONE, self._explanations.edited(operation), turn)
+
+    def _note_drained(self, operation: Operation, failure: Failure | None, turn: Turn) -> None:
+        """A step of a move noted, or removed, from where its VM is drained: known before it is read again."""
+        if failure is None and operation.vm is not None:
+            if operation.step is MoveStep.NOTE and operation.source is not None:
+                noted = operation.drained_from
+                self._inventory.drain_noted(operation.vm, operation.source, noted, turn)
+            elif operation.step is MoveStep.UNNOTE and operation.target is not None:
+                self._inventory.drain_noted(operation.vm, operation.target, None, turn)
 
     def abort_failed(self, event: ev.AbortFailed, turn: Turn) -> None:
         """The cancel could not be delivered: tried again while the move still runs."""
@@ -384,3 +400,4 @@ class Work:
                 self._execution.begin(decided.operation, turn)
             else:
                 self._execution.end(decided.operation, decided.state, decided.reason, turn)
+        self._maintenance.advance(turn)

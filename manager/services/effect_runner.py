@@ -19,7 +19,7 @@ from manager.services.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=fx.VmEffect)
+E = TypeVar("E", fx.AbortMigration, fx.TuneMigration)
 Call = Callable[[], Coroutine[Any, Any, None]]
 """A port call not yet made, so that a task that ends before its first step leaves nothing unawaited."""
 
@@ -52,6 +52,8 @@ class EffectRunner:
                 self._sessions[node].read_again(soon=soon)
             case fx.ReadVm(node=node, vm=vm):
                 self._sessions[node].read_vm_again(vm)
+            case fx.ReadNotes(node=node):
+                self._sessions[node].read_notes_again()
             case fx.ReadResources(node=node):
                 self._resources.read_soon(node)
             case fx.SetTimer(key=key):
@@ -84,15 +86,22 @@ class EffectRunner:
                 self._spawn(effect, partial(self._hypervisor.check_peer, effect))
             case fx.WriteVmSettings():
                 self._spawn(effect, partial(self._hypervisor.write_settings, effect))
+            case fx.NoteDrained():
+                self._spawn(effect, partial(self._hypervisor.note_drained, effect))
+            case fx.HoldNode():
+                self._spawn(effect, partial(self._hypervisor.hold_node, effect))
+            case fx.ReleaseNode():
+                self._spawn(effect, partial(self._hypervisor.release_node, effect))
             case fx.EditVm():
                 self._spawn(effect, partial(self._hypervisor.edit_vm, effect))
             case _:
                 raise TypeError(f"nobody carries out {type(effect).__name__}")
 
-    def _spawn(self, effect: fx.VmEffect, call: Call) -> None:
-        self._tasks.spawn(self._watch(effect, call), f"{type(effect).__name__} {effect.vm}")
+    def _spawn(self, effect: fx.OperationEffect, call: Call) -> None:
+        what = effect.vm if isinstance(effect, fx.VmEffect) else effect.node
+        self._tasks.spawn(self._watch(effect, call), f"{type(effect).__name__} {what}")
 
-    async def _watch(self, effect: fx.VmEffect, call: Call) -> None:
+    async def _watch(self, effect: fx.OperationEffect, call: Call) -> None:
         failure = await self._failure_of(effect, call)
         self._dispatch(
             EffectEnded(
@@ -123,7 +132,7 @@ class EffectRunner:
                 )
             )
 
-    async def _failure_of(self, effect: fx.VmEffect, call: Call) -> Failure | None:
+    async def _failure_of(self, effect: fx.OperationEffect, call: Call) -> Failure | None:
         try:
             await call()
         except OperationError as error:
@@ -137,7 +146,7 @@ class EffectRunner:
                 code=FailureCode.OTHER,
                 text=f"{type(error).__name__}: {error}",
                 node=effect.node,
-                vm=effect.vm,
+                vm=effect.vm if isinstance(effect, fx.VmEffect) else None,
             )
         return None
 

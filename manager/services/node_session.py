@@ -91,6 +91,7 @@ class NodeSession:
         self._told = Pacemaker.NONE  # what the node said last
         self._holds_back = False  # its VMs are said to be perhaps Pacemaker's
         self._due: dict[VmId, None] = {}
+        self._notes_due = False
         self._listed = asyncio.Event()
         self._settled = asyncio.Event()
 
@@ -136,6 +137,11 @@ class NodeSession:
         self._due[vm] = None
         self._wake.set()
 
+    def read_notes_again(self) -> None:
+        """Read soon who holds the node."""
+        self._notes_due = True
+        self._wake.set()
+
     def lost(self, failure: Failure) -> None:
         """The adapter saw the connection close."""
         if self._connected and self._lost is None:
@@ -147,6 +153,7 @@ class NodeSession:
         self._again.set()
         if self._connected:
             self._ask.set()
+            self._notes_due = True
             self.read_again()
 
     async def run(self) -> None:
@@ -249,12 +256,15 @@ class NodeSession:
         """Read, sweep, read again when asked; returns why the connection ended."""
         unreadable: set[VmId] = set()
         self._due.clear()
-        self._read_due = True
+        self._read_due = self._notes_due = True
         while True:
             if self._lost is not None:
                 return self._lost
             try:
-                if self._read_due or (self._confirm_due and self._until_confirmed_s() <= 0.0):
+                if self._notes_due:  # before the node is up: nobody may think that it takes VMs
+                    self._notes_due = False
+                    await self._read_notes()
+                elif self._read_due or (self._confirm_due and self._until_confirmed_s() <= 0.0):
                     self._read_due = self._confirm_due = False
                     self._read_s = self._clock.monotonic_s()
                     read = await self._hypervisor.read_inventory(self.node)
@@ -283,6 +293,15 @@ class NodeSession:
                 log.warning("%s: inventory not read: %s", self.node, error)
                 self._over()
                 await self._clock.sleep(FIRST_RETRY_S)
+
+    async def _read_notes(self) -> None:
+        try:
+            self._dispatch(await self._hypervisor.read_notes(self.node))
+        except OperationError as error:
+            if error.failure.code in _GONE:
+                raise
+            if error.failure.code is not FailureCode.NOT_SUPPORTED:
+                log.warning("%s: not known whether somebody holds it: %s", self.node, error)
 
     def _until_confirmed_s(self) -> float:
         return self._read_s + CONFIRM_S - self._clock.monotonic_s()

@@ -17,6 +17,9 @@ from manager.core.effects import (
     CopyDisks,
     EditVm,
     ForgetDefinition,
+    HoldNode,
+    NoteDrained,
+    ReleaseNode,
     RestoreFromFile,
     SaveToFile,
     StartMigration,
@@ -27,6 +30,7 @@ from manager.core.events import (
     Event,
     MigrationProgress,
     NodeInventoryRead,
+    NodeNotesRead,
     NodeResourcesRead,
     NodeSampled,
     PoolVolumesRead,
@@ -52,6 +56,7 @@ class Feature(StrEnum):
     JOB_FIGURES = "job figures"
     LOAD_FIGURES = "load figures"
     KEEP_ALIVE = "keep-alive"
+    NOTES = "notes for all administrators"
 
 
 class Clock(Protocol):
@@ -91,7 +96,27 @@ class Console(Protocol):
         ...
 
 
-class Hypervisor(Protocol):
+class NodeNotes(Protocol):
+    """What every administrator must respect is kept on the hosts themselves: who holds a node, and why.
+
+    Every method raises `OperationError`. Who changes something is told of it to everybody who is connected,
+    as `NodeNotesChanged`.
+    """
+
+    async def read_notes(self, node: NodeId) -> NodeNotesRead:
+        """The holds on a node; what is not understood is left out. NOT_SUPPORTED where none can be kept."""
+        ...
+
+    async def hold_node(self, effect: HoldNode) -> None:
+        """Keep a hold; that holder's earlier one is replaced, others stay."""
+        ...
+
+    async def release_node(self, effect: ReleaseNode) -> None:
+        """Remove all holds; harmless if there are none."""
+        ...
+
+
+class Hypervisor(NodeNotes, Protocol):
     """All hosts of one cluster. Loop thread only; nothing here blocks the loop.
 
     Every method raises `OperationError` with a `Failure`; nothing else for what a host can do. Every wait has
@@ -224,6 +249,10 @@ class Hypervisor(Protocol):
 
     async def write_settings(self, effect: WriteVmSettings) -> None:
         """Write our metadata element; unknown content in it is kept."""
+        ...
+
+    async def note_drained(self, effect: NoteDrained) -> None:
+        """Note in our metadata element from where a VM is drained; the rest of it is kept."""
         ...
 
     async def edit_vm(self, effect: EditVm) -> None:

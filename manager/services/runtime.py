@@ -15,7 +15,7 @@ from manager.core.actions import Plan
 from manager.core.changes import ChangeSet, Outcome
 from manager.core.chronicle import KEPT_EVENTS, ClusterEvent
 from manager.core.cluster import ClusterState, ClusterView
-from manager.core.effects import AbortMigration, Effect, TuneMigration, VmEffect
+from manager.core.effects import AbortMigration, Effect, OperationEffect, TuneMigration
 from manager.core.errors import UserError
 from manager.core.events import (
     ActionRequested,
@@ -417,7 +417,7 @@ class Runtime:
     def request(self, plan: Plan[Any]) -> tuple[OperationId, ...]:
         """Carry out a confirmed plan.
 
-        Returns the operations to watch: the new batch, or what is being cancelled.
+        Returns the operations to watch: the new batch, one for each node, or what is being cancelled.
 
         Raises:
             OSError: The owner of operations cannot be ours, or was just lost and this cancels; nothing was
@@ -439,7 +439,7 @@ class Runtime:
             view=self._state,
         )
         self._ask(event)
-        return event.operations if isinstance(event, CancelRequested) else (batch,)
+        return event.operations if isinstance(event, CancelRequested) else plan.parents(batch)
 
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
         """Cancel operations and what hangs below them.
@@ -553,7 +553,7 @@ class Runtime:
             for _, outcome in batch:
                 self._begin(tuple(e for e in outcome.effects if not (_is_step(e) and self._is_over(e))))
 
-    def _is_over(self, step: VmEffect) -> bool:
+    def _is_over(self, step: OperationEffect) -> bool:
         """Whether its operation ended before it was begun: an earlier commit failed."""
         operation = self._state.operations.get(step.operation)
         return operation is None or operation.is_over
@@ -574,6 +574,6 @@ class Runtime:
             self._runner.start(effect)
 
 
-def _is_step(effect: Effect) -> TypeGuard[VmEffect]:
+def _is_step(effect: Effect) -> TypeGuard[OperationEffect]:
     """Whether it is what an operation is for, and no call beside one that runs."""
-    return isinstance(effect, VmEffect) and not isinstance(effect, AbortMigration | TuneMigration)
+    return isinstance(effect, OperationEffect) and not isinstance(effect, AbortMigration | TuneMigration)

@@ -13,7 +13,6 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMenu, QWidget
 
 from manager.core.actions import (
-    ACTIONS,
     CD,
     DEFINITION,
     DESCRIPTION,
@@ -21,6 +20,7 @@ from manager.core.actions import (
     MOVE_STORAGE,
     PRIORITY,
     TAGS,
+    VM_ACTIONS,
     ActionSpec,
     Allowed,
     Group,
@@ -77,7 +77,7 @@ _PRIORITY_KEYS = {Priority.HIGH: "1", Priority.MEDIUM: "2", Priority.LOW: "3", P
 
 def _entries() -> tuple[Entry, ...]:
     made: list[Entry] = []
-    for spec in ACTIONS.values():
+    for spec in VM_ACTIONS:
         if spec is LIVE_MIGRATE:
             best = MigrateParameters()
             made.append(

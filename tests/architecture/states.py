@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from manager.core.maintenance import STAGES
 from manager.core.operations import TRANSITIONS, OperationState
 
 
@@ -25,6 +26,26 @@ def operation_states() -> str:
     return "\n".join([*lines, "```", ""])
 
 
+def maintenance_stages() -> str:
+    """The page about the stages of a pause, drain or resume of a node."""
+    begins = [stage for stage in STAGES if not any(stage in after for after in STAGES.values())]
+    lines = [
+        "# The stages of a pause, drain or resume of a node",
+        "",
+        "Drawn from `STAGES` in `manager/core/maintenance.py`; a test compares.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+        *(f"    [*] --> {stage.name.title()}" for stage in begins),
+    ]
+    for stage, after in STAGES.items():
+        lines += [f"    {stage.name.title()} --> {each.name.title()}" for each in STAGES if each in after]
+        lines.append(f"    {stage.name.title()}: {stage.value}")
+    return "\n".join([*lines, "    Over --> [*]", "```", ""])
+
+
+DIAGRAMS = {"operation.md": operation_states, "maintenance.md": maintenance_stages}
+
 if __name__ == "__main__":
-    page = Path(__file__).parents[2] / "docs" / "states" / "operation.md"
-    page.write_text(operation_states())
+    for name, made in DIAGRAMS.items():
+        (Path(__file__).parents[2] / "docs" / "states" / name).write_text(made())

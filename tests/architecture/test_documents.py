@@ -21,7 +21,7 @@ from manager.core.model import (
 )
 from manager.store import cluster_files
 from manager.store.cluster_files import read_cluster_file
-from tests.architecture.states import operation_states
+from tests.architecture.states import DIAGRAMS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -107,9 +107,10 @@ def test_the_examples_are_cluster_files(page: Path, tmp_path: Path) -> None:
         assert len(read_cluster_file(tmp_path / "example.toml").nodes) == 2
 
 
-def test_the_diagram_of_states_is_drawn_from_the_table() -> None:
-    page = ROOT / "docs" / "states" / "operation.md"
-    assert page.read_text() == operation_states(), "run: .venv/bin/python -m tests.architecture.states"
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_the_diagrams_of_states_are_drawn_from_the_tables(name: str) -> None:
+    page = ROOT / "docs" / "states" / name
+    assert page.read_text() == DIAGRAMS[name](), "run: .venv/bin/python -m tests.architecture.states"
 
 
 def test_every_dependency_is_pinned() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from manager.cli.actions import FORMS, MOVES
-from manager.core.actions import ACTIONS
+from manager.core.actions import ACTIONS, VM_ACTIONS
 from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.model import Disk, Priority, Snapshot, VmStatus
 from manager.core.operations import Operation
@@ -79,7 +79,7 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize("command", [spec.command for spec in ACTIONS.values()])
+@pytest.mark.parametrize("command", [spec.command for spec in VM_ACTIONS])
 def test_every_action_has_a_command_that_does_it(muster: Cli, command: str) -> None:
     name = FITS.get(command, "web-1")
     config = muster.vm(name).config
@@ -166,7 +166,7 @@ def test_no_login_between_the_nodes_says_what_repairs_it(muster: Cli) -> None:
 # --- what-if -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [spec.command for spec in ACTIONS.values()])
+@pytest.mark.parametrize("command", [spec.command for spec in VM_ACTIONS])
 def test_what_if_changes_nothing(muster: Cli, command: str) -> None:
     before = muster.state()
     names = ["web-1", "off-1", "saved-1", "paused-1"]

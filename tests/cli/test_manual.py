@@ -44,8 +44,9 @@ def test_no_page_is_stale(root: click.Group) -> None:
 def test_every_action_and_field_is_in_it(root: click.Group) -> None:
     made = pages(root)
     for spec in ACTIONS.values():
-        assert f"## muster vm {spec.command.partition(' --')[0]}\n" in made["manual/vm.md"]
-        assert spec.doc in made["manual/vm.md"]
+        page = made[f"manual/{spec.target.value}.md"]
+        assert f"## muster {spec.target.value} {spec.command.partition(' --')[0]}\n" in page
+        assert spec.doc in page
     for kind in (Kind.VM, Kind.NODE, Kind.OPERATION):
         for field in FIELDS[kind].values():
             assert f"| `{field.name}`" in made["manual/fields.md"]

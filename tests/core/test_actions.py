@@ -9,7 +9,16 @@ import pytest
 
 from manager.core import effects as fx
 from manager.core import events as ev
-from manager.core.actions import ACTIONS, DEFINITION, Allowed, Denied, NoParameters, ShutDownHow
+from manager.core.actions import (
+    ACTIONS,
+    DEFINITION,
+    NODE_ACTIONS,
+    VM_ACTIONS,
+    Allowed,
+    Denied,
+    NoParameters,
+    ShutDownHow,
+)
 from manager.core.edits import Edit
 from manager.core.effects import VmChange
 from manager.core.ids import NodeId, OperationId
@@ -151,7 +160,7 @@ def said(cluster: Cluster, action: str, name: str = "a") -> str:
 
 
 def test_the_table_has_every_action() -> None:
-    assert {f"vm.{name}" for name in TABLE} == set(ACTIONS)
+    assert {f"vm.{name}" for name in TABLE} == {spec.id for spec in VM_ACTIONS}
 
 
 @pytest.mark.parametrize("action", TABLE)
@@ -303,8 +312,10 @@ def test_a_plan_counts_what_is_done_and_what_is_left_and_why(cluster: Cluster) -
 def test_planning_changes_nothing(cluster: Cluster) -> None:
     cluster.add("n1", "a")
     revision = cluster.state.revision
-    for action in ACTIONS:
-        cluster.plan(action, "a")
+    for spec in VM_ACTIONS:
+        cluster.plan(spec.id, "a")
+    for spec in NODE_ACTIONS:
+        spec.plan(cluster.state, ["n1"])
     assert cluster.state.revision == revision
     assert not cluster.state.operations
 
@@ -331,8 +342,8 @@ def test_what_takes_something_away_asks_and_says_what(spec: object) -> None:
 def test_commands_titles_and_shortcuts_are_unique() -> None:
     specs = list(ACTIONS.values())
     for names in (
-        [s.command for s in specs],
-        [s.title for s in specs],
+        [(s.target, s.command) for s in specs],
+        [(s.target, s.title) for s in specs],
         [s.shortcut for s in specs if s.shortcut],
     ):
         assert len(set(names)) == len(names)

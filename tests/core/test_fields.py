@@ -197,7 +197,7 @@ def test_a_nodes_cells(cluster: Cluster) -> None:
     hold = Hold(who="x", why="y", since_s=1.0)
     cluster.feed(ev.NodeHeld(at_s=cluster.now, node=N1, hold=hold))
     assert node("n1", "status")[0] == "Paused"
-    assert node("n1", "information")[0] == "held by x: y"
+    assert node("n1", "information")[0] == "paused by x since 00:00:01: y"
 
 
 def test_an_operations_cells(cluster: Cluster) -> None:

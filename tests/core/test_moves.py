@@ -10,7 +10,7 @@ from manager.core import effects as fx
 from manager.core import events as ev
 from manager.core.errors import Failure, FailureCode
 from manager.core.ids import NodeId
-from manager.core.migration.moves import BACK, PATHS, MoveStep, follows
+from manager.core.migration.moves import BACK, PATHS, MoveStep, after
 from manager.core.model import Disk, MigrationLimits, MoveType, RetryPolicy, VmConfig, VmStatus
 from manager.core.operations import OperationState
 from manager.core.reasons import ReasonCode
@@ -583,4 +583,4 @@ def test_where_no_network_is_named_a_move_is_capped(cluster: Cluster) -> None:
 def test_every_path_has_an_end(move: MoveType) -> None:
     for path in filter(None, (PATHS[move], BACK.get(move))):
         for step, following in zip(path, (*path[1:], None), strict=True):
-            assert follows(move, step, was_off=False) is following
+            assert after(path, step) is following

@@ -5,10 +5,11 @@ and what must be so at the end) and `expected.log` (what the program shows meanw
 
 `cluster.toml`: tables `nodes.NAME` and `vms.NAME`, with `defaults.node`, `defaults.vm` and `defaults.guest`
 for all; `migration` and `work` as in a cluster file. `script.toml`: `[[steps]]`, each `at_s` with one of
-`action` (an action's id, with `vms` and its parameters), `queue` (a `QueueVerb`, with its fields; `vms` and
+`action` (an action's id, with `vms` or `nodes` and its parameters), `queue` (a `QueueVerb`, with its fields; `vms` and
 `before` name VMs, `batch` true means the batches of those), `fault` (a method of `Faults`, with `args` and
 keyword arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`: places and states, how
-operations ended, and what the hosts saw: moves begun, starts, stops.
+operations ended, which nodes are held and how
+their drains ended, which VMs note from where they were drained, and what the hosts saw: moves begun, starts, stops.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from manager.backends.sim.world import SimWorld
 from manager.core import reasons
 from manager.core.actions import (
     ACTIONS,
+    Failback,
     MigrateParameters,
+    PauseParameters,
+    ResumeParameters,
     ShutDownHow,
     ShutDownParameters,
     StorageParameters,
@@ -44,6 +48,7 @@ from manager.core.ids import Kind, NodeId
 from manager.core.model import (
     ClusterConfig,
     Convergence,
+    DrainState,
     MigrationLimits,
     NodeConfig,
     PeerRoute,
@@ -61,6 +66,10 @@ from manager.services.runtime import Runtime
 from tests.support.sim import make_config, make_id, until
 
 _MOVED = (StatusCause.MIGRATED, StatusCause.FAILED)  # ends of halves of moves, not of VMs
+
+
+PLAIN = ("operations", "moves", "starts", "stops", "holds", "drained")
+"""What is stated as empty where nothing is."""
 
 
 class Witness:
@@ -138,7 +147,7 @@ def _name(view: Any, key: str) -> str:
         return str(view.vms[key].name)
     if key in view.operations:
         operation = view.operations[key]
-        return f"{operation.action} {operation.vm_name}".strip()
+        return f"{operation.action} {operation.vm_name or operation.source or ''}".strip()
     for vm, row in view.vms.items():
         key = key.replace(vm, row.name)
     return key
@@ -147,7 +156,10 @@ def _name(view: Any, key: str) -> str:
 def _text(view: Any, kind: Kind, key: str) -> str:
     if kind is Kind.NODE:
         node = view.nodes[key]
-        return f"node {key}: {node.status.value}"
+        held = f", {', '.join(f'paused by {h.who}' for h in node.holds)}" if node.holds else ""
+        drain = f", {node.drain.value}" if node.drain is not DrainState.NONE else ""
+        work = f": {node.work.text}" if node.work is not None else ""
+        return f"node {key}: {node.status.value}{held}{drain}{work}"
     if kind is Kind.VM and key in view.vms:
         vm = view.vms[key]
         alarm = " ALARM" if vm.alarm else ""
@@ -158,7 +170,8 @@ def _text(view: Any, kind: Kind, key: str) -> str:
         target = f" to {operation.target}" if operation.target else ""
         reason = f": {operation.reason.text}" if operation.reason else ""
         return (
-            f"{operation.action} {operation.vm_name}{target}".strip() + f": {operation.state.value}{reason}"
+            f"{operation.action} {operation.vm_name or operation.source or ''}{target}".strip()
+            + f": {operation.state.value}{reason}"
         )
     if kind is Kind.PROBLEM and key in view.problems:
         return f"problem {_name(view, key)}: {view.problems[key].reason.text}"
@@ -221,7 +234,7 @@ class Scenario:
         elif "fault" in step:
             self._inject(step.pop("fault"), step.pop("args", []), step)
         else:
-            self._request(step.pop("action"), step.pop("vms"), step)
+            self._request(step.pop("action"), step.pop("vms", []) or step.pop("nodes"), step)
 
     def _inject(self, fault: str, args: list[Any], fields: dict[str, Any]) -> None:
         if "says" in fields:
@@ -241,12 +254,17 @@ class Scenario:
                 pool=fields.pop("pool", ""),
                 policy=fields.pop("policy", ""),
             )
+        elif action == "node.pause":
+            parameters = PauseParameters(drain=fields.pop("drain", False), why=fields.pop("why", ""))
+        elif action == "node.resume":
+            parameters = ResumeParameters(failback=Failback(fields.pop("failback", Failback.NONE)))
         elif action == "vm.move_storage":
             parameters = StorageParameters(pool=fields.pop("pool"))
         elif action == "vm.shut_down":
             parameters = ShutDownParameters(how=ShutDownHow(fields.pop("how", ShutDownHow.ACPI)))
         assert not fields, f"nobody reads {fields}"
-        plan = ACTIONS[action].plan(self.runtime.view, [make_id(name) for name in names], parameters)
+        keys = names if ACTIONS[action].target is Kind.NODE else [make_id(name) for name in names]
+        plan = ACTIONS[action].plan(self.runtime.view, keys, parameters)
         for skipped in plan.skipped:
             self.log.write(f"skipped {skipped.name}: {skipped.reason.text}")
         if plan.steps:
@@ -294,8 +312,14 @@ class Scenario:
             "starts": dict(witness.starts),
             "stops": dict(witness.stops),
             "problems": sorted(_name(view, key) for key in view.problems),
+            "holds": {node.id: node.drain.value for node in view.nodes.values() if node.holds},
+            "drained": {
+                vm.name: vm.config.settings.drained_from
+                for vm in view.vms.values()
+                if vm.config and vm.config.settings.drained_from
+            },
         }
-        stated = {key: expect.get(key, {}) for key in ("operations", "moves", "starts", "stops")}
+        stated = {key: expect.get(key, {}) for key in PLAIN}
         stated |= {key: expect[key] for key in ("owner", "status")}
         stated["problems"] = sorted(expect.get("problems", []))
         if "attempts" in expect:

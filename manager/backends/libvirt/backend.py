@@ -18,6 +18,7 @@ from manager.backends.libvirt import (
     editing,
     event_loop,
     jobs,
+    notes,
     pacemaker,
     reading,
     resources,
@@ -31,7 +32,7 @@ from manager.backends.libvirt.foreign import Jobs
 from manager.backends.libvirt.lane import Lane, LanePool, Work
 from manager.backends.libvirt.link import CHANGE_S, LONG_CHANGE_S, Link, Links, not_connected
 from manager.backends.libvirt.moves import Moves
-from manager.backends.libvirt.translate import RESOURCES, RawEvent, Told, event_of
+from manager.backends.libvirt.translate import NOTES, RESOURCES, RawEvent, Told, event_of
 from manager.core.effects import (
     LONG_CHANGES,
     SNAPSHOT_CHANGES,
@@ -42,6 +43,9 @@ from manager.core.effects import (
     CopyDisks,
     EditVm,
     ForgetDefinition,
+    HoldNode,
+    NoteDrained,
+    ReleaseNode,
     RestoreFromFile,
     SaveToFile,
     StartMigration,
@@ -55,6 +59,7 @@ from manager.core.events import (
     MigrationProgress,
     NodeInventoryRead,
     NodeLost,
+    NodeNotesRead,
     NodeResourcesRead,
     NodeSampled,
     PoolVolumesRead,
@@ -415,6 +420,32 @@ class LibvirtHypervisor:
         write = functools.partial(changing.write_settings, vm=effect.vm, settings=effect.settings)
         await link.change(write, CHANGE_S, "writing the settings", effect.vm)
 
+    async def note_drained(self, effect: NoteDrained) -> None:
+        """See `Hypervisor.note_drained`."""
+        link = self._links.of(effect.node)
+        write = functools.partial(changing.note_drained, vm=effect.vm, drained_from=effect.drained_from)
+        await link.change(write, CHANGE_S, "noting from where it is drained", effect.vm)
+
+    # --- notes -------------------------------------------------------------------------------
+
+    async def read_notes(self, node: NodeId) -> NodeNotesRead:
+        """See `NodeNotes.read_notes`."""
+        started_s = self._clock.now_s()
+        link = self._links.of(node)
+        holds = await link.call(link.figures, notes.read, READ_S, "reading who holds the node")
+        return NodeNotesRead(at_s=self._clock.now_s(), node=node, started_s=started_s, holds=holds)
+
+    async def hold_node(self, effect: HoldNode) -> None:
+        """See `NodeNotes.hold_node`."""
+        link = self._links.of(effect.node)
+        write = functools.partial(notes.write, hold=effect.hold)
+        await link.call(link.work, write, CHANGE_S, "writing the pause on the node")
+
+    async def release_node(self, effect: ReleaseNode) -> None:
+        """See `NodeNotes.release_node`."""
+        link = self._links.of(effect.node)
+        await link.call(link.work, notes.remove_all, CHANGE_S, "removing the pause from the node")
+
     async def edit_vm(self, effect: EditVm) -> None:
         """See `Hypervisor.edit_vm`."""
         link = self._links.of(effect.node)
@@ -488,7 +519,7 @@ class LibvirtHypervisor:
         event = event_of(raw, node=link.node.name, at_s=at_s)
         if event is not None:
             self._links.tell(event)
-        if raw.kind == RESOURCES:
+        if raw.kind in (RESOURCES, NOTES):
             return
         vm = VmId(raw.uuid)
         if raw.is_stop:

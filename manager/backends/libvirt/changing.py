@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import libvirt
 
@@ -10,9 +11,10 @@ from manager.backends.libvirt import metadata
 from manager.backends.libvirt.errors import cleaned, failure_of
 from manager.backends.libvirt.reading import lookup
 from manager.backends.libvirt.translate import told
+from manager.backends.libvirt.xml_text import root_of
 from manager.core.effects import VmChange
 from manager.core.errors import Failure, FailureCode, OperationError
-from manager.core.ids import VmId
+from manager.core.ids import NodeId, VmId
 from manager.core.model import VmSettings, VmStatus
 
 CTRL_ALT_DEL = (29, 56, 111)
@@ -130,7 +132,22 @@ def write_settings(connection: libvirt.virConnect, vm: VmId, settings: VmSetting
     Raises:
         OperationError: CONFLICT if what stands there is no XML: it is somebody's, and not ours to overwrite.
     """
-    domain = lookup(connection, vm)
+    _rewrite(lookup(connection, vm), lambda existing: metadata.merged(existing, settings))
+
+
+def note_drained(connection: libvirt.virConnect, vm: VmId, drained_from: NodeId | None) -> None:
+    """Note in the VM's metadata from where it is drained; all else there stays. Raises as above."""
+
+    def noted(existing: str | None) -> str:
+        element = root_of(existing, keep_all=True) if existing else None
+        settings = replace(metadata.settings_of(element), drained_from=drained_from)
+        return metadata.merged(existing, settings)
+
+    _rewrite(lookup(connection, vm), noted)
+
+
+def _rewrite(domain: libvirt.virDomain, change: Callable[[str | None], str]) -> None:
+    """Put our metadata element's new text in place of the old one."""
     kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
     try:
         existing: str | None = domain.metadata(kind, metadata.NAMESPACE, 0)
@@ -139,7 +156,7 @@ def write_settings(connection: libvirt.virConnect, vm: VmId, settings: VmSetting
             raise
         existing = None
     try:
-        text = metadata.merged(existing, settings)
+        text = change(existing)
     except ValueError as error:
         text = cleaned(f"its metadata cannot be changed: {error}")
         raise OperationError(Failure(code=FailureCode.CONFLICT, text=text)) from None

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import libvirt
 from lxml import etree
 
+from manager.backends.libvirt import notes
 from manager.backends.libvirt.errors import cleaned
-from manager.backends.libvirt.translate import RESOURCES, RawEvent
+from manager.backends.libvirt.translate import NOTES, RESOURCES, RawEvent
 from manager.backends.libvirt.xml_text import root_of
 from manager.core.model import NodeFacts, NumaCell
 from manager.services.ports import Feature, SecretStore
@@ -128,6 +129,10 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
     def resources(*_: Any) -> None:
         watcher.event(RawEvent(RESOURCES, "", ""))
 
+    def note(_: Any, secret: libvirt.virSecret, *__: Any) -> None:
+        if notes.is_ours(secret.usageID()):
+            watcher.event(RawEvent(NOTES, "", ""))
+
     def agent(_c: object, domain: libvirt.virDomain, state: int, _reason: int, kind: int) -> None:
         watcher.event(RawEvent(kind, domain.UUIDString(), domain.name(), state))
 
@@ -162,6 +167,9 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
             connection.storagePoolEventRegisterAny(None, kind, resources, None)
     with contextlib.suppress(libvirt.libvirtError):
         connection.networkEventRegisterAny(None, libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, resources, None)
+    for kind in (libvirt.VIR_SECRET_EVENT_ID_LIFECYCLE, libvirt.VIR_SECRET_EVENT_ID_VALUE_CHANGED):
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.secretEventRegisterAny(None, kind, note, None)
 
 
 MAX_CELLS = 256
@@ -200,6 +208,9 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool, through_ssh: bo
             features.add(Feature.POST_COPY)
             if _or(connection.numOfStoragePools, None) is not None:
                 features.add(Feature.OTHER_MOVES)
+    with contextlib.suppress(libvirt.libvirtError):  # there may be no such daemon, or no right to ask it
+        connection.numOfSecrets()
+        features.add(Feature.NOTES)
     with contextlib.suppress(libvirt.libvirtError):
         if connection.setKeepAlive(KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT) == 0:
             features.add(Feature.KEEP_ALIVE)

@@ -50,7 +50,7 @@ def drop(held: list[libvirt.virConnect]) -> None:
     """
     while held:
         connection = held.pop()
-        for of in ("domain", "network", "storagePool"):
+        for of in ("domain", "network", "storagePool", "secret"):
             for callback in list(getattr(connection, f"{of}EventCallbackID", ())):
                 with contextlib.suppress(libvirt.libvirtError):
                     getattr(connection, f"{of}EventDeregisterAny")(callback)

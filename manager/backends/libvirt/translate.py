@@ -10,6 +10,7 @@ import libvirt
 from manager.backends.libvirt.errors import cleaned
 from manager.core.events import (
     Event,
+    NodeNotesChanged,
     NodeResourcesChanged,
     VmDefinitionChanged,
     VmDiskFailed,
@@ -111,12 +112,15 @@ def told(state: int, reason: int, *, has_saved_state: bool = False) -> Told:
 RESOURCES = -1
 """In place of a domain event's number: of pools and networks it only counts that something changed."""
 
+NOTES = -2
+"""In the same place: a hold of the node was set, changed or removed."""
+
 
 @dataclass(frozen=True, slots=True)
 class RawEvent:
     """What a callback copied out of libvirt's objects: names and numbers."""
 
-    kind: int  # VIR_DOMAIN_EVENT_ID_..., or RESOURCES
+    kind: int  # VIR_DOMAIN_EVENT_ID_..., RESOURCES or NOTES
     uuid: str
     name: str
     event: int = 0
@@ -240,6 +244,8 @@ def event_of(raw: RawEvent, *, node: NodeId, at_s: float) -> Event | None:
     """The core's event for one of libvirt's, or None if it changes nothing that is shown."""
     if raw.kind == RESOURCES:
         return NodeResourcesChanged(at_s=at_s, node=node)
+    if raw.kind == NOTES:
+        return NodeNotesChanged(at_s=at_s, node=node)
     vm = VmId(raw.uuid)
     if raw.kind == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE:
         return _lifecycle(raw, vm, node, at_s)

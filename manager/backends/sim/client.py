@@ -412,7 +412,7 @@ class SimConnections:
         """The `Done` that brings the end of something long back over the connection."""
         return lambda failure: self._deliver(connection, lambda: resolve(answer, failure))
 
-    def _writable(self, node: NodeId, vm: VmId) -> None:
+    def _writable(self, node: NodeId, vm: VmId | None) -> None:
         if self._read_only:
             text = "operation forbidden: read only access prevents this"
             raise refused(FailureCode.DENIED, text, node=node, vm=vm)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import Event
 from manager.core.ids import NodeId, VmId
-from manager.core.model import AgentState, Snapshot, StatusCause, VmConfig, VmStatus
+from manager.core.model import AgentState, Hold, Snapshot, StatusCause, VmConfig, VmStatus
 from manager.core.resource_facts import SeenInterface
 from manager.core.units import GIB, MIB
 
@@ -264,6 +264,7 @@ class SimNode:
     post_copy: bool = True  # its kernel and QEMU can
     certificates: bool = True  # for encrypted moves
     dead_addresses: set[str] = field(default_factory=set)  # nobody reaches it there; "": at its own choice
+    holds: dict[str, Hold] = field(default_factory=dict)  # by holder; they outlive a loss of power
     media: set[str] = field(default_factory=_media)  # images of CDs
     bridges: set[str] = field(default_factory=lambda: {"br0"})
     shared_paths: tuple[str, ...] = ("/srv/vms",)  # the same files on every node that has the path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from manager.backends.sim import editing, resources
@@ -22,6 +23,9 @@ from manager.core.effects import (
     CopyDisks,
     EditVm,
     ForgetDefinition,
+    HoldNode,
+    NoteDrained,
+    ReleaseNode,
     RestoreFromFile,
     SaveToFile,
     StartMigration,
@@ -35,6 +39,7 @@ from manager.core.events import (
     MigrationProgress,
     MigrationRouted,
     NodeInventoryRead,
+    NodeNotesRead,
     NodeResourcesRead,
     NodeSampled,
     PoolVolumesRead,
@@ -253,6 +258,44 @@ class SimHypervisor(SimConnections):
             self._world.write_settings(self._world.find(sim, effect.vm), effect.settings)
 
         await self._ask(effect.node, "write_settings", write, CHANGE_S, vm=effect.vm, needs_lock=True)
+
+    async def note_drained(self, effect: NoteDrained) -> None:
+        """Note from where a VM is drained."""
+        self._writable(effect.node, effect.vm)
+
+        def write(sim: SimNode, _: Connection) -> None:
+            found = self._world.find(sim, effect.vm)
+            self._world.write_settings(
+                found, replace(found.config.settings, drained_from=effect.drained_from)
+            )
+
+        await self._ask(effect.node, "note_drained", write, CHANGE_S, vm=effect.vm, needs_lock=True)
+
+    async def read_notes(self, node: NodeId) -> NodeNotesRead:
+        """Who holds a node."""
+        started_s = self._clock.now_s()
+        holds = await self._watch(node, "read_notes", lambda sim: tuple(sim.holds.values()))
+        return NodeNotesRead(at_s=self._clock.now_s(), node=node, started_s=started_s, holds=holds)
+
+    async def hold_node(self, effect: HoldNode) -> None:
+        """Keep a hold."""
+        self._writable(effect.node, None)
+
+        def write(sim: SimNode, _: Connection) -> None:
+            sim.holds[effect.hold.who] = effect.hold
+            self._world.tell_notes(sim)
+
+        await self._ask(effect.node, "hold_node", write)
+
+    async def release_node(self, effect: ReleaseNode) -> None:
+        """Remove all holds."""
+        self._writable(effect.node, None)
+
+        def write(sim: SimNode, _: Connection) -> None:
+            sim.holds.clear()
+            self._world.tell_notes(sim)
+
+        await self._ask(effect.node, "release_node", write)
 
     async def edit_vm(self, effect: EditVm) -> None:
         """Change a VM's definition."""

@@ -37,6 +37,7 @@ from manager.core.errors import Failure, FailureCode, OperationError
 from manager.core.events import (
     Event,
     ForeignJobSeen,
+    NodeNotesChanged,
     NodeResourcesChanged,
     SeenVm,
     VmDefinitionChanged,
@@ -277,6 +278,10 @@ class SimWorld:
     def tell_resources(self, node: SimNode) -> None:
         """Send the event that says that a pool or a network of a node began, ended or changed."""
         self._tell(node, NodeResourcesChanged(at_s=self.clock.now_s(), node=node.id))
+
+    def tell_notes(self, node: SimNode) -> None:
+        """Send the event that says that what a node keeps for all administrators changed."""
+        self._tell(node, NodeNotesChanged(at_s=self.clock.now_s(), node=node.id))
 
     def switch(self, node: SimNode, name: str, *, on: bool) -> None:
         """Start or stop a pool or a network."""

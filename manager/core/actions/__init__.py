@@ -21,6 +21,14 @@ from manager.core.actions.moves import (
     MigrateParameters,
     StorageParameters,
 )
+from manager.core.actions.nodes import (
+    NODE_ACTIONS,
+    PAUSE_NODE,
+    RESUME_NODE,
+    Failback,
+    PauseParameters,
+    ResumeParameters,
+)
 from manager.core.actions.power import (
     CTRL_ALT_DEL,
     POWER,
@@ -43,7 +51,10 @@ from manager.core.actions.spec import (
     Skipped,
 )
 
-ACTIONS.update({spec.id: spec for spec in (*POWER, *MOVES, *SETTINGS, *DEFINITION, *SNAPSHOT_ACTIONS)})
+VM_ACTIONS = (*POWER, *MOVES, *SETTINGS, *DEFINITION, *SNAPSHOT_ACTIONS)
+"""Those on VMs, in the order of menus."""
+
+ACTIONS.update({spec.id: spec for spec in (*VM_ACTIONS, *NODE_ACTIONS)})
 
 __all__ = [
     "ACTIONS",
@@ -60,21 +71,28 @@ __all__ = [
     "MEMORY",
     "MOVE_STORAGE",
     "NETWORK",
+    "NODE_ACTIONS",
+    "PAUSE_NODE",
     "PRIORITY",
     "QUICK_MIGRATE",
+    "RESUME_NODE",
     "SHUT_DOWN",
     "TAGS",
     "TURN_OFF",
     "VCPUS",
+    "VM_ACTIONS",
     "ActionSpec",
     "Allowed",
     "Denied",
+    "Failback",
     "Group",
     "MigrateParameters",
     "NoParameters",
+    "PauseParameters",
     "Plan",
     "PlanStep",
     "PriorityParameters",
+    "ResumeParameters",
     "ShutDownHow",
     "ShutDownParameters",
     "Skipped",

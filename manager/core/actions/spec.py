@@ -11,8 +11,18 @@ from manager.core import events as ev
 from manager.core.cluster import ClusterView
 from manager.core.effects import VmChange
 from manager.core.explanations import busy
-from manager.core.ids import ClusterId, NodeId, OperationId, TraceId, VmId
-from manager.core.model import Authority, MoveType, NodeStatus, Tier, Vm, VmConfig, VmSettings, VmStatus
+from manager.core.ids import NO_VM, ClusterId, Kind, NodeId, OperationId, TraceId, VmId
+from manager.core.model import (
+    Authority,
+    MoveType,
+    Node,
+    NodeStatus,
+    Tier,
+    Vm,
+    VmConfig,
+    VmSettings,
+    VmStatus,
+)
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.reasons import Reason, ReasonCode, because
 
@@ -49,25 +59,36 @@ Verdict = Allowed | Denied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanStep:
-    """What will be done to one VM."""
+    """What will be done to one VM; or to a node, followed by what is done to VMs for it."""
 
-    vm: VmId
+    vm: VmId  # NO_VM: the node itself
     name: str
     node: NodeId | None
     status: VmStatus
     target: NodeId | None = None
     note: Reason | None = None
+    action: str = ""  # by which it is done, if that is not the plan's own
+
+    @property
+    def key(self) -> str:
+        """Whose step it is: a VM's id or a node's name."""
+        return self.vm or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A VM that the action leaves alone, and why."""
+    """A VM, or a node, that the action leaves alone, and why."""
 
     vm: VmId
     name: str
     reason: Reason
     already: bool = False
     unreachable: bool = False
+
+    @property
+    def key(self) -> str:
+        """Who is left alone: a VM's id or a node's name."""
+        return self.vm or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +107,22 @@ class Plan(Generic[P]):
         """The action's declaration."""
         return ACTIONS[self.action]
 
-    def operations(self, event: ev.ActionRequested, view: ClusterView) -> tuple[Operation, list[Operation]]:
-        """The batch and one operation per step, as the journal will have them."""
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it was made for, as far as something is done: VMs' ids or nodes' names."""
+        return tuple(s.key for s in self.steps if s.vm == NO_VM or self.spec.target is Kind.VM)
+
+    def parents(self, first: OperationId) -> tuple[OperationId, ...]:
+        """The ids of what it is carried out as: one batch, or an operation for each node."""
+        more = len(self.targets) - 1 if self.spec.target is Kind.NODE else 0
+        return (first, *(OperationId(f"{first}-{number}") for number in range(1, more + 1)))
+
+    def operations(
+        self, event: ev.ActionRequested, view: ClusterView
+    ) -> list[tuple[Operation, list[Operation]]]:
+        """What it is carried out as, each with one operation per step, as the journal will have them."""
+        if self.spec.begin is not None:
+            return self.spec.begin(self, event, view)
         batch = Operation(
             id=event.operation,
             kind=OperationKind.BATCH,
@@ -100,7 +135,7 @@ class Plan(Generic[P]):
             self.spec.operation(view, self.parameters, step, batch, place)
             for place, step in enumerate(self.steps)
         ]
-        return batch, children
+        return [(batch, children)]
 
 
 def _step(vm: Vm, verdict: Allowed) -> PlanStep:
@@ -116,11 +151,12 @@ class Group(StrEnum):
     MOVE = "Move"
     SNAPSHOTS = "Snapshots"
     SETTINGS = "Settings"
+    NODE = "Node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionSpec(Generic[P]):
-    """An action on VMs.
+    """An action on VMs, or on nodes.
 
     `verdict` is asked per target; the whole set of targets makes a `Plan`; a confirmed plan makes the
     request event. Nothing is done before that event.
@@ -133,7 +169,8 @@ class ActionSpec(Generic[P]):
     group: Group
     doc: str  # one sentence: tooltip, command help and manual
     default: P
-    decide: Callable[[ClusterView, Vm, P], Verdict]
+    decide: Callable[[ClusterView, Any, P], Verdict]  # of a Vm, or of a Node
+    target: Kind = Kind.VM  # or NODE
     change: VmChange | None = None
     kind: OperationKind = OperationKind.CHANGE
     destructive: bool = False  # asks once, with counts
@@ -149,11 +186,19 @@ class ActionSpec(Generic[P]):
     arrange: Callable[[ClusterView, list[PlanStep], P], tuple[list[PlanStep], list[Skipped]]] | None = (
         None  # looks at all steps together
     )
+    draft: Callable[[ClusterView, list[Node], P], tuple[list[PlanStep], list[Skipped]]] | None = (
+        None  # of an action on nodes: what is done to them, and to VMs for it
+    )
+    begin: (
+        Callable[[Plan[P], ev.ActionRequested, ClusterView], list[tuple[Operation, list[Operation]]]] | None
+    ) = None  # of an action on nodes: what it is carried out as
 
-    def verdict(self, view: ClusterView, vm_id: VmId, parameters: P | None = None) -> Verdict:
-        """Whether the action applies to one VM, and if not, why."""
+    def verdict(self, view: ClusterView, key: str, parameters: P | None = None) -> Verdict:
+        """Whether the action applies to one VM, or node, and if not, why."""
         given = self.default if parameters is None else parameters
-        vm = view.vms.get(vm_id)
+        if self.target is Kind.NODE:
+            return self._of_node(view, key, given)
+        vm = view.vms.get(VmId(key))
         found = self._alone(view, vm, given)
         if vm is None or self.arrange is None or isinstance(found, Denied):
             return found
@@ -166,22 +211,33 @@ class ActionSpec(Generic[P]):
         """What is to be said of one VM before all of a plan are looked at together."""
         return self.decide(view, vm, parameters) if vm else Denied(reason=because(ReasonCode.VM_VANISHED))
 
-    def is_enabled(self, view: ClusterView, ids: Iterable[VmId]) -> bool:
-        """Whether it applies to any of these; stops at the first that it does."""
-        return any(isinstance(self.verdict(view, vm), Allowed) for vm in ids)
+    def _of_node(self, view: ClusterView, key: str, parameters: P) -> Verdict:
+        node = view.nodes.get(NodeId(key))
+        missing = Denied(reason=because(ReasonCode.NO_SUCH_NODE, node=key))
+        return self.decide(view, node, parameters) if node is not None else missing
 
-    def plan(self, view: ClusterView, ids: Iterable[VmId], parameters: P | None = None) -> Plan[P]:
-        """What it would do to these VMs. Nothing is changed."""
+    def is_enabled(self, view: ClusterView, ids: Iterable[str]) -> bool:
+        """Whether it applies to any of these; stops at the first that it does."""
+        return any(isinstance(self.verdict(view, key), Allowed) for key in ids)
+
+    def plan(self, view: ClusterView, ids: Iterable[str], parameters: P | None = None) -> Plan[P]:
+        """What it would do to these VMs, or nodes. Nothing is changed."""
         given = self.default if parameters is None else parameters
         steps: list[PlanStep] = []
         skipped: list[Skipped] = []
-        for vm_id in dict.fromkeys(ids):
-            vm = view.vms.get(vm_id)
-            found = self._alone(view, vm, given)
-            name = vm.name if vm else vm_id
-            if isinstance(found, Allowed) and vm is not None:
-                steps.append(_step(vm, found))
-            elif isinstance(found, Denied):
+        nodes: list[Node] = []
+        for key in dict.fromkeys(ids):
+            if self.draft is not None:
+                vm_id, name, found = NO_VM, key, self._of_node(view, key, given)
+                if isinstance(found, Allowed):
+                    nodes.append(view.nodes[NodeId(key)])
+            else:
+                vm_id = VmId(key)
+                vm = view.vms.get(vm_id)
+                name, found = vm.name if vm else key, self._alone(view, vm, given)
+                if isinstance(found, Allowed) and vm is not None:
+                    steps.append(_step(vm, found))
+            if isinstance(found, Denied):
                 skipped.append(
                     Skipped(
                         vm=vm_id,
@@ -191,9 +247,14 @@ class ActionSpec(Generic[P]):
                         unreachable=found.unreachable,
                     )
                 )
-        if self.arrange is not None:
-            steps, left_out = self.arrange(view, steps, given)
-            skipped += left_out
+        arranged = None
+        if self.draft is not None:
+            arranged = self.draft(view, nodes, given)
+        elif self.arrange is not None:
+            arranged = self.arrange(view, steps, given)
+        if arranged is not None:
+            steps = arranged[0]
+            skipped += arranged[1]
         return Plan(
             action=self.id,
             cluster=view.id,
@@ -255,7 +316,7 @@ class ActionSpec(Generic[P]):
 
 
 ACTIONS: dict[str, ActionSpec[Any]] = {}
-"""All actions on VMs by their ids, in the order of menus; filled by the package."""
+"""All actions by their ids, in the order of menus; filled by the package."""
 
 
 # --- rules of more than one family ------------------------------------------------------------

@@ -26,6 +26,8 @@ class MoveStep(StrEnum):
     RESTORE_BACK = "restores on the source again"
     START_BACK = "starts on the source again"
     FORGET_TARGET = "removes the definition from the target"
+    NOTE = "notes from where it is drained"
+    UNNOTE = "forgets from where it was drained"
 
 
 _S = MoveStep
@@ -52,7 +54,7 @@ BACK: Mapping[MoveType, tuple[MoveStep, ...]] = {
 LEAVING = frozenset({_S.SAVE, _S.SHUT_DOWN, _S.TURN_OFF})
 """Steps before whose end the VM runs on its source."""
 
-ON_TARGET = frozenset({_S.RESTORE, _S.START, _S.FORGET_TARGET})
+ON_TARGET = frozenset({_S.RESTORE, _S.START, _S.FORGET_TARGET, _S.UNNOTE})
 """Steps whose call is made to the target."""
 
 BEGINS_ON_SOURCE = frozenset({_S.RESTORE_BACK, _S.START_BACK})
@@ -61,22 +63,28 @@ BEGINS_ON_SOURCE = frozenset({_S.RESTORE_BACK, _S.START_BACK})
 ARRIVING = frozenset({_S.RESTORE, _S.START})
 """Steps that bring the VM up on its target."""
 
-CLEARING_UP = frozenset({_S.FORGET, _S.FORGET_TARGET})
+CLEARING_UP = frozenset({_S.FORGET, _S.FORGET_TARGET, _S.UNNOTE})
 """Steps after the VM has its place: their failure is said and changes nothing."""
+
+NOTES = frozenset({_S.NOTE, _S.UNNOTE})
+"""Steps that write the VM's metadata: of them the end of the call is what is to be seen."""
 
 WITH_JOB = frozenset({_S.MOVE, _S.COPY_DISKS, _S.SAVE})
 """Steps that are a job of the hypervisor: with figures, and to be aborted."""
 
 
-def first(move: MoveType, *, was_off: bool) -> MoveStep:
-    """With what it begins."""
-    return (PATH_OF_OFF if was_off else PATHS[move])[0]
+def path(
+    move: MoveType, *, was_off: bool, drains: bool = False, returns: bool = False
+) -> tuple[MoveStep, ...]:
+    """The steps in their order.
+
+    `drains`: before them it is noted from where it leaves; `returns`: after them that is forgotten.
+    """
+    steps = PATH_OF_OFF if was_off else PATHS[move]
+    return (*([_S.NOTE] if drains else []), *steps, *([_S.UNNOTE] if returns else []))
 
 
-def follows(move: MoveType, step: MoveStep, *, was_off: bool) -> MoveStep | None:
-    """The step after this one; None if it was the last."""
-    for path in (PATH_OF_OFF if was_off else PATHS[move], BACK.get(move, ())):
-        if step in path:
-            place = path.index(step) + 1
-            return path[place] if place < len(path) else None
-    return None
+def after(steps: tuple[MoveStep, ...], step: MoveStep) -> MoveStep | None:
+    """The step that follows in a path; None if it was the last, or is in another path."""
+    place = steps.index(step) + 1 if step in steps else len(steps)
+    return steps[place] if place < len(steps) else None

@@ -37,8 +37,8 @@ def _facts(pick: Callable[[Any], Any]) -> Callable[[ClusterView, Node], Any]:
 
 
 def _node_information(view: ClusterView, node: Node) -> str | None:
-    told = [node.information] if node.information else []
-    told += [because(ReasonCode.HELD_BY, who=hold.who, why=hold.why) for hold in node.holds]
+    told = [reason for reason in (node.work, node.information) if reason is not None]
+    told += [because(ReasonCode.HELD_BY, who=h.who, why=h.why, since=h.since_s) for h in node.holds]
     return "; ".join(reason.text for reason in told) or None
 
 
@@ -170,7 +170,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         text=plain,
         json=plain,
         prose=True,
-        depends=on("information", "holds"),
+        depends=on("information", "holds", "work"),
         width=340,
         searchable=True,
     ),
@@ -194,7 +194,7 @@ NODE_FIELDS: tuple[FieldSpec, ...] = (
         doc="How far a drain of the node has come.",
         get=lambda view, node: node.drain.value,
         text=plain,
-        depends=on("drain"),
+        depends=on("holds"),
         width=90,
         shown=False,
     ),
