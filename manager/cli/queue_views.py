@@ -246,10 +246,7 @@ async def show_list(app: App, settings: Settings, shape: Shape, *, history: int 
     async with opened(app, settings, reading=True, definitions=False) as session:
         missing = session.warn_of_unreachable()
         queue = await read_queue(session, ended=_enough(history))
-        if history is None:
-            rows = queue.rows()
-        else:
-            rows = [o for o in queue.ended if o.kind is not OperationKind.BATCH][:history]
+        rows = queue.rows() if history is None else [o for o in queue.ended if not o.is_parent][:history]
         told = notable(queue, settings) if history is None else []
         if not settings.as_json and history is None:
             told = [heading(queue), *told]
@@ -365,7 +362,7 @@ async def show_one(app: App, settings: Settings, key: str) -> int:
             queue = await read_queue(session, ended=KEPT)
         operation = must_find(queue, key, settings)
         story = await queue.story(operation.id)
-        children = queue.children(operation.id) if operation.kind is OperationKind.BATCH else []
+        children = queue.children(operation.id) if operation.is_parent else []
         if settings.as_json:
             shown = row_json(session.view, operation)
             if children:

@@ -30,7 +30,7 @@ from manager.core.migration.moves import MoveStep
 from manager.core.migration.progress import MovePhase
 from manager.core.migration.queue import is_heavy, order
 from manager.core.model import ClusterConfig
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import Operation, OperationState
 from manager.core.query.fields import FIELDS
 from manager.core.query.suggest import did_you_mean
 from manager.core.reasons import ReasonCode, because
@@ -235,7 +235,7 @@ async def move(app: App, settings: Settings, keys: Sequence[str], before: str | 
 
 
 def _check_waits(operation: Operation) -> None:
-    if operation.kind is OperationKind.BATCH or not is_heavy(operation):
+    if operation.is_parent or not is_heavy(operation):
         raise UserError(f"{operation.id} has no place in the queue. Nothing was done.")
     if operation.state is not OperationState.WAITING:
         state = operation.state.value.lower()
@@ -316,7 +316,7 @@ async def _chosen(session: Session, settings: Settings, chosen: Chosen) -> list[
     found: dict[OperationId, Operation] = {}
     for key in chosen.ids:
         operation = must_find(queue, key, settings)
-        if operation.kind is OperationKind.BATCH:
+        if operation.is_parent:
             found |= {o.id: o for o in queue.children(operation.id)}
         else:
             found[operation.id] = operation

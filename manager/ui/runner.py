@@ -548,7 +548,7 @@ def undoable(runtime: Runtime, operations: Sequence[Operation]) -> list[Operatio
     found = []
     for operation in operations:
         spec = ACTIONS.get(operation.action)
-        if spec is None or operation.kind is OperationKind.BATCH:
+        if spec is None or operation.is_parent:
             continue
         plan = spec.undo(operation, runtime.view)
         if isinstance(plan, Plan) and plan.steps:

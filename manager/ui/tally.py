@@ -224,7 +224,7 @@ class Tally:
             self.statuses[before] -= 1
 
     def _see_operation(self, operation: Operation) -> None:
-        if operation.kind is OperationKind.BATCH:
+        if operation.is_parent:
             return
         _mark(self._failed, operation.id, operation.state is OperationState.FAILED)
         self.failed = len(self._failed)

@@ -8,7 +8,6 @@ from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import QApplication, QStackedWidget
 
 from manager.core.ids import ClusterId, Kind, OperationId
-from manager.core.operations import OperationKind
 from manager.core.query.views import View
 from manager.services.runtime import Runtime
 from manager.ui.all_clusters import AllPages
@@ -207,7 +206,7 @@ class Travel(QObject):
         operation = runtime.view.operations.get(OperationId(key))
         if operation is None:
             return
-        if operation.kind is OperationKind.BATCH or operation.parent is None:
+        if operation.is_parent or operation.parent is None:
             self.show_operation(runtime, operation.id)
         elif operation.vm is not None and operation.vm in runtime.view.vms:
             self.show_vm(runtime.id, operation.vm)

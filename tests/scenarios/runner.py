@@ -5,11 +5,11 @@ and what must be so at the end) and `expected.log` (what the program shows meanw
 
 `cluster.toml`: tables `nodes.NAME` and `vms.NAME`, with `defaults.node`, `defaults.vm` and `defaults.guest`
 for all; `migration` and `work` as in a cluster file. `script.toml`: `[[steps]]`, each `at_s` with one of
-`action` (an action's id, with `vms` or `nodes` and its parameters), `queue` (a `QueueVerb`, with its fields; `vms` and
-`before` name VMs, `batch` true means the batches of those), `fault` (a method of `Faults`, with `args` and
-keyword arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`: places and states, how
-operations ended, which nodes are held and how
-their drains ended, which VMs note from where they were drained, and what the hosts saw: moves begun, starts, stops.
+`action` (an action's id, with `vms` or `nodes` and its parameters), `queue` (a `QueueVerb`, with its fields;
+`vms` and `before` name VMs, `batch` true means the batches of those), `fault` (a method of `Faults`, with
+`args` and keyword arguments) or `program` ("kill", "start"); and `[expect]`: what is so `at_s`: places and
+states, how operations ended, which nodes are held and how their drains ended, which VMs note from where they
+were drained, and what the hosts saw: moves begun, starts, stops.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from manager.core.cluster import ClusterView
 from manager.core.migration import summary
 from manager.core.migration.moves import MoveStep
 from manager.core.migration.summary import OTHERS, others_text
-from manager.core.model import MoveType, Priority
+from manager.core.model import DrainState, MoveType, Priority
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.spec import FieldKind, FieldSpec, attribute, on, percent, plain, yes_no
 from manager.core.query.vm_fields import PRIORITIES
@@ -122,7 +122,9 @@ def operation_title(operation: Operation) -> str:
     verb = spec.verb if spec else operation.action
     if operation.kind is OperationKind.BATCH:
         return f"{verb} {units.count_text(operation.children, 'VM')}"
-    return f"{verb} {operation.vm_name}"
+    if operation.hold is not None and operation.hold.drain is not DrainState.NONE:
+        verb = f"{verb} and drain"
+    return f"{verb} {operation.vm_name or operation.source}"
 
 
 def _elapsed(view: ClusterView, operation: Operation) -> Any:

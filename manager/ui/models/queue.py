@@ -81,7 +81,7 @@ class QueueWatch:
     def _see(self, operation: Operation) -> None:
         is_new = operation.id not in self.seen
         self.seen[operation.id] = operation
-        if operation.kind is OperationKind.BATCH:
+        if operation.is_parent:
             if operation.is_over:
                 self.open.pop(operation.id, None)
             else:

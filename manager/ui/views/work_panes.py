@@ -20,7 +20,7 @@ from manager.core.changes import ChangeSet
 from manager.core.cluster import ClusterView
 from manager.core.ids import Kind, OperationId
 from manager.core.migration.summary import queue_order
-from manager.core.operations import Operation, OperationKind, OperationState
+from manager.core.operations import Operation, OperationState
 from manager.core.query.operation_fields import operation_title
 from manager.core.reasons import ReasonCode
 from manager.services.ports import ViewStore
@@ -106,7 +106,7 @@ class OperationsPane(WorkPane):
             Kind.OPERATION,
             runtime.view,
             own_order=newest_first,
-            scope=lambda o: o.kind is OperationKind.BATCH,
+            scope=lambda o: o.is_parent,
         )
         super().__init__(
             runtime,
