@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from manager.core.cluster import ClusterView
 from manager.core.ids import NodeId, VmId
-from manager.core.model import ClusterConfig, NodeFacts, NodeLoad, Sighting, Tier, VmLoad
+from manager.core.model import ClusterConfig, Hold, NodeFacts, NodeLoad, Sighting, Tier, VmLoad
 from manager.core.resource_facts import SeenInterface, SeenNetwork, SeenPool
 from manager.core.vault import KeptDefinition
 
@@ -21,6 +21,7 @@ class DumpedNode:
     name: NodeId
     facts: NodeFacts | None = None
     why: str = ""
+    holds: tuple[Hold, ...] = ()
     vms: tuple[Sighting, ...] = ()
     pools: tuple[SeenPool, ...] | None = None
     networks: tuple[SeenNetwork, ...] | None = None
@@ -68,6 +69,7 @@ def _node(view: ClusterView, name: NodeId, vms: list[Sighting]) -> DumpedNode:
         name=name,
         facts=node.facts,
         why=why,
+        holds=node.holds,
         vms=tuple(vms),
         pools=None if pools is None else tuple(pools.values()),
         networks=None if networks is None else tuple(networks.values()),

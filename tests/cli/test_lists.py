@@ -138,20 +138,21 @@ def test_unknown_column(muster: Cli) -> None:
 def test_vm_show(muster: Cli) -> None:
     ran = muster("vm", "show", "off-1")
     assert ran.out == golden("""
-        Name             off-1
-        Status           Off
-        Owner node       n1
-        Priority         High
-        Memory           0.50 GiB
-        vCPUs            2
-        Tags             prod
-        UUID             00000000-0000-4000-8000-0000000000b1
-        Type             Virtual machine
-        Guest agent      Not answering
-        Movable          yes
-        Needs attention  no
-        Autostart        no
-        Snapshots        0
+        Name                   off-1
+        Status                 Off
+        Owner node             n1
+        Priority               High
+        Memory                 0.50 GiB
+        vCPUs                  2
+        Tags                   prod
+        UUID                   00000000-0000-4000-8000-0000000000b1
+        Type                   Virtual machine
+        Guest agent            Not answering
+        Movable                yes
+        Needs attention        no
+        Autostart              no
+        Snapshots              0
+        Recoverable elsewhere  no: its definition was not kept yet
 
         Disks
         Target  Device  Source                Kind  Format  Cache  Size

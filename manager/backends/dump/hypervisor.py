@@ -13,6 +13,7 @@ from manager.core.events import (
     Event,
     NodeInventoryRead,
     NodeLost,
+    NodeNotesRead,
     NodeResourcesRead,
     NodeSampled,
     PoolVolumesRead,
@@ -81,6 +82,11 @@ class DumpHypervisor:
         """Not in a dump."""
         return None
 
+    async def read_notes(self, node: NodeId) -> NodeNotesRead:
+        """Who held the node."""
+        now_s = self._clock.now_s()
+        return NodeNotesRead(at_s=now_s, node=node, started_s=now_s, holds=self._node(node).holds)
+
     async def read_resources(self, node: NodeId) -> NodeResourcesRead:
         """Pools and networks as they were."""
         found = self._node(node)
@@ -120,6 +126,7 @@ class DumpHypervisor:
 
     read_definition = screenshot = open_console = _refuse
     change_vm = migrate = abort = tune = save_to_file = restore_from_file = _refuse
+    hold_node = release_node = note_drained = _refuse
     copy_definition = forget_definition = copy_disks = check_peer = write_settings = edit_vm = _refuse
 
     async def events(self) -> AsyncIterator[Event]:
