@@ -14,8 +14,7 @@ from manager.core.ids import Kind
 from manager.core.model import VmStatus
 from manager.core.operations import Operation, OperationKind, OperationState
 from manager.core.query.filter import Matcher, matcher, search_text
-from manager.core.query.parser import parts_of
-from manager.core.query.query import EVERYTHING, QueryError, Words
+from manager.core.query.query import QueryError
 from manager.core.query.views import View, Views
 from manager.ui.models.sources import objects
 
@@ -51,8 +50,6 @@ class Members:
             self._found = matcher(shown.query, shown.kind) if shown.query.strip() else None
         except QueryError as error:
             self.trouble = error.message  # of a version that knew other fields
-        query = self._found.query if self._found is not None else EVERYTHING
-        self._reads = any(isinstance(part, Words) for part in parts_of(query))
         self._counts = self._found is not None and not self._found.samples
         self.ask(objects(view, shown.kind))
 
@@ -104,7 +101,7 @@ class Members:
         if item is None:
             self.keys.discard(key)
             return
-        hay = search_text(self._view, self.of.kind, item) if self._reads else ""
+        hay = search_text(self._view, self.of.kind, item) if self._found.reads else ""
         _mark(self.keys, key, self._found.test(self._view, item, hay))
 
 

@@ -84,9 +84,9 @@ def values_in(view: ClusterView, rows: Iterable[Any], spec: FieldSpec) -> list[s
     """The different values that objects have in a field, in natural order; none for figures and sentences."""
     if spec.kind not in (FieldKind.TEXT, FieldKind.ENUM, FieldKind.LIST) or spec.prose:
         return []
+    get = spec.get
     found: set[str] = set()
-    for row in rows:
-        value = spec.get(view, row)
+    for value in {get(view, row) for row in rows}:
         if value is None or isinstance(value, Unavailable):
             continue
         if spec.kind is FieldKind.LIST:
@@ -103,9 +103,7 @@ def _values(word: str, kind: Kind, known: Known) -> list[Candidate]:
     spec = TERMS[kind].get(word)
     if spec is None:
         return []
-    words = {word.lower() for word in spec.words}
-    texts = [word.lower() for word in spec.words]
-    texts += [text for text in known(spec) if text.lower() not in words]
+    texts = [word.lower() for word in spec.words] or list(known(spec))
     made = [Candidate(_as_value(text)) for text in texts if text]
     made += [Candidate(text) for text in _EXAMPLES.get(spec.kind, ()) if not texts]
     return [*made, Candidate(NOTHING, "It has none"), Candidate(UNKNOWN, "It is not known")]

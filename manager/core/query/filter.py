@@ -38,6 +38,9 @@ Test = Callable[[ClusterView, Any, str], Answer]
 Fits = Callable[[ClusterView, Any], bool]
 """(view, a known value) -> whether it fits one value of a term."""
 
+_VALUES = 500
+"""Of so many different values of a field a query keeps whether they fit."""
+
 UNKNOWN, NOTHING = "unknown", "none"
 """Values, without quotes, of what is not known and of what is not there."""
 
@@ -53,15 +56,19 @@ class Matcher:
         self.query = query
         self.kind = kind
         self.samples = False  # load samples are needed
+        self.reads = False  # the search text is looked at
         self.ages = False  # the answer may change though nothing of the object does
         found: set[str] = set()
         self._depends = found
-        self._test = self._compile(query, depth=0)
         parts = query.parts if isinstance(query, AllOf) else (query,)
+        compiled = [(part, self._compile(part)) for part in parts]
+        self._test = _all([test for _, test in compiled])
         plain = [part for part in parts if isinstance(part, Words) and not is_pattern(part)]
         self.words = tuple(part.text.lower() for part in plain)
         """Texts that must all occur in the search text, in lower case."""
-        self.is_plain = len(plain) == len(parts)
+        self.tests = tuple(test for part, test in compiled if part not in plain)
+        """What is to be asked besides; each must say yes."""
+        self.is_plain = not self.tests
         """There is nothing else to it than `words`."""
         self._sought = [re.compile(_pattern(t) if p else re.escape(t)) for t, p in _sought(query)]
         self.depends = frozenset(found)
@@ -97,7 +104,7 @@ class Matcher:
 
     # --- from a query to a function -----------------------------------------------------------
 
-    def _compile(self, query: Query, depth: int) -> Test:
+    def _compile(self, query: Query) -> Test:
         match query:
             case Words():
                 return self._words(query)
@@ -108,15 +115,16 @@ class Matcher:
                 if word not in known:
                     near = did_you_mean(word, known) or f" There is: {', '.join(known) or 'nothing'}."
                     raise QueryError(f"There is no {FLAG}:{word} for {self.kind.plural}.{near}", span)
-                return self._compile(known[word].query, depth)
+                return self._compile(known[word].query)
             case Not(part):
-                return _not(self._compile(part, depth))
+                return _not(self._compile(part))
             case AllOf(parts):
-                return _all([self._compile(part, depth) for part in parts])
+                return _all([self._compile(part) for part in parts])
             case AnyOf(parts):
-                return _any([self._compile(part, depth) for part in parts])
+                return _any([self._compile(part) for part in parts])
 
     def _words(self, part: Words) -> Test:
+        self.reads = True
         for spec in FIELDS[self.kind].values():
             if spec.searchable:
                 self._follow(spec)
@@ -145,20 +153,16 @@ class Matcher:
         fits = [_fits(spec, operator, value) for value in term.values if not is_special(spec, value)]
         unknown, nothing = UNKNOWN in special, NOTHING in special
         denied = operator is Operator.NOT
-        only = fits[0] if len(fits) == 1 else None
-        get = spec.get
+        hidden: Answer = not denied if unknown else (None if fits or nothing else denied)
 
-        def test(view: ClusterView, item: Any, hay: str) -> Answer:
-            value = get(view, item)
-            if value.__class__ is Unavailable:
-                return not denied if unknown else (None if fits or nothing else denied)
+        def judge(view: ClusterView, value: Any) -> bool:
             if value is None or (not value and (value == () or value == "")):
                 return nothing != denied
-            if only is not None:
-                return only(view, value) is not denied
             return any(fit(view, value) for fit in fits) is not denied
 
-        return test
+        if not spec.kind.is_number:
+            return _by_value(spec.get, hidden, judge)
+        return _by_figure(spec.get, hidden, judge, fits[0] if len(fits) == 1 and not denied else judge)
 
 
 def _sought(query: Query) -> list[tuple[str, bool]]:
@@ -246,6 +250,39 @@ def _any(parts: list[Test]) -> Test:
     return test
 
 
+# --- one field -------------------------------------------------------------------------------------
+
+
+def _by_value(get: Callable[[ClusterView, Any], Any], hidden: Answer, judge: Fits) -> Test:
+    """A field of words, of which many objects have the same: each is judged once."""
+    known: dict[Any, bool] = {}
+
+    def test(view: ClusterView, item: Any, hay: str) -> Answer:
+        value = get(view, item)
+        if value.__class__ is Unavailable:
+            return hidden
+        answer = known.get(value)
+        if answer is None:
+            if len(known) >= _VALUES:
+                known.clear()
+            answer = known[value] = judge(view, value)
+        return answer
+
+    return test
+
+
+def _by_figure(get: Callable[[ClusterView, Any], Any], hidden: Answer, judge: Fits, fits: Fits) -> Test:
+    """A field of figures, of which each object has its own; `fits`: for those that are known."""
+
+    def test(view: ClusterView, item: Any, hay: str) -> Answer:
+        value = get(view, item)
+        if value.__class__ is Unavailable:
+            return hidden
+        return judge(view, value) if value is None else fits(view, value)
+
+    return test
+
+
 # --- one value -------------------------------------------------------------------------------------
 
 
@@ -313,18 +350,7 @@ def _text(spec: FieldSpec, operator: Operator, value: Value) -> Fits:
         plain = as_json(found)
         return isinstance(plain, str) and fits(plain.lower())
 
-    if spec.kind is not FieldKind.ENUM:
-        return both
-    known_texts: dict[str, bool] = {}  # few, and each stands for one value
-
-    def by_text(view: ClusterView, found: Any) -> bool:
-        text = shown(found)
-        answer = known_texts.get(text)
-        if answer is None:
-            answer = known_texts[text] = both(view, found)
-        return answer
-
-    return by_text
+    return both
 
 
 def _ranked(spec: FieldSpec, operator: Operator, value: Value) -> Fits:

@@ -70,9 +70,9 @@ def status_text(vm: Vm) -> str:
     """A VM's status as people read it: ``Paused: disk error``, ``Unknown (was Running)``."""
     if vm.status is VmStatus.UNKNOWN:
         return f"Unknown (was {vm.was.value})" if vm.was else "Unknown"
-    if vm.status is VmStatus.PAUSED and vm.cause.value and vm.cause.name != "USER":
+    if vm.status is VmStatus.PAUSED and vm.cause not in (StatusCause.NONE, StatusCause.USER):
         return f"Paused: {vm.cause.value}"
-    return vm.status.value
+    return str(vm.status)
 
 
 def _vm_uptime(view: ClusterView, vm: Vm) -> Any:
@@ -108,9 +108,9 @@ VM_FIELDS: tuple[FieldSpec, ...] = (
         title="Status",
         kind=FieldKind.ENUM,
         doc="The VM's stable state, with its cause where there is one.",
-        get=lambda view, vm: vm,
-        text=status_text,
-        json=lambda vm: vm.status.value,
+        get=lambda view, vm: status_text(vm),
+        text=plain,
+        json=lambda text: text.partition(":")[0].partition(" (")[0],
         words=tuple(status.value for status in VmStatus),
         depends=on("status", "cause", "was"),
         width=172,

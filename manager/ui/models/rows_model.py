@@ -683,10 +683,12 @@ class RowsModel(QAbstractTableModel):
                 found = [row for row in rows if a in (row.hay or hay(row)) and b in (row.hay or hay(row))]
                 for word in more:
                     found = [row for row in found if word in (row.hay or hay(row))]
-        if wanted.is_plain:
-            return found
-        test = wanted.test
-        return [row for row in found if test(row.view, row.item, row.hay or hay(row))]
+        for test in wanted.tests:  # one after the other: fewer calls than all of them for each row
+            if wanted.reads:
+                found = [row for row in found if test(row.view, row.item, row.hay or hay(row)) is True]
+            else:
+                found = [row for row in found if test(row.view, row.item, "") is True]
+        return found
 
     def _matches(self, row: Row) -> bool:
         if self._scope is not None and not self._scope(row.item):
