@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manager.core.ids import Kind
@@ -35,6 +35,7 @@ VALUE = st.one_of(
 )
 
 
+@example(FIELDS[Kind.VM]["information"], Operator.EQUAL, (Value.of("*a*"),))
 @given(FIELD, st.sampled_from(Operator), st.lists(VALUE, min_size=1, max_size=3).map(tuple))
 def test_what_is_read_is_written_back(spec: FieldSpec, operator: Operator, values: tuple[Value, ...]) -> None:
     term = Term(spec.term, operator, values)

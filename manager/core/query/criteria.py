@@ -139,7 +139,9 @@ def write(
         and {sign, operator} == {Operator.IS, Operator.EQUAL}
         and comparison is not _C.EXACTLY
     ):
-        operator = operator if spec is not None and spec.prose else sign
+        # In prose they differ, but for patterns: those stand for all of it with either sign.
+        differ = spec is not None and spec.prose and comparison is not _C.MATCHES
+        operator = operator if differ else sign
     found: tuple[Value, ...]
     if comparison in _SPECIAL:
         found = (Value(_SPECIAL[comparison]),)
