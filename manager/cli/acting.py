@@ -542,7 +542,13 @@ def _now(view: ClusterView, operation: Operation) -> str:
     """How things are now, as the reason of what simply worked: ``running on n1``, ``Low``."""
     if operation.settings is not None:
         settings = operation.settings
-        by_action = {"vm.priority": settings.priority.title, "vm.tags": ", ".join(settings.tags) or "none"}
+        by_action = {
+            "vm.priority": settings.priority.title,
+            "vm.tags": ", ".join(settings.tags) or "none",
+            "vm.owners": f"possible: {', '.join(settings.possible_owners) or 'all nodes'}; "
+            f"preferred: {', '.join(settings.preferred_owners) or 'none'}",
+            "vm.rules": ", ".join(rule.text for rule in settings.rules) or "none",
+        }
         return by_action[operation.action]
     vm = view.vms.get(operation.vm) if operation.vm else None
     return f"{vm.status.value.lower()} on {vm.owner}" if vm else because(ReasonCode.DONE).text

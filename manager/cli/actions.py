@@ -18,9 +18,11 @@ from manager.core.actions import (
     Failback,
     MigrateParameters,
     NoParameters,
+    OwnersParameters,
     PauseParameters,
     PriorityParameters,
     ResumeParameters,
+    RulesParameters,
     ShutDownHow,
     ShutDownParameters,
     StorageParameters,
@@ -29,8 +31,10 @@ from manager.core.actions import (
 from manager.core.actions.nodes import LONGEST_WHY
 from manager.core.ids import Kind, NodeId
 from manager.core.migration.convergence import POLICIES, TUNABLE
-from manager.core.model import MoveType, PeerRoute, Priority
+from manager.core.model import MoveType, PeerRoute, PlacementRule, Priority, RuleKind
 from manager.core.operations import OperationKind
+from manager.core.reasons import Reason
+from manager.core.rules import trouble as group_trouble
 from manager.core.tags import trouble, words_of
 
 Chosen = tuple[ActionSpec[Any], Any]
@@ -62,10 +66,53 @@ def _tags(tags: str | None, add: tuple[str, ...], remove: tuple[str, ...]) -> Ta
     both = next((tag for tag in came if tag in went), None)
     if both is not None:
         raise click.UsageError(f"The tag {both} cannot be added and removed at once.")
-    wrong = trouble((*came, *(whole or ())))
+    _refuse(trouble((*came, *(whole or ()))))
+    return TagsParameters(tags=whole, add=came, remove=went)
+
+
+def _refuse(wrong: Reason | None) -> None:
     if wrong is not None:
         raise click.UsageError(f"{wrong.text[0].upper()}{wrong.text[1:]}.")
-    return TagsParameters(tags=whole, add=came, remove=went)
+
+
+def _owners(possible: str | None, preferred: str | None) -> OwnersParameters:
+    if possible is None and preferred is None:
+        raise click.UsageError("Say what to change: --possible or --preferred.")
+
+    def nodes(text: str | None) -> tuple[NodeId, ...] | None:
+        return None if text is None else tuple(map(NodeId, words_of(text)))
+
+    return OwnersParameters(possible=nodes(possible), preferred=nodes(preferred))
+
+
+def _rules(remove: tuple[str, ...], **given: tuple[str, ...]) -> RulesParameters:
+    came = [
+        PlacementRule(kind, group)
+        for kind in RuleKind
+        for group in words_of(",".join(given[kind.name.lower()]))
+    ]
+    went = words_of(",".join(remove))
+    groups = [rule.group for rule in came]
+    if not came and not went:
+        options = ", ".join(f"--{rule_word(kind)}" for kind in RuleKind)
+        raise click.UsageError(f"Say what to change: {options} or --remove.")
+    twice = next((group for group in groups if groups.count(group) > 1 or group in went), None)
+    if twice is not None:
+        raise click.UsageError(f"Only one thing can be asked of the group {twice}.")
+    _refuse(group_trouble(groups))
+    return RulesParameters(add=tuple(came), remove=went)
+
+
+def rule_word(kind: RuleKind) -> str:
+    """A rule as an option: ``rather-apart``."""
+    return kind.value.replace(" ", "-")
+
+
+_RULE_HELP = {
+    RuleKind.APART: "Never two VMs of the group on one node.",
+    RuleKind.RATHER_APART: "Two VMs of the group on one node only where there is no other.",
+    RuleKind.RATHER_TOGETHER: "The VMs of the group on one node where it takes them.",
+}
 
 
 def _pause(drain: bool, why: str) -> PauseParameters:
@@ -114,6 +161,33 @@ FORMS: dict[type, _Form] = {
             ),
         ],
         parameters=_tags,
+    ),
+    OwnersParameters: _Form(
+        options=lambda words: [
+            click.Option(
+                ["--possible"],
+                metavar="NODE,...",
+                shell_complete=words.nodes,
+                help="The nodes that the VMs may move to, and no others; an empty text: to all.",
+            ),
+            click.Option(
+                ["--preferred"],
+                metavar="NODE,...",
+                shell_complete=words.nodes,
+                help="The nodes that are tried first, in this order; an empty text: none.",
+            ),
+        ],
+        parameters=_owners,
+    ),
+    RulesParameters: _Form(
+        options=lambda words: [
+            *(
+                click.Option([f"--{rule_word(kind)}"], metavar="GROUP,...", multiple=True, help=text)
+                for kind, text in _RULE_HELP.items()
+            ),
+            click.Option(["--remove"], metavar="GROUP,...", multiple=True, help="Groups that the VMs leave."),
+        ],
+        parameters=_rules,
     ),
     **{kind: _edit_form(*form) for kind, form in definition.FORMS.items()},
     PauseParameters: _Form(

@@ -15,6 +15,7 @@ from manager.cli import completion
 from manager.cli.actions import MOVES, action, migrate, tune
 from manager.cli.app import PAGES, THEMES, App, WindowOptions
 from manager.cli.closeup import closeup_commands
+from manager.cli.definition import Size
 from manager.cli.engine import engine_group
 from manager.cli.events import events_commands
 from manager.cli.lists import Wish, list_options
@@ -126,10 +127,12 @@ def build(app: App) -> Group:
                 commands=[
                     _list(app, Kind.VM, "VMs"),
                     _show_vm(app, words),
+                    _why(app, words),
                     *_actions(app, words),
                     *closeup_commands(app, words),
                 ],
             ),
+            _place(app),
             queue_group(app),
             *events_commands(app, words),
             view_group(app),
@@ -314,6 +317,54 @@ def _show_vm(app: App, words: completion.Words) -> Command:
         short_help="Show everything that is known of one VM.",
         callback=callback,
         params=[click.Argument(["name"], metavar="NAME", shell_complete=words.vms)],
+    )
+
+
+def _why(app: App, words: completion.Words) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, name: str) -> int:
+        from manager.cli import placing
+        from manager.cli.session import run_async
+
+        return run_async(placing.why(app, settings_of(ctx), name))
+
+    return Command(
+        "why",
+        help="Why is the VM here, why not there? Each node, the best first, with what speaks against it "
+        "or what it weighs: rules, preferred owners, room.",
+        short_help="Say of each node why a VM is there or not.",
+        callback=callback,
+        params=[click.Argument(["name"], metavar="NAME", shell_complete=words.vms)],
+    )
+
+
+def _place(app: App) -> Command:
+    @click.pass_context
+    def callback(ctx: click.Context, memory_mib: int, vcpus: int, count: int) -> int:
+        from manager.cli import placing
+        from manager.cli.session import run_async
+
+        return run_async(placing.place(app, settings_of(ctx), memory_mib, vcpus, count))
+
+    return Command(
+        "place",
+        help="Say where new VMs of a size would find their place. Nothing is done.",
+        callback=callback,
+        params=[
+            click.Option(
+                ["--memory", "memory_mib"],
+                type=Size(),
+                metavar="SIZE",
+                required=True,
+                help="The memory of each, for example 64GiB.",
+            ),
+            click.Option(
+                ["--vcpus"], type=click.IntRange(1, 4096), default=1, show_default=True, help="Of each."
+            ),
+            click.Option(
+                ["--count"], type=click.IntRange(1, 10000), default=1, show_default=True, help="How many VMs."
+            ),
+        ],
     )
 
 

@@ -28,6 +28,7 @@ from manager.core.model import (
 from manager.core.operations import Operation, OperationKind, OperationState, readies
 from manager.core.placement import planner
 from manager.core.reasons import Reason, ReasonCode, because
+from manager.core.resources import ResourcesView
 from manager.core.tree import Tree
 
 _S = OperationState
@@ -58,12 +59,14 @@ _Unfit = dict[NodeId, tuple[int, int]]
 class Admission:
     """Decides who may start. Changes nothing but the reasons of what waits on, and who holds a free VM."""
 
-    def __init__(self, inventory: Inventory, tree: Tree, goals: Goals, story: Story) -> None:
+    def __init__(
+        self, inventory: Inventory, tree: Tree, goals: Goals, resources: ResourcesView, story: Story
+    ) -> None:
         self._inventory = inventory
         self._tree = tree
         self._goals = goals
         self._story = story
-        self._room = _Room(inventory, tree)
+        self._room = _Room(inventory, tree, resources)
         self._may_fit_later = False  # something waits for more than its place in a line
 
     def decisions(self, turn: Turn) -> Iterator[Start | End]:
@@ -243,7 +246,7 @@ class Admission:
         else:
             found = self._choose_target(operation, vm, slots)
         if not found.fits:
-            return self._does_not_fit(operation, found.reason, slots, unfit)
+            return self._does_not_fit(operation, found, slots, unfit)
         if found.node != planned:
             operation = replace(operation, target=found.node)
             blocked = slots.obstacle(operation, found.node)
@@ -252,8 +255,11 @@ class Admission:
             self._story.tell(operation.id, turn.at_s, f"chose {found.node}: {found.reason.text}")
         return Start(operation)
 
-    def _does_not_fit(self, operation: Operation, reason: Reason, slots: Slots, unfit: _Unfit) -> Verdict:
+    def _does_not_fit(
+        self, operation: Operation, found: planner.NodeVerdict, slots: Slots, unfit: _Unfit
+    ) -> Verdict:
         """It waits if there may be room later, and ends otherwise."""
+        reason = found.reason
         unread = None if operation.target_given else self._being_read()
         if unread is not None:  # after a restart: it may be the one with room
             return because(ReasonCode.WAITS_INVENTORY, node=unread)
@@ -261,7 +267,8 @@ class Admission:
         if reason.code in _NO_ROOM and (
             rests or slots.makes_room(operation.target if operation.target_given else None)
         ):
-            if not operation.target_given and operation.source is not None:
+            only_room = not any(r.code in planner.PARTICULAR for r in found.refusals)
+            if only_room and not operation.target_given and operation.source is not None:
                 unfit[operation.source] = (operation.memory_mib, operation.vcpus)
             return reason
         return End(operation, _S.FAILED, reason)
@@ -285,7 +292,10 @@ class Admission:
                 for v in ranked
             ]
             return planner.NodeVerdict(
-                node=planned or NodeId(""), fits=False, reason=planner.none_fits(tired)
+                node=planned or NodeId(""),
+                fits=False,
+                reason=planner.none_fits(tired),
+                refusals=tuple(tired),
             )
         return next((v for v in fitting if not slots.incoming_is_full(v.node)), fitting[0])
 
@@ -310,9 +320,11 @@ class Admission:
 class _Room:
     """What placement reads of the cluster: the inventory, plus what moves reserve."""
 
-    def __init__(self, inventory: Inventory, tree: Tree) -> None:
+    def __init__(self, inventory: Inventory, tree: Tree, resources: ResourcesView) -> None:
         self.nodes: Mapping[NodeId, Node] = inventory.nodes
         self.vms = inventory.vms
+        self.group = inventory.group
+        self.resources = resources
         self.committed_mib = tree.committed_mib
         self.committed_vcpus = tree.committed_vcpus
         self._inventory = inventory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -136,6 +136,10 @@ class ClusterView(Protocol):
         """vCPUs in use on a node."""
         ...
 
+    def group(self, name: str) -> Collection[VmId]:
+        """The VMs with a rule of that group."""
+        ...
+
     def moving(self, node: NodeId) -> tuple[int, int]:
         """How many moves, of anyone, are under way out of a node and into it."""
         ...
@@ -157,13 +161,13 @@ class ClusterState:
             lambda node, disk: self._resources.pool_of(node, disk),
         )
         self._tree = Tree(self._inventory, self._story)
-        self._work = Work(self._inventory, self._tree, self._story)
-        self._revision = 0
-        self._now_s = 0.0
-        inventory, work = self._inventory, self._work
+        inventory = self._inventory
         self._resources = Resources(
             config, inventory.nodes, self._story, inventory.problems.found, inventory.problems.solved
         )
+        self._work = work = Work(inventory, self._tree, self._resources, self._story)
+        self._revision = 0
+        self._now_s = 0.0
         handlers: dict[type[ev.Event], Callable[[Any, Turn], None]] = {
             ev.NodeConnecting: inventory.node_connecting,
             ev.NodeConnected: inventory.node_connected,
@@ -416,6 +420,10 @@ class ClusterState:
     def committed_vcpus(self, node: NodeId) -> int:
         """vCPUs in use on a node."""
         return self._tree.committed_vcpus(node)
+
+    def group(self, name: str) -> Collection[VmId]:
+        """The VMs with a rule of that group."""
+        return self._inventory.group(name)
 
     def moving(self, node: NodeId) -> tuple[int, int]:
         """How many moves, of anyone, are under way out of a node and into it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from manager.core import tags
+from manager.core import rules, tags
 from manager.core.changes import Story, Turn
 from manager.core.ids import Kind, OperationId
 from manager.core.instructions import Instructions
@@ -111,4 +111,7 @@ def merged(before: VmSettings, wanted: VmSettings, now: VmSettings) -> VmSetting
     if "tags" in changed:
         came, went = tags.difference(before.tags, wanted.tags)
         changed["tags"] = tags.changed(now.tags, add=came, remove=went) if came or went else wanted.tags
+    if "rules" in changed:
+        added, without = rules.difference(before.rules, wanted.rules)
+        changed["rules"] = rules.changed(now.rules, add=added, remove=without)
     return replace(now, **changed)

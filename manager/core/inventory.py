@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
@@ -118,6 +118,7 @@ class Inventory:
         self._owned: dict[NodeId, set[VmId]] = {n: set() for n in self.nodes}
         self._used_mib: dict[NodeId, int] = dict.fromkeys(self.nodes, 0)
         self._used_vcpus: dict[NodeId, int] = dict.fromkeys(self.nodes, 0)
+        self._groups: dict[str, set[VmId]] = {}  # VMs by the groups of their rules
         self._incoming: dict[VmId, NodeId] = {}  # targets' halves of moves that are seen
         self._pacemaker: dict[NodeId, frozenset[str]] = dict.fromkeys(self.nodes, frozenset())
         self._last_event_s: dict[NodeId, float] = dict.fromkeys(self.nodes, 0.0)
@@ -149,6 +150,10 @@ class Inventory:
     def has_foreign_work(self, vm: VmId) -> bool:
         """Whether a job that is not ours holds a VM."""
         return vm in self.foreign_jobs or self.incoming(vm) is not None
+
+    def group(self, name: str) -> Collection[VmId]:
+        """The VMs with a rule of that group. Not to be changed."""
+        return self._groups.get(name, ())
 
     def incoming(self, vm: VmId) -> NodeId | None:
         """The node that says it has the target's half of a move of this VM."""
@@ -722,6 +727,7 @@ class Inventory:
                     turn.changes[Kind.NODE].update(before.owner, ("moves",))
                 self.last_failures.pop(vm, None)
                 self._own(vm, before, None, turn)
+                self._enrol(vm, before, None)
                 turn.changes[Kind.VM].remove(vm)
                 self.problems.solved(turn, f"vm:{vm}")
             return
@@ -733,6 +739,7 @@ class Inventory:
             row = self._derive(vm, sightings, turn)
         self.vms[vm] = row
         self._own(vm, before, row, turn)
+        self._enrol(vm, before, row)
         if before is None:
             turn.changes[Kind.VM].add(vm)
         else:
@@ -941,6 +948,20 @@ class Inventory:
         if row is not None and row.owner is not None:
             self._owned[row.owner].add(vm)
             self._count(row.owner, before, row, turn)
+
+    def _enrol(self, vm: VmId, before: Vm | None, row: Vm | None) -> None:
+        """Keep in which groups a VM is."""
+        old = before.config.settings.rules if before is not None and before.config else ()
+        new = row.config.settings.rules if row is not None and row.config else ()
+        if old is new or old == new:
+            return
+        for rule in old:
+            members = self._groups.get(rule.group, set())
+            members.discard(vm)
+            if not members:
+                self._groups.pop(rule.group, None)
+        for rule in new:
+            self._groups.setdefault(rule.group, set()).add(vm)
 
     def _count(self, node_id: NodeId, before: Vm | None, row: Vm | None, turn: Turn) -> None:
         """Correct a node's sums by what became of one of its VMs."""

@@ -293,6 +293,7 @@ class NodeFacts:
     hypervisor: str = ""
     hypervisor_version: str = ""
     cells: tuple[NumaCell, ...] = ()  # empty: the host does not say
+    machines: frozenset[str] = frozenset()  # "x86_64 pc-q35-9.2" and the like; empty: it does not say
     read_only: bool = False
     encrypted: bool = False
     features: frozenset[str] = frozenset()  # what this connection can do; see ports.Feature
@@ -378,12 +379,36 @@ class SnapshotParameters:
     disk_only: bool = False  # the memory of a running VM is not kept; new files take what it writes
 
 
+class RuleKind(StrEnum):
+    """What a rule asks of the VMs of its group."""
+
+    APART = "apart"  # never two of them on one node
+    RATHER_APART = "rather apart"  # on one node only where there is no other
+    RATHER_TOGETHER = "rather together"  # on one node where it takes them
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRule:
+    """A VM's part in a group of VMs."""
+
+    kind: RuleKind
+    group: str
+
+    @property
+    def text(self) -> str:
+        """As people read it: ``apart: web``."""
+        return f"{self.kind.value}: {self.group}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmSettings:
     """What Muster keeps in the domain's metadata; the same for every administrator."""
 
     priority: Priority = Priority.MEDIUM
     tags: tuple[str, ...] = ()
+    possible_owners: tuple[NodeId, ...] = ()  # it goes to no other node; empty: to any
+    preferred_owners: tuple[NodeId, ...] = ()  # the first that can takes it
+    rules: tuple[PlacementRule, ...] = ()  # one per group
     drained_from: NodeId | None = None
 
 

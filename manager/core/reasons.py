@@ -34,6 +34,10 @@ class ReasonCode(StrEnum):
     TAG_CHARACTERS = "tag-characters"
     TAG_LENGTH = "tag-length"
     TOO_MANY_TAGS = "too-many-tags"
+    OWNERS_CHANGE = "owners-change"
+    RULES_CHANGE = "rules-change"
+    RULE_GROUP = "rule-group"
+    TOO_MANY_RULES = "too-many-rules"
     NOT_RUNNING = "not-running"
     NOT_PAUSED = "not-paused"
     NO_SAVED_STATE = "no-saved-state"
@@ -91,6 +95,11 @@ class ReasonCode(StrEnum):
     NO_NODE_FITS = "no-node-fits"
     NO_MEMORY_ON_NODE = "no-memory-on-node"
     NO_CPUS_ON_NODE = "no-cpus-on-node"
+    NOT_POSSIBLE_OWNER = "not-possible-owner"
+    KEPT_APART = "kept-apart"
+    LACKS_ON_NODE = "lacks-on-node"
+    INACTIVE_ON_NODE = "inactive-on-node"
+    OTHER_ON_NODE = "other-on-node"
     # why something waits
     WAITS_OUTGOING = "waits-outgoing"
     WAITS_INCOMING = "waits-incoming"
@@ -129,6 +138,14 @@ class ReasonCode(StrEnum):
     # why a node was chosen
     CHOSEN_MOST_FREE = "chosen-most-free"
     CHOSEN_BY_USER = "chosen-by-user"
+    CHOSEN_MOST_CPUS = "chosen-most-cpus"
+    PREFERRED_OWNER = "preferred-owner"
+    NOT_APART = "not-apart"
+    TOGETHER = "together"
+    IS_HERE = "is-here"
+    MEMORY_LEFT = "memory-left"
+    CPUS_LEFT = "cpus-left"
+    GIVEN_ALREADY = "given-already"
     POOL_SEEN_LATER = "pool-seen-later"
     TO_BE_PAUSED = "to-be-paused"
     TO_BE_DRAINED = "to-be-drained"
@@ -329,6 +346,11 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.TAG_CHARACTERS: "“{tag}” cannot be a tag: it needs printable text without commas",
     ReasonCode.TAG_LENGTH: "the tag {tag} has {count} characters; {most} are the most",
     ReasonCode.TOO_MANY_TAGS: "it would have {count} tags; {most} are the most",
+    ReasonCode.OWNERS_CHANGE: "{what}",
+    ReasonCode.RULES_CHANGE: "{what}",
+    ReasonCode.RULE_GROUP: "“{group}” cannot be a group: it needs 1 to {most} printable characters"
+    " without commas",
+    ReasonCode.TOO_MANY_RULES: "it would have {count} rules; {most} are the most",
     ReasonCode.NOT_RUNNING: "not running ({status})",
     ReasonCode.NOT_PAUSED: "not paused ({status})",
     ReasonCode.NO_SAVED_STATE: "has no saved state",
@@ -390,6 +412,11 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NO_NODE_FITS: "no node can take it: {verdicts}",
     ReasonCode.NO_CPUS_ON_NODE: "{node}: not enough CPUs (needs {need} vCPUs, {left} left by the overcommit)",
     ReasonCode.NO_MEMORY_ON_NODE: "{node}: not enough memory (needs {need_mib:mib}, free {free_mib:mib})",
+    ReasonCode.NOT_POSSIBLE_OWNER: "{node}: not among its possible owners ({owners})",
+    ReasonCode.KEPT_APART: "{node}: has {vm}, from which it is kept apart ({group})",
+    ReasonCode.LACKS_ON_NODE: "{node}: has no {what} {name}",
+    ReasonCode.INACTIVE_ON_NODE: "{node}: {what} {name} is not active",
+    ReasonCode.OTHER_ON_NODE: "{node}: pool {name} is other storage there ({source})",
     ReasonCode.WAITS_OUTGOING: "{node} gives {count} of {limit} outgoing moves; {ahead:line}",
     ReasonCode.WAITS_INCOMING: "{node} takes {count} of {limit} incoming moves; {ahead:line}",
     ReasonCode.WAITS_CLUSTER: "the cluster makes {count} of {limit} moves; {ahead:line}",
@@ -446,6 +473,14 @@ TEXTS: dict[ReasonCode, str] = {
     " ({dirty:rate} changed, {rate:rate} sent); {place}",
     ReasonCode.CHOSEN_MOST_FREE: "most free memory ({free_mib:mib})",
     ReasonCode.CHOSEN_BY_USER: "chosen",
+    ReasonCode.CHOSEN_MOST_CPUS: "most free vCPUs ({left})",
+    ReasonCode.PREFERRED_OWNER: "preferred owner, {place} of {count}",
+    ReasonCode.NOT_APART: "has {vm}, from which it should rather be apart ({group})",
+    ReasonCode.TOGETHER: "has {vm}, with which it should rather be together ({group})",
+    ReasonCode.IS_HERE: "it is here",
+    ReasonCode.MEMORY_LEFT: "{percent} % of its memory free ({free_mib:mib})",
+    ReasonCode.CPUS_LEFT: "{percent} % of its vCPUs free ({left})",
+    ReasonCode.GIVEN_ALREADY: "takes {count} of this plan",
     ReasonCode.POOL_SEEN_LATER: "to pool {pool}; whether {node} has it, with room, is seen when it begins",
     ReasonCode.SNAPSHOT_HOLDS: "snapshot “{name}”; while it has snapshots it stays on its node",
     ReasonCode.SNAPSHOT_OF_DISKS: "snapshot “{name}” of its disks; new files take what it writes from then"
@@ -591,6 +626,11 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.NODE_DRAINED_BY: "Wait for its end, or resume the node.",
     ReasonCode.NODE_NOT_DRAINED: "See why each of them stays, then drain the node again.",
     ReasonCode.DRAIN_NO_ROOM: "Free memory on other nodes, or shut down or move some of its VMs by hand.",
+    ReasonCode.NOT_POSSIBLE_OWNER: "Choose another node, or make it a possible owner"
+    " with `muster vm owners`.",
+    ReasonCode.KEPT_APART: "Choose another node, or change the rule with `muster vm rules`.",
+    ReasonCode.LACKS_ON_NODE: "Choose another node, or set it up there.",
+    ReasonCode.INACTIVE_ON_NODE: "Choose another node, or start it there.",
     ReasonCode.READ_ONLY: "Connect again without “read-only”.",
     ReasonCode.IS_A_DUMP: "Open the cluster itself; what was planned here can be copied as a command.",
     ReasonCode.LOGIN_FAILED: "{hint}",

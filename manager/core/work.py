@@ -32,6 +32,7 @@ from manager.core.operations import (
     path_of,
 )
 from manager.core.reasons import ReasonCode, because
+from manager.core.resources import ResourcesView
 from manager.core.settling import LOOK_AGAIN_S, Settling
 from manager.core.steering import Steering
 from manager.core.tree import Tree
@@ -47,7 +48,7 @@ _INTERRUPTED = Failure(code=FailureCode.INTERRUPTED, text="the program ended in 
 class Work:
     """What happens to the operations of one cluster. Only `ClusterState` calls it."""
 
-    def __init__(self, inventory: Inventory, tree: Tree, story: Story) -> None:
+    def __init__(self, inventory: Inventory, tree: Tree, resources: ResourcesView, story: Story) -> None:
         self._inventory = inventory
         self._tree = tree
         self._story = story
@@ -57,7 +58,7 @@ class Work:
         self._steering = steering = Steering(inventory, tree, instructions, story)
         self._execution = execution = Execution(inventory, tree, steering, instructions, story)
         self._settling = Settling(inventory, tree, goals, steering, execution, instructions, explanations)
-        self._admission = Admission(inventory, tree, goals, story)
+        self._admission = Admission(inventory, tree, goals, resources, story)
         self._maintenance = Maintenance(inventory, tree, self._execution, story)
 
     # --- requests --------------------------------------------------------------------------

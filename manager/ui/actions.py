@@ -18,7 +18,9 @@ from manager.core.actions import (
     DESCRIPTION,
     LIVE_MIGRATE,
     MOVE_STORAGE,
+    OWNERS,
     PRIORITY,
+    RULES,
     TAGS,
     VM_ACTIONS,
     ActionSpec,
@@ -118,7 +120,7 @@ def _entries() -> tuple[Entry, ...]:
             # Counted with a name: which one it is is asked for when it is chosen.
             named = SnapshotParameters(name=UNNAMED)
             made.append(Entry(spec.id, spec, named, spec.title, submenu=spec.group.value))
-        elif spec not in DEFINITION:  # the others are in the settings of one VM
+        elif spec not in (*DEFINITION, OWNERS, RULES):  # settings of one VM, or of the command line
             made.append(Entry(spec.id, spec, spec.default, spec.title, spec.shortcut))
     # Counted with a title that nobody has: whether it can be described tells whether it can be changed.
     wish = Describe(title="·" * 64)

@@ -22,6 +22,8 @@ from tests.cli.support import TWINS, Cli, small
 EXTRA = {
     "priority": ("--set", "low"),
     "tag": ("--set", "a,b"),
+    "owners": ("--possible", "n1,n2", "--preferred", "n2"),
+    "rules": ("--apart", "web"),
     "cd": ("--insert", "default/debian-13.iso"),
     "memory": ("--set", "512MiB"),
     "vcpus": ("--set", "1"),
@@ -67,6 +69,8 @@ AFTER = {
     "cancel": "nothing is under way",
     "priority": "Low",
     "tag": "a, b",
+    "owners": "possible: n1, n2; preferred: n2",
+    "rules": "apart: web",
     "cd": "CD default/debian-13.iso in sda",
     "memory": "memory 512 MiB of at most 1 GiB",
     "vcpus": "1 vCPU of at most 2, at its next start",
@@ -362,6 +366,50 @@ def test_tags(muster: Cli) -> None:
     assert muster("vm", "priority", "web-1", "--set", "urgent").code == 2
     assert muster("vm", "priority", "web-1", "--set", "no-auto-start").code == 0
     assert muster.vm("web-1").config.settings.priority is Priority.NO_AUTO_START
+
+
+def test_owners_and_rules(muster: Cli) -> None:
+    assert muster("vm", "owners", "web-1", "--possible", "n1, n2", "--preferred", "n2").code == 0
+    settings = muster.vm("web-1").config.settings
+    assert (settings.possible_owners, settings.preferred_owners) == (("n1", "n2"), ("n2",))
+    assert muster("vm", "owners", "web-1", "--possible", "").code == 0
+    assert muster.vm("web-1").config.settings.possible_owners == ()
+    ran = muster("vm", "owners", "web-1", "--possible", "n9", "--json")
+    assert ran.code == 1
+    assert ran.rows[0]["reason"] == "there is no node n9 in this cluster"
+    assert muster("vm", "rules", "web-1", "web-2", "--apart", "web", "--rather-together", "a").code == 0
+    assert [r.text for r in muster.vm("web-2").config.settings.rules] == ["apart: web", "rather together: a"]
+    assert muster("vm", "list", "--where", "rules:apart", "--json").code == 0
+    for wrong in ((), ("--apart", "a", "--rather-apart", "a"), ("--apart", "a", "--remove", "a")):
+        assert muster("vm", "rules", "web-1", *wrong).code == 2
+    assert muster("vm", "owners", "web-1").code == 2
+
+
+def test_why_here_and_why_not_there(muster: Cli) -> None:
+    assert muster("vm", "owners", "web-1", "--possible", "n1,n3", "--preferred", "n3").code == 0
+    rows = {row["node"]: row for row in muster("vm", "why", "web-1", "--json").rows}
+    assert rows["n1"]["is_here"]
+    assert next(iter(rows)) == "n3"
+    assert rows["n3"]["weights"][0] == {
+        "weigher": "Preferred owner",
+        "rank": 0,
+        "text": "preferred owner, 1 of 1",
+    }
+    assert rows["n2"]["refusals"][0]["code"] == "not-possible-owner"
+    lines = muster("vm", "why", "web-1").out.splitlines()
+    assert lines[0].split() == ["Node", "Takes", "it", "Why"]
+    assert any("n2: not among its possible owners (n1, n3)" in line for line in lines)
+
+
+def test_place_says_where_what_is_not_there_yet_would_go(muster: Cli) -> None:
+    before = muster.state()
+    ran = muster("place", "--memory", "1GiB", "--vcpus", "2", "--count", "3", "--json")
+    assert (ran.code, [row["number"] for row in ran.rows]) == (0, [1, 2, 3])
+    assert {row["node"] for row in ran.rows} <= {"n1", "n2", "n3"}
+    ran = muster("place", "--memory", "9000GiB")
+    assert ran.code == 1
+    assert "not enough memory" in ran.out
+    assert muster.state() == before
 
 
 def test_tags_are_added_and_removed_without_touching_others(muster: Cli) -> None:

@@ -9,7 +9,10 @@ REAL = """<capabilities><host><uuid>u</uuid><cpu><model>EPYC</model></cpu><migra
 </migration_features><topology><cells num='2'>
   <cell id='0'><memory unit='KiB'>65536000</memory><cpus num='16'><cpu id='0'/></cpus></cell>
   <cell id='1'><memory unit='KiB'>x</memory></cell>
-</cells></topology></host></capabilities>"""
+</cells></topology></host>
+<guest><arch name='x86_64'><machine canonical='pc-q35-9.2'>q35</machine><machine>pc-i440fx-9.2</machine>
+<domain type='kvm'><machine>pc-q35-8.0</machine></domain></arch></guest>
+<guest><arch name='aarch64'><machine>virt</machine></arch></guest></capabilities>"""
 
 
 def test_cells_with_their_cpus_and_memory() -> None:
@@ -24,3 +27,13 @@ def test_cells_with_their_cpus_and_memory() -> None:
 def test_a_host_without_any() -> None:
     assert _capabilities_of("").cells == ()
     assert _capabilities_of("<capabilities/>").cells == ()
+
+
+def test_machine_types_by_all_their_names() -> None:
+    assert _capabilities_of(REAL).machines == {
+        "x86_64 q35",
+        "x86_64 pc-q35-9.2",
+        "x86_64 pc-i440fx-9.2",
+        "x86_64 pc-q35-8.0",
+        "aarch64 virt",
+    }

@@ -173,6 +173,7 @@ def watch(connection: libvirt.virConnect, watcher: Watcher) -> None:
 
 
 MAX_CELLS = 256
+MAX_MACHINES = 2000
 
 
 @dataclass(slots=True)
@@ -182,6 +183,7 @@ class _Capabilities:
     host_uuid: str = ""
     cpu_model: str = ""
     cells: tuple[NumaCell, ...] = ()
+    machines: frozenset[str] = frozenset()
     live_migration: bool = False
 
 
@@ -226,6 +228,7 @@ def facts_of(connection: libvirt.virConnect, *, read_only: bool, through_ssh: bo
         hypervisor=cleaned(driver),
         hypervisor_version=_version(_or(connection.getVersion, 0)),
         cells=capabilities.cells,
+        machines=capabilities.machines,
         read_only=read_only,
         encrypted=through_ssh or bool(_or(connection.isEncrypted, 0)),  # libvirt does not count ssh
         features=frozenset(features),
@@ -250,8 +253,20 @@ def _capabilities_of(xml: str) -> _Capabilities:
     found.host_uuid = cleaned(root.findtext("host/uuid") or "")
     found.cpu_model = cleaned(root.findtext("host/cpu/model") or "")
     found.cells = tuple(_cell(e) for e in root.findall("host/topology/cells/cell")[:MAX_CELLS])
+    found.machines = frozenset(_machines(root)[:MAX_MACHINES])
     found.live_migration = root.find("host/migration_features/live") is not None
     return found
+
+
+def _machines(root: etree._Element) -> list[str]:
+    """Each architecture with each machine type that its guests can have, by all its names."""
+    return [
+        f"{cleaned(arch.get('name') or '')} {cleaned(name)}"
+        for arch in root.findall("guest/arch")
+        for machine in arch.iter("machine")
+        for name in {machine.text or "", machine.get("canonical") or ""}
+        if name
+    ]
 
 
 def _cell(element: etree._Element) -> NumaCell:

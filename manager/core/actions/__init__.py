@@ -37,7 +37,17 @@ from manager.core.actions.power import (
     ShutDownHow,
     ShutDownParameters,
 )
-from manager.core.actions.settings import PRIORITY, SETTINGS, TAGS, PriorityParameters, TagsParameters
+from manager.core.actions.settings import (
+    OWNERS,
+    PRIORITY,
+    RULES,
+    SETTINGS,
+    TAGS,
+    OwnersParameters,
+    PriorityParameters,
+    RulesParameters,
+    TagsParameters,
+)
 from manager.core.actions.snapshots import SNAPSHOT_ACTIONS
 from manager.core.actions.spec import (
     ACTIONS,
@@ -72,10 +82,12 @@ __all__ = [
     "MOVE_STORAGE",
     "NETWORK",
     "NODE_ACTIONS",
+    "OWNERS",
     "PAUSE_NODE",
     "PRIORITY",
     "QUICK_MIGRATE",
     "RESUME_NODE",
+    "RULES",
     "SHUT_DOWN",
     "TAGS",
     "TURN_OFF",
@@ -88,11 +100,13 @@ __all__ = [
     "Group",
     "MigrateParameters",
     "NoParameters",
+    "OwnersParameters",
     "PauseParameters",
     "Plan",
     "PlanStep",
     "PriorityParameters",
     "ResumeParameters",
+    "RulesParameters",
     "ShutDownHow",
     "ShutDownParameters",
     "Skipped",

@@ -21,7 +21,7 @@ from manager.core.actions.spec import (
 )
 from manager.core.cluster import ClusterView
 from manager.core.explanations import past_return
-from manager.core.ids import NodeId, VmId
+from manager.core.ids import NodeId
 from manager.core.inventory import is_incoming
 from manager.core.migration import convergence
 from manager.core.migration.moves import MoveStep
@@ -158,20 +158,16 @@ def _spread(
 ) -> tuple[list[PlanStep], list[Skipped]]:
     """Give each VM its node with the others of the plan counted; High and large ones choose first."""
     room = planner.Room(view, keep_reserve=parameters.target is None)
-    placed: dict[VmId, PlanStep] = {}
+    found = room.place((view.vms[step.vm] for step in steps), parameters.target)
+    placed: list[PlanStep] = []
     left_out: list[Skipped] = []
-
-    def weight(step: PlanStep) -> tuple[int, int, str]:
-        config = view.vms[step.vm].config
-        return (-config.settings.priority, -config.memory_mib, step.name) if config else (0, 0, step.name)
-
-    for step in sorted(steps, key=weight):
-        found = room.take(view.vms[step.vm], parameters.target)
-        if isinstance(found, Reason):
-            left_out.append(Skipped(vm=step.vm, name=step.name, reason=found))
+    for step in steps:
+        place = found[step.vm]
+        if isinstance(place, Reason):
+            left_out.append(Skipped(vm=step.vm, name=step.name, reason=place))
         else:
-            placed[step.vm] = replace(step, target=found.node, note=found.reason)
-    return [placed[s.vm] for s in steps if s.vm in placed], left_out
+            placed.append(replace(step, target=place.node, note=place.reason))
+    return placed, left_out
 
 
 def _decide_cancel(view: ClusterView, vm: Vm, _: NoParameters) -> Verdict:

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from manager.core import tags
+from manager.core import rules, tags
 from manager.core.actions.spec import ActionSpec, Allowed, Denied, Group, PlanStep, Verdict, common
 from manager.core.cluster import ClusterView
-from manager.core.model import Priority, Vm, VmConfig, VmSettings
+from manager.core.ids import NodeId
+from manager.core.model import PlacementRule, Priority, Vm, VmConfig, VmSettings
 from manager.core.operations import Operation, OperationKind
-from manager.core.reasons import ReasonCode, because
+from manager.core.reasons import Reason, ReasonCode, because
+
+
+class _Change(Protocol):
+    """What is to become of a VM's settings."""
+
+    def after(self, before: VmSettings) -> VmSettings:
+        """The settings then."""
+        ...
+
+    def trouble(self, view: ClusterView, before: VmSettings, after: VmSettings) -> Reason | None:
+        """Why that cannot be. Only what comes is held to it: others may have written what breaks it."""
+        ...
+
+    def said(self, before: VmSettings, after: VmSettings) -> Reason | None:
+        """What changes, where the parameters alone do not tell."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +35,18 @@ class PriorityParameters:
     """The startup priority to set."""
 
     priority: Priority = Priority.MEDIUM
+
+    def after(self, before: VmSettings) -> VmSettings:
+        """With that priority."""
+        return replace(before, priority=self.priority)
+
+    def trouble(self, view: ClusterView, before: VmSettings, after: VmSettings) -> Reason | None:
+        """There is none."""
+        return None
+
+    def said(self, before: VmSettings, after: VmSettings) -> Reason | None:
+        """The parameters tell all."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,44 +57,107 @@ class TagsParameters:
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
 
+    def after(self, before: VmSettings) -> VmSettings:
+        """With those tags."""
+        now = tags.changed(before.tags, tags=self.tags, add=self.add, remove=self.remove)
+        return replace(before, tags=now)
 
-def _decide_settings(view: ClusterView, vm: Vm, parameters: Any) -> Verdict:
+    def trouble(self, view: ClusterView, before: VmSettings, after: VmSettings) -> Reason | None:
+        """A tag that is none, or too many."""
+        came, _ = tags.difference(before.tags, after.tags)
+        trouble = tags.trouble(came)
+        if trouble is None and came and len(after.tags) > tags.MAX_TAGS:
+            return because(ReasonCode.TOO_MANY_TAGS, count=len(after.tags), most=tags.MAX_TAGS)
+        return trouble
+
+    def said(self, before: VmSettings, after: VmSettings) -> Reason | None:
+        """Which come and which go."""
+        came, went = tags.difference(before.tags, after.tags)
+        return because(ReasonCode.TAGS_CHANGE, what=_came_and_went(came, went) or "changes their order")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnersParameters:
+    """On which nodes VMs may run, and where they should rather. None: as it is; empty: any, and none."""
+
+    possible: tuple[NodeId, ...] | None = None
+    preferred: tuple[NodeId, ...] | None = None
+
+    def after(self, before: VmSettings) -> VmSettings:
+        """With those owners."""
+        return replace(
+            before,
+            possible_owners=before.possible_owners if self.possible is None else self.possible,
+            preferred_owners=before.preferred_owners if self.preferred is None else self.preferred,
+        )
+
+    def trouble(self, view: ClusterView, before: VmSettings, after: VmSettings) -> Reason | None:
+        """A node that the cluster does not have."""
+        known = {*view.nodes, *before.possible_owners, *before.preferred_owners}
+        named = (*after.possible_owners, *after.preferred_owners)
+        unknown = next((node for node in named if node not in known), None)
+        return because(ReasonCode.NO_SUCH_NODE, node=unknown) if unknown is not None else None
+
+    def said(self, before: VmSettings, after: VmSettings) -> Reason | None:
+        """The owners then, of those that change."""
+        parts = []
+        if after.possible_owners != before.possible_owners:
+            parts.append(f"possible owners: {', '.join(after.possible_owners) or 'all nodes'}")
+        if after.preferred_owners != before.preferred_owners:
+            parts.append(f"preferred owners: {', '.join(after.preferred_owners) or 'none'}")
+        return because(ReasonCode.OWNERS_CHANGE, what="; ".join(parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesParameters:
+    """Which rules come, each in place of its group's, and of which groups there is none any more."""
+
+    add: tuple[PlacementRule, ...] = ()
+    remove: tuple[str, ...] = ()
+
+    def after(self, before: VmSettings) -> VmSettings:
+        """With those rules."""
+        return replace(before, rules=rules.changed(before.rules, add=self.add, remove=self.remove))
+
+    def trouble(self, view: ClusterView, before: VmSettings, after: VmSettings) -> Reason | None:
+        """A group that can be none, or too many."""
+        came, _ = rules.difference(before.rules, after.rules)
+        trouble = rules.trouble(rule.group for rule in came)
+        if trouble is None and came and len(after.rules) > rules.MAX_RULES:
+            return because(ReasonCode.TOO_MANY_RULES, count=len(after.rules), most=rules.MAX_RULES)
+        return trouble
+
+    def said(self, before: VmSettings, after: VmSettings) -> Reason | None:
+        """Which come and which go."""
+        came, went = rules.difference(before.rules, after.rules)
+        return because(ReasonCode.RULES_CHANGE, what=_came_and_went([rule.text for rule in came], went))
+
+
+def _came_and_went(came: tuple[str, ...] | list[str], went: tuple[str, ...]) -> str:
+    said = [f"adds {', '.join(came)}"] if came else []
+    said += [f"removes {', '.join(went)}"] if went else []
+    return "; ".join(said)
+
+
+def _decide_settings(view: ClusterView, vm: Vm, parameters: _Change) -> Verdict:
     denied = common(view, vm, needs_free=False)  # it waits until other work on the VM has ended
     if denied is not None:
         return denied
     if vm.config is None:
         return Denied(reason=because(ReasonCode.DEFINITION_UNREAD))
     before = vm.config.settings
-    after = _after(before, parameters)
+    after = parameters.after(before)
     if after == before:
         return Denied(reason=because(ReasonCode.ALREADY_SET), already=True)
-    if isinstance(parameters, PriorityParameters):
-        return Allowed(target=vm.owner)
-    came, went = tags.difference(before.tags, after.tags)
-    # What somebody else wrote there may break our rules; only what comes is held to them.
-    trouble = tags.trouble(came)
-    if trouble is None and came and len(after.tags) > tags.MAX_TAGS:
-        trouble = because(ReasonCode.TOO_MANY_TAGS, count=len(after.tags), most=tags.MAX_TAGS)
+    trouble = parameters.trouble(view, before, after)
     if trouble is not None:
         return Denied(reason=trouble)
-    said = [f"adds {', '.join(came)}"] if came else []
-    said += [f"removes {', '.join(went)}"] if went else []
-    note = because(ReasonCode.TAGS_CHANGE, what="; ".join(said) or "changes their order")
-    return Allowed(target=vm.owner, note=note)
+    return Allowed(target=vm.owner, note=parameters.said(before, after))
 
 
-def _after(before: VmSettings, parameters: Any) -> VmSettings:
-    if isinstance(parameters, PriorityParameters):
-        return replace(before, priority=parameters.priority)
-    return replace(
-        before,
-        tags=tags.changed(before.tags, tags=parameters.tags, add=parameters.add, remove=parameters.remove),
-    )
-
-
-def _written(operation: Operation, _: PlanStep, config: VmConfig | None, parameters: Any) -> Operation:
+def _written(operation: Operation, _: PlanStep, config: VmConfig | None, parameters: _Change) -> Operation:
     before = config.settings if config else VmSettings()
-    after = _after(before, parameters)
+    after = parameters.after(before)
     return replace(operation, settings=after, before=before, priority=int(after.priority))
 
 
@@ -80,6 +172,23 @@ def _old_tags(operation: Operation, _: ClusterView) -> tuple[str, Any] | None:
         return None
     came, went = tags.difference(before.tags, after.tags)
     return "vm.tags", TagsParameters(add=went, remove=came)  # what others changed since stays
+
+
+def _old_owners(operation: Operation, _: ClusterView) -> tuple[str, Any] | None:
+    before, after = operation.before, operation.settings
+    if before is None or after is None:
+        return None
+    possible = before.possible_owners if before.possible_owners != after.possible_owners else None
+    preferred = before.preferred_owners if before.preferred_owners != after.preferred_owners else None
+    return "vm.owners", OwnersParameters(possible=possible, preferred=preferred)
+
+
+def _old_rules(operation: Operation, _: ClusterView) -> tuple[str, Any] | None:
+    before, after = operation.before, operation.settings
+    if before is None or after is None:
+        return None
+    back, without = rules.difference(after.rules, before.rules)
+    return "vm.rules", RulesParameters(add=back, remove=without)
 
 
 PRIORITY: ActionSpec[Any] = ActionSpec(
@@ -112,4 +221,32 @@ TAGS: ActionSpec[Any] = ActionSpec(
     reverse=_old_tags,
 )
 
-SETTINGS = (PRIORITY, TAGS)
+OWNERS: ActionSpec[Any] = ActionSpec(
+    id="vm.owners",
+    title="Owners",
+    verb="Change the owners of",
+    command="owners",
+    group=Group.SETTINGS,
+    doc="Say on which nodes VMs may run, and on which they should rather run.",
+    default=OwnersParameters(),
+    decide=_decide_settings,
+    kind=OperationKind.SETTINGS,
+    detail=_written,
+    reverse=_old_owners,
+)
+
+RULES: ActionSpec[Any] = ActionSpec(
+    id="vm.rules",
+    title="Rules",
+    verb="Change the rules of",
+    command="rules",
+    group=Group.SETTINGS,
+    doc="Keep VMs of a group apart from each other, or together.",
+    default=RulesParameters(),
+    decide=_decide_settings,
+    kind=OperationKind.SETTINGS,
+    detail=_written,
+    reverse=_old_rules,
+)
+
+SETTINGS = (PRIORITY, TAGS, OWNERS, RULES)
