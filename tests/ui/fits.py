@@ -400,8 +400,9 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, Q
     told = Hidden((), "1,214 more hidden by the filter, 3,100 in closed groups").told
     hidden.offer(told, "Act on all 4,317…", hidden.reject)
     bundle = SupportBundleDialog(window, view.config, 1_800_000_000.0)
-    bundle.since.setText("yesterday")
+    bundle.since.setText("some time ago")
     bundle.accept()
+    assert bundle.said.text()
     name = NameDialog(
         window, "Save a view of Roles", "Save", "", lambda _: "There is a view of that name already."
     )

@@ -272,5 +272,6 @@ def _shown(found: tuple[Value, ...], comparison: Comparison, spec: FieldSpec | N
         except QueryError:
             again = ()
         quoted = text_of(Words(value.text, quoted=True))
-        texts.append(value.text if again == (value,) else quoted)
+        is_plain = again == (value,) and '"' not in value.text  # which would go on into the next one
+        texts.append(value.text if is_plain else quoted)
     return ", ".join(texts)

@@ -65,7 +65,10 @@ _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter | Qt.Te
 _SELECT = QItemSelectionModel.SelectionFlag.ClearAndSelect
 _NO_UPDATE = QItemSelectionModel.SelectionFlag.NoUpdate
 
-_CUT_IN_THE_MIDDLE = frozenset({"name", "vm", "uri", "subject"})
+_TWO_ENDS = frozenset({"way", "owner"})
+"""Fields that may tell of a way from one node to another: half of it says nothing."""
+
+_CUT_IN_THE_MIDDLE = frozenset({"name", "vm", "uri", "subject"}) | _TWO_ENDS
 """Fields whose texts are told apart by their ends too."""
 
 _MOST_ELIDED = 20_000
@@ -1102,11 +1105,14 @@ class RowsTable(QTableView):
         texts = sorted({model.text(row, column) for row in rows}, key=len)[-_LONGEST:]
         shape = any(tones.shape(model.kind, spec.name, row.item) is not None for row in rows)
         widest = max(self.fontMetrics().horizontalAdvance(text) for text in texts)
-        now = min(widest + 2 * PAD + 1 + (_SHAPE_PX if shape else 0), _WIDEST_PX)
+        before = _SHAPE_PX if shape else _BAND_PX if spec is CLUSTER else 0
+        now = min(widest + 2 * PAD + 1 + before, _WIDEST_PX)
         if column == self._first_column():
             return Need(max(title, min(now, _NAME_PX)), max(title, now), max(title, now))
         # Figures come and go, and a status changes: what is shown now is not all that there will be.
-        if model.right_aligned[column] and now <= title:
+        if spec is CLUSTER:
+            least = min(now, _NAME_PX)
+        elif model.right_aligned[column] and now <= title:
             least = min(usual, _FIGURE_PX)
         elif model.right_aligned[column] and spec.kind is not FieldKind.SECONDS:
             least = now
