@@ -7,7 +7,8 @@ per re-order. A proxy model over Python rows is 25 to 100 times slower at 8,000 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from PySide6.QtCore import (
@@ -106,6 +107,8 @@ class RowsModel(QAbstractTableModel):
         self._scope = scope
         self._rows: dict[str, Row] = {}
         self._all: list[Row] = []  # sorted
+        self._base: list[Row] = []  # as the list stands unsorted: what decides between equals
+        self._together = False  # several wishes are told, and one arrangement follows
         self._found: list[Row] = []  # of those, the ones that belong here and pass the filter
         self._lines: Sequence[Line] = []  # what is shown: the same, or groups and the rows of open ones
         self._rows_shown: list[Row] = []  # the rows among the lines
@@ -354,16 +357,26 @@ class RowsModel(QAbstractTableModel):
         self._source = source
         kept = self._rows if self._pending is None else {}  # what was not taken in yet may be of any row
         self._rows = {row.key: kept.get(row.key, row) for row in source.rows()}
-        self._all = list(self._rows.values())
+        self._base = list(self._rows.values())
         self._pending = None
         self._arrange(sort=True)
 
     def load(self) -> None:
         """Take over everything anew."""
         self._rows = {row.key: row for row in self._source.rows()}
-        self._all = list(self._rows.values())
+        self._base = list(self._rows.values())
         self._pending = None
         self._arrange(sort=True)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Order, filter and groups that are asked for in here are shown by one arrangement, at the end."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            self._arrange(sort=self._order_stale)
 
     def set_scope(self, scope: Scope | None) -> None:
         """Which objects belong to this list at all; None: every one."""
@@ -386,6 +399,8 @@ class RowsModel(QAbstractTableModel):
             )
         self._time_retest()
         self.needs_changed.emit()
+        if self._together:
+            return
         self._swap(self._matching(self._found if narrower else self._all))
 
     def group_by(self, field: str, closed: Iterable[GroupKey] = ()) -> None:
@@ -399,7 +414,7 @@ class RowsModel(QAbstractTableModel):
         self._dirty.clear()
         self._grouping = Grouping(spec, closed) if spec is not None else None
         self.needs_changed.emit()
-        self._swap(self._matching(self._all))
+        self._arrange()
 
     def set_open(self, groups: Iterable[Group], is_open: bool) -> None:
         """Open or close groups. No row changes its place among the others: someone may be pointing."""
@@ -479,6 +494,7 @@ class RowsModel(QAbstractTableModel):
         hit = self._update(mine)
         if gone:
             self._all = [row for row in self._all if row.item is not None]
+            self._base = [row for row in self._base if row.item is not None]
         if gone or new:
             if self._held:
                 self._order_stale = self._order_stale or bool(new)
@@ -509,6 +525,7 @@ class RowsModel(QAbstractTableModel):
             if row is not None:
                 self._rows[key] = row
                 self._all.append(row)
+                self._base.append(row)
                 new.append(row)
         return gone, new
 
@@ -618,8 +635,11 @@ class RowsModel(QAbstractTableModel):
             self._arrange(sort=self._order_stale)
 
     def _arrange(self, *, sort: bool = False) -> None:
+        if self._together:
+            self._order_stale = self._order_stale or sort
+            return
         if sort:
-            self._sort(self._all)
+            self._sort()
         self._order_stale = self._order_stale and not sort
         self._membership_stale = False
         self._last_reorder = time.monotonic()
@@ -637,31 +657,30 @@ class RowsModel(QAbstractTableModel):
             self._membership_stale = True
             self._reorder_soon()
 
-    def _sort(self, rows: list[Row]) -> None:
-        if not self._order and self._own_order is not None:
-            own = self._own_order
-            rows.sort(key=lambda row: own(row.view, row.item))
-            return
-        order = self._order or [(self.fields[0].name, False)]
-        if order[-1][0] != self.fields[0].name:
-            order = [*order, (self.fields[0].name, False)]
-        for name, descending in reversed(order):
-            spec = self.fields[self.columns[name]]
-            # Spans grow by themselves, places follow from others: a kept key would lie.
-            ages = spec.kind is FieldKind.SECONDS or spec.volatile
+    def _sort(self) -> None:
+        """From the list's own order, which hardly changes: sorting what was sorted otherwise is dearer."""
+        own = self._own_order
+        if not self._order and own is not None:
+            self._base.sort(key=lambda row: own(row.view, row.item))
+        else:
+            self._sort_by(self._base, self.fields[0], False)
+        self._all = list(self._base)
+        for name, descending in reversed(self._order):
+            self._sort_by(self._all, self._by_name[name], descending)
 
-            def key(row: Row, spec: FieldSpec = spec, ages: bool = ages) -> Any:
-                found = None if ages else row.keys.get(spec.name)
-                if found is None:
-                    found = row.keys[spec.name] = spec.sort_key(row.view, row.item)
-                return found
-
-            rows.sort(key=key, reverse=descending)
-            if descending:  # what is not known comes last in either direction
-                unknown = 0
-                while unknown < len(rows) and rows[unknown].keys[name][0] == 1:
-                    unknown += 1
-                rows[:] = rows[unknown:] + rows[:unknown]
+    def _sort_by(self, rows: list[Row], spec: FieldSpec, descending: bool) -> None:
+        name = spec.name
+        # Spans grow by themselves, places follow from others: a kept key would lie.
+        ages = spec.kind is FieldKind.SECONDS or spec.volatile
+        for row in rows:
+            if ages or name not in row.keys:
+                row.keys[name] = spec.sort_key(row.view, row.item)
+        rows.sort(key=lambda row: row.keys[name], reverse=descending)
+        if descending:  # what is not known comes last in either direction
+            unknown = 0
+            while unknown < len(rows) and rows[unknown].keys[name][0] == 1:
+                unknown += 1
+            rows[:] = rows[unknown:] + rows[:unknown]
 
     def _matching(self, rows: list[Row]) -> list[Row]:
         """Those of the rows that belong here and have all the words."""

@@ -378,9 +378,10 @@ class ShownView(QObject):
 
     def _apply(self) -> None:
         layout = self._layout()
-        if layout != self._table.layout_now():
-            self._table.apply_layout(layout)
-        self._search.show_query(self.view.query)
+        with self._table.rows_model.together():
+            if layout != self._table.layout_now():
+                self._table.apply_layout(layout)
+            self._search.show_query(self.view.query)
         self._table.refit_soon()  # to the rows of this view
         self._look()
 
