@@ -93,6 +93,7 @@ class ReasonCode(StrEnum):
     LIES_ON_NODE_ONLY = "lies-on-node-only"
     ONLY_ONE_NODE = "only-one-node"
     NO_NODE_FITS = "no-node-fits"
+    NO_NODE_MAY = "no-node-may"
     NO_MEMORY_ON_NODE = "no-memory-on-node"
     NO_CPUS_ON_NODE = "no-cpus-on-node"
     NOT_POSSIBLE_OWNER = "not-possible-owner"
@@ -410,6 +411,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.LIES_ON_NODE_ONLY: "{what} is on {node} only",
     ReasonCode.ONLY_ONE_NODE: "there is no other node that is up",
     ReasonCode.NO_NODE_FITS: "no node can take it: {verdicts}",
+    ReasonCode.NO_NODE_MAY: "no node may take it: {verdicts}",
     ReasonCode.NO_CPUS_ON_NODE: "{node}: not enough CPUs (needs {need} vCPUs, {left} left by the overcommit)",
     ReasonCode.NO_MEMORY_ON_NODE: "{node}: not enough memory (needs {need_mib:mib}, free {free_mib:mib})",
     ReasonCode.NOT_POSSIBLE_OWNER: "{node}: not among its possible owners ({owners})",
@@ -621,6 +623,7 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.SHUTDOWN_IGNORED: "Wait longer, ask the guest agent, or turn it off.",
     ReasonCode.PEER_LOGIN_REFUSED: "Repair it with: {commands}. Or move through this computer.",
     ReasonCode.NO_NODE_FITS: "Free memory on a node, or choose a node.",
+    ReasonCode.NO_NODE_MAY: "Change its owners or rules, or give a node what it needs.",
     ReasonCode.NODE_HELD: "Resume the node first.",
     ReasonCode.NODE_BUSY: "Wait until that has ended, or cancel it.",
     ReasonCode.NODE_DRAINED_BY: "Wait for its end, or resume the node.",

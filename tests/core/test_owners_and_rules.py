@@ -116,7 +116,7 @@ def test_vms_that_must_be_apart_never_meet(cluster: Cluster) -> None:
     assert plan.skipped[0].reason.text == "n2: has db-2, from which it is kept apart (db)"
     both = cluster.plan("vm.live_migrate", "db-1", "db-2")
     assert [s.target for s in both.steps] == [N4]  # the other one has nowhere to go
-    assert both.skipped[0].reason.code is ReasonCode.NO_NODE_FITS
+    assert both.skipped[0].reason.code is ReasonCode.NO_NODE_MAY
 
 
 def test_it_is_enough_that_one_of_two_asks_for_it_and_those_that_are_off_do_not_count(

@@ -20,6 +20,7 @@ from manager.core.actions.spec import (
     Skipped,
     Verdict,
     common,
+    looks_only,
 )
 from manager.core.cluster import ClusterView
 from manager.core.ids import NO_VM, Kind, NodeId, OperationId, VmId
@@ -74,7 +75,7 @@ class ResumeParameters:
 
 def _common(view: ClusterView, node: Node) -> Denied | None:
     """What forbids any action on a node."""
-    if view.config.read_only or (node.facts and node.facts.read_only):
+    if looks_only(view, node):
         return Denied(reason=because(ReasonCode.READ_ONLY))
     if not node.is_up:
         return Denied(reason=because(ReasonCode.NODE_UNREACHABLE, node=node.id), unreachable=True)

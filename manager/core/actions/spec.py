@@ -325,11 +325,17 @@ ON = frozenset({VmStatus.RUNNING, VmStatus.PAUSED})
 """A VM in one of these has a process on its node."""
 
 
+def looks_only(view: ClusterView, node: Node | None) -> bool:
+    """Whether nothing can be changed there. In a dump neither, but plans are what it is for."""
+    if view.config.tier is Tier.DUMP:
+        return False
+    return view.config.read_only or bool(node and node.facts and node.facts.read_only)
+
+
 def common(view: ClusterView, vm: Vm, *, needs_free: bool = True) -> Denied | None:
     """What forbids any action on a VM."""
     node = view.nodes.get(vm.owner) if vm.owner else None
-    looks_only = view.config.read_only and view.config.tier is not Tier.DUMP  # there plans are what it is for
-    if looks_only or (node and node.facts and node.facts.read_only):
+    if looks_only(view, node):
         return Denied(reason=because(ReasonCode.READ_ONLY))
     if node is None or node.status is not NodeStatus.UP:
         return Denied(

@@ -103,14 +103,17 @@ def newcomers(memory_mib: int, vcpus: int, count: int) -> list[Vm]:
     return [Vm(id=VmId(name), name=name, status=VmStatus.OFF, config=config) for name in names]
 
 
-def none_fits(reasons: Sequence[Reason], count: int = 0) -> Reason:
-    """Why no node can take a VM, from what is said of each; `count`: how many nodes, if not all are told."""
+def none_fits(reasons: Sequence[Reason], count: int = 0, *, bound: bool = False) -> Reason:
+    """Why no node can take a VM, from what is said of each.
+
+    `count`: how many nodes, if not all are told. `bound`: no room anywhere would change it.
+    """
     if not reasons:
         return because(ReasonCode.ONLY_ONE_NODE)
     texts = "; ".join(r.text for r in reasons[:_TOLD])
     left = max(count, len(reasons)) - _TOLD
     more = f"; and {left} more" if left > 0 else ""
-    return because(ReasonCode.NO_NODE_FITS, verdicts=texts + more)
+    return because(ReasonCode.NO_NODE_MAY if bound else ReasonCode.NO_NODE_FITS, verdicts=texts + more)
 
 
 class Room:
@@ -351,8 +354,11 @@ class Room:
                 self._hopeless.setdefault(_like(wish), []).append((wish.need_mib, wish.vcpus))
             concerned = self._filters(wish)
             sites = sorted(self._others(wish), key=lambda s: (s.closed is not None, -s.free_mib, s.node.id))
-            reasons = (_refusal(concerned, wish, site) for site in sites[:_TOLD])
-            self._refused[like] = none_fits([r for r in reasons if r is not None], len(sites))
+            reasons = [_refusal(concerned, wish, site) for site in sites]
+            open_ones = [r for r, site in zip(reasons, sites, strict=True) if site.closed is None]
+            bound = bool(open_ones) and all(r is not None and r.code in PARTICULAR for r in open_ones)
+            told = [r for r in reasons[:_TOLD] if r is not None]
+            self._refused[like] = none_fits(told, len(sites), bound=bound)
         return self._refused[like]
 
     def _is_hopeless(self, wish: Wish) -> bool:

@@ -62,6 +62,7 @@ _WARNINGS = frozenset(
         ReasonCode.DEFINITION_TROUBLE,
         ReasonCode.AGENT_SILENT,
         ReasonCode.NO_NODE_FITS,
+        ReasonCode.NO_NODE_MAY,
         ReasonCode.POOL_FILLS,
         ReasonCode.RESOURCE_MISSING,
         ReasonCode.RESOURCE_INACTIVE,
