@@ -605,7 +605,8 @@ class Inventory:
             and before.shutting_down == shutting_down
             and (before.incarnation == incarnation or told)
         ):
-            self._sightings[vm][node] = replace(before, state_at_s=turn.at_s)
+            if told:  # what a read found as it was, the node's `last_read_s` tells of all at once
+                self._sightings[vm][node] = replace(before, state_at_s=turn.at_s)
             return
         changed_at = before.changed_at_s if before else None
         started_at = before.started_at_s if before else None

@@ -476,7 +476,7 @@ class Sighting:
     status: VmStatus
     cause: StatusCause = StatusCause.NONE
     incarnation: int | None = None  # the hypervisor's running id; None when not running
-    state_at_s: float = 0.0  # when this state was last told by an event or a read
+    state_at_s: float = 0.0  # when an event told it last, or a read that found it changed
     changed_at_s: float | None = None  # when it changed while we watched; None: before our time
     started_at_s: float | None = None  # when it started, if known
     shutting_down: bool = False

@@ -6,6 +6,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from manager.core import units
@@ -289,7 +290,10 @@ class Reason:
     @property
     def text(self) -> str:
         """The sentence for people."""
-        return _FORMAT.format(TEXTS[self.code], **dict(self.fields))
+        for _, value in self.fields:
+            if value.__class__ is float:  # a moment or a span, hardly ever said twice; and 1 is not 1.0
+                return _text.__wrapped__(self.code, self.fields)
+        return _text(self.code, self.fields)
 
     @property
     def remedy(self) -> str:
@@ -328,6 +332,13 @@ class _Format(string.Formatter):
 
 
 _FORMAT = _Format()
+
+
+@lru_cache(4096)
+def _text(code: ReasonCode, fields: tuple[tuple[str, FieldValue], ...]) -> str:
+    """The same few sentences are said of thousands of VMs: made once, and kept once in their stories."""
+    return _FORMAT.format(TEXTS[code], **dict(fields))
+
 
 TEXTS: dict[ReasonCode, str] = {
     ReasonCode.ALREADY_RUNNING: "already running on {node}",

@@ -128,6 +128,8 @@ class NodeSession:
         """Read the inventory: soon, or if nobody waits for it, when the last read was a while ago."""
         if soon:
             self._read_due = True
+        elif self._confirm_due:
+            return  # it is on its way: of a burst of events only the first wakes anything
         else:
             self._confirm_due = True
         self._wake.set()

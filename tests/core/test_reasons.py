@@ -80,3 +80,11 @@ def test_equal_reasons_are_equal() -> None:
     assert because(ReasonCode.HELD_BY, who="a", why="b") == Reason(
         ReasonCode.HELD_BY, (("who", "a"), ("why", "b"))
     )
+
+
+def test_a_text_is_made_once_for_all_that_it_is_said_of() -> None:
+    one, other = (because(ReasonCode.ALREADY_RUNNING, node="n1") for _ in range(2))
+    assert one.text is other.text
+    assert because(ReasonCode.ALREADY_RUNNING, node="n2").text != one.text
+    whole, part = (because(ReasonCode.ALREADY_RUNNING, node=n) for n in (1, 1.0))
+    assert (whole.text, part.text) == ("already running on 1", "already running on 1.0")

@@ -87,6 +87,14 @@ async def opened(app: QApplication, size: str) -> AsyncIterator[Opened]:
     await workspace.shutdown()
 
 
+async def kept(runtime: Runtime, limit_s: float) -> None:
+    """Wait until no more definitions come into the vault: on the first day all are read, slowly."""
+    until_s, count = time.perf_counter() + limit_s, -1
+    while time.perf_counter() < until_s and len(runtime.view.kept) != count:
+        count = len(runtime.view.kept)
+        await asyncio.sleep(7.0)
+
+
 async def share(seconds: float) -> float:
     """CPU of this process while it is left alone, as a share of a core."""
     before = time.process_time()

@@ -24,7 +24,7 @@ from manager.core.actions import (
 from manager.core.chronicle import ClusterEvent
 from manager.core.effects import CopyDefinition, TuneMigration
 from manager.core.errors import Failure, FailureCode, OperationError, UserError
-from manager.core.events import OperationsReported, QueueVerb, VmAuthoritySeen
+from manager.core.events import NodeInventoryRead, OperationsReported, QueueVerb, VmAuthoritySeen
 from manager.core.ids import NodeId, OperationId, VmId
 from manager.core.migration.moves import MoveStep
 from manager.core.model import (
@@ -43,7 +43,7 @@ from manager.core.query.vm_fields import VM_FIELDS
 from manager.core.reasons import ReasonCode
 from manager.services import runtime as runtime_module
 from manager.services.memory_journal import MemoryJournal
-from manager.services.node_session import ASK_OFTEN_S, ASK_SELDOM_S
+from manager.services.node_session import ASK_OFTEN_S, ASK_SELDOM_S, CONFIRM_S
 from manager.services.runtime import Runtime
 from tests.support.sim import config_of, make_id, make_world, until
 
@@ -744,3 +744,42 @@ async def test_what_a_full_journal_refuses_is_written_down_later(
         async with asyncio.timeout(10):
             while await journal.happened(0.0, 1000) != told:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_burst_of_events_neither_reads_the_node_nor_wakes_its_session_for_each() -> None:
+    clock = VirtualClock()
+    world = make_world(clock, ("n1",), {"n1": ("a",)})
+    reads: list[float] = []
+
+    class Counted(SimHypervisor):
+        async def read_inventory(self, node: NodeId) -> NodeInventoryRead:
+            reads.append(clock.monotonic_s())
+            return await super().read_inventory(node)
+
+    async with muster(world, clock, hypervisor=Counted(world)) as runtime:
+        await clock.advance(10)
+        reads.clear()
+        session = runtime._sessions[NodeId("n1")]
+        waits: list[float] = []
+        wait = session._wait
+
+        async def counted(wanted: asyncio.Event, seconds: float) -> None:
+            waits.append(seconds)
+            await wait(wanted, seconds)
+
+        session._wait = counted  # type: ignore[method-assign]
+        vm, states = world.nodes[NodeId("n1")].vms[make_id("a")], (VmStatus.PAUSED, VmStatus.RUNNING)
+        for change in range(500):
+            world.set_state(vm, states[change % 2], StatusCause.USER)
+            await clock.advance(0.02)
+        lasted_s = 500 * 0.02
+        assert 2 <= len(reads) <= lasted_s / CONFIRM_S + 2
+        assert len(waits) <= 2 * len(reads)
+        last_s = clock.monotonic_s()
+        world.set_state(vm, VmStatus.PAUSED, StatusCause.USER)
+        await clock.advance(2 * CONFIRM_S)
+        assert reads[-1] > last_s  # what was told last is confirmed too
+        assert runtime.view.vms[vm.id].status is VmStatus.PAUSED
+        reads.clear()
+        await clock.advance(60)
+        assert not reads

@@ -404,11 +404,12 @@ class Details(QWidget):
                 s.node,
                 s.status.value,
                 s.cause.value,
-                units.time_text(s.state_at_s) if s.state_at_s else "",
+                units.time_text(seen_s) if seen_s else "",
                 units.time_text(s.changed_at_s) if s.changed_at_s else "before we looked",
                 "read" if s.config else "being read",
             )
             for s in view.sightings(vm.id).values()
+            for seen_s in (max(s.state_at_s, view.nodes[s.node].last_read_s or 0.0),)
         ]
 
     # --- one node --------------------------------------------------------------------------------
