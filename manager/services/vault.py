@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 QUIET_S = 5.0
 """How long changes are gathered. A command that is over sooner keeps nothing: a window or engine does."""
 
-PACE_S = 0.02
+PACE_S = 0.05
 """Between two reads: thousands of definitions on the first day must not be felt."""
 
 BATCH = 50
