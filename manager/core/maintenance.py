@@ -193,11 +193,16 @@ class Maintenance:
         return self._inventory.nodes.get(operation.source) if operation.source else None
 
     def _still_there(self, operation: Operation) -> list[str]:
-        """The names of the VMs that run, or may run, on the node."""
+        """The names of the VMs that run, or may run, on the node, and of those that did not leave."""
         up = (VmStatus.RUNNING, VmStatus.PAUSED, VmStatus.UNKNOWN)
         assert operation.source
+        missed = {
+            o.vm
+            for o in self._tree.operations.values()
+            if o.parent == operation.id and o.state in (_S.FAILED, _S.CANCELLED)
+        }
         owned = (self._inventory.vms[vm] for vm in self._inventory.owned(operation.source))
-        return sorted(vm.name for vm in owned if vm.status in up)
+        return sorted(vm.name for vm in owned if vm.status in up or vm.id in missed)
 
 
 def _drains(operation: Operation) -> bool:

@@ -456,7 +456,7 @@ TEXTS: dict[ReasonCode, str] = {
     ReasonCode.STILL_NOTED: "{place}; it still notes that it was drained: {text}",
     ReasonCode.NODE_PAUSED: "paused: takes no new VMs",
     ReasonCode.NODE_DRAINED: "paused and drained",
-    ReasonCode.NODE_NOT_DRAINED: "paused; {count} VMs still run there: {names}",
+    ReasonCode.NODE_NOT_DRAINED: "paused; did not leave: {names}",
     ReasonCode.NODE_RESUMED: "takes new VMs again",
     ReasonCode.NODE_WORK_FAILED: "{text}",
     ReasonCode.MOVED_OFF: "is on {node} now, off as before",
