@@ -15,6 +15,7 @@ from manager.ui.help import Help
 from manager.ui.icons import icon
 from manager.ui.list_commands import ListCommands
 from manager.ui.lower_panes import LowerPanes
+from manager.ui.node_actions import NodeActions
 from manager.ui.opening import Opening
 from manager.ui.steering import Steering
 from manager.ui.theme import Look
@@ -39,6 +40,7 @@ class Commands:
         opening: Opening,
         steering: Steering,
         help_: Help,
+        node_actions: NodeActions,
         *,
         open_palette: Callable[[], object],
         next_pane: Callable[[int], object],
@@ -46,7 +48,7 @@ class Commands:
         choose_density: Callable[[str], object],
     ) -> None:
         self._window, self._center, self._travel = window, center, travel
-        self._lists, self._opening = lists, opening
+        self._lists, self._opening, self._node_actions = lists, opening, node_actions
         self.all: list[QAction] = []
         a = self._add
         self.back = a("Back", travel.go_back, "Alt+Left", glyph="back")
@@ -180,6 +182,8 @@ class Commands:
         action_menu = bar.addMenu("&Action")
         self._center.fill(action_menu)
         action_menu.addSeparator()
+        self.node_menu = self._submenu(action_menu, "Node", self._fill_node)
+        action_menu.addSeparator()
         action_menu.addActions([self.copy, *self.copy_as, self.copy_command, self.select_all, self.invert])
         action_menu.addSeparator()
         action_menu.addAction(self.pause_all)
@@ -239,6 +243,12 @@ class Commands:
         bar.setIconSize(QSize(17, 17))
         return bar
 
+    def _fill_node(self, menu: QMenu) -> None:
+        """What can be done to the nodes that are selected."""
+        menu.clear()
+        page = self._travel.list_page
+        self._node_actions.fill(menu, page.parts if page is not None and page.kind is Kind.NODE else ())
+
     def open_context_menu(self, at: QPoint) -> None:
         """That of what is selected in the page's list."""
         menu = QMenu(self._window)
@@ -247,8 +257,11 @@ class Commands:
         if page is not None and page.kind is Kind.VM:
             self._center.fill(menu)
         elif page is not None:
-            menu.addAction(self.refresh)
             parts = page.parts
+            if page.kind is Kind.NODE and parts:
+                self._node_actions.fill(menu, parts)
+                menu.addSeparator()
+            menu.addAction(self.refresh)
             if len(parts) == 1 and len(parts[0][1]) == 1 and page.kind is Kind.NODE:
                 place = Place(parts[0][0].id, "roles", f"node:{parts[0][1][0]}")
                 menu.addAction("Show its VMs", lambda: self._travel.to(place))

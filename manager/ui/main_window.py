@@ -44,6 +44,7 @@ from manager.ui.icons import icon
 from manager.ui.leaving import Leaving
 from manager.ui.list_commands import ListCommands
 from manager.ui.lower_panes import PANES, LowerPanes
+from manager.ui.node_actions import NodeActions
 from manager.ui.notes import Notes
 from manager.ui.notify import Notifier
 from manager.ui.opening import Opening
@@ -134,6 +135,7 @@ class MainWindow(QMainWindow):
             self.opening,
             self.steering,
             self.help,
+            NodeActions(self, look, tasks, note, self.travel.show_operation),
             open_palette=self.open_palette,
             next_pane=self._next_pane,
             choose_theme=self.choose_theme,

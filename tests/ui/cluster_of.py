@@ -40,7 +40,15 @@ from manager.services.workspace import Adapters, Workspace
 from manager.ui.models.rows_model import RowsModel
 
 NOW_S = 1_790_000_000.0
-FEATURES = frozenset({"live migration", "node-to-node migration", "job figures", "load figures"})
+FEATURES = frozenset(
+    {
+        "live migration",
+        "node-to-node migration",
+        "job figures",
+        "load figures",
+        "notes for all administrators",
+    }
+)
 
 
 def vm_id(number: int) -> VmId:
@@ -244,7 +252,7 @@ class FakeRuntime:
             view=self.state,
         )
         self.dispatch(event)
-        return event.operations if isinstance(event, ev.CancelRequested) else (batch,)
+        return event.operations if isinstance(event, ev.CancelRequested) else plan.parents(batch)
 
     def cancel(self, operations: tuple[OperationId, ...]) -> None:
         """As the runtime's."""

@@ -36,7 +36,14 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from manager.core.actions import ACTIONS, LIVE_MIGRATE, QUICK_MIGRATE, MigrateParameters, StorageParameters
+from manager.core.actions import (
+    ACTIONS,
+    LIVE_MIGRATE,
+    QUICK_MIGRATE,
+    MigrateParameters,
+    PauseParameters,
+    StorageParameters,
+)
 from manager.core.actions.snapshots import SNAPSHOT_REVERT
 from manager.core.errors import Failure, FailureCode
 from manager.core.events import QueueVerb
@@ -49,6 +56,7 @@ from manager.services.tasks import Tasks
 from manager.ui.dialogs.confirm import ConfirmDialog
 from manager.ui.dialogs.connect import ConnectDialog
 from manager.ui.dialogs.migrate import MigrateDialog
+from manager.ui.dialogs.node_plan import NodePlanDialog
 from manager.ui.dialogs.palette import CommandPalette, Recent
 from manager.ui.dialogs.settings import SettingsDialog
 from manager.ui.dialogs.small import (
@@ -446,6 +454,16 @@ def dialogs(window: MainWindow, look: Look, runtime: FakeRuntime) -> dict[str, Q
         "columns": ColumnsDialog(page.table),
         "palette": CommandPalette(window, look, window.palette_entries(), Recent(MemoryViews())),
         "limits": LimitsPopup(window, look, view),
+        "drain": NodePlanDialog(
+            window,
+            look,
+            view.config,
+            ACTIONS["node.pause"].plan(view, ["n1"], PauseParameters(drain=True)),
+            "The cluster changed since this was shown: look again.",
+        ),
+        "resume": NodePlanDialog(
+            window, look, view.config, ACTIONS["node.pause"].plan(view, ["n1", "n2"], PauseParameters())
+        ),
     }
 
 
