@@ -127,7 +127,9 @@ async def test_what_the_node_refuses_is_told(open_desk: OpenDesk) -> None:
             at_s=desk.runtime.clock.at_s, operation=hold.operation, attempt=hold.attempt, failure=failure
         )
     )
-    await until(lambda: any("no room for secrets" in note.label.text() for note in desk.window.notes), "the note")
+    await until(
+        lambda: any("no room for secrets" in note.label.text() for note in desk.window.notes), "the note"
+    )
 
 
 @pytest.mark.parametrize(("menu", "line", "spec", "parameters"), LINES)
