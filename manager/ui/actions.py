@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -226,10 +227,12 @@ class ActionCenter(QObject):
             if entry.spec.icon:
                 self.actions[entry.id].setIcon(icon(entry.spec.icon, t.dim, t.faint))
 
-    def aim(self, chosen: Iterable[tuple[ClusterView, Iterable[str]]]) -> None:
+    def aim(self, chosen: Iterable[tuple[ClusterView, Sequence[VmId]]]) -> None:
         """Say what is selected, in each cluster."""
-        parts = [(view, [VmId(key) for key in ids]) for view, ids in chosen]
-        self._targets = tuple((view, vm) for view, ids in parts for vm in ids)
+        parts = list(chosen)
+        self._targets = tuple(
+            chain.from_iterable(zip(repeat(view), ids, strict=False) for view, ids in parts)
+        )
         self._aims = {view.id: frozenset(ids) for view, ids in parts}
         self.recount()
 

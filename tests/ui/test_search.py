@@ -60,6 +60,7 @@ class Box:
 
     def type(self, text: str) -> None:
         self.qtbot.keyClicks(self.box, text)
+        until(self.qtbot, lambda: not self.box._offering.isActive())
 
     def press(self, key: Qt.Key, **more: Any) -> None:
         self.qtbot.keyClick(self.popup if self.popup.isVisible() else self.box, key, **more)
@@ -116,6 +117,16 @@ def test_fields_and_values_are_offered_and_taken(box: Box) -> None:
     box.press(Qt.Key.Key_Return)
     assert box.said[-1][1] == "owner:n2 and status:running"
     assert box.entered == 1
+
+
+def test_candidates_wait_for_a_pause_and_tab_does_not_wait_for_them(box: Box) -> None:
+    asked = []
+    box.box._known = lambda spec: asked.append(spec.name) or owners(spec)
+    box.qtbot.keyClicks(box.box, "owner:n")
+    assert not asked, "nobody looks for values between two keys"
+    box.press(Qt.Key.Key_Tab)
+    assert box.box.text() == "owner:n1"
+    assert asked == ["owner"]
 
 
 def test_what_is_wrong_is_said_after_a_moment_and_the_list_stays(box: Box, qtbot: QtBot) -> None:

@@ -113,6 +113,17 @@ async def test_a_view_sets_query_columns_sort_and_groups_and_all_is_as_it_was(op
     assert len(names(desk)) == 12
 
 
+async def test_a_view_is_shown_by_one_arrangement_of_the_list(open_desk: OpenDesk) -> None:
+    desk = await open_desk(views=kept(MINE))
+    resets: list[list[str]] = []
+    desk.page.model.modelReset.connect(lambda: resets.append(names(desk)))
+    go(desk, "own-1")
+    shown = names(desk)
+    assert resets == [shown], "query, order and groups at once"
+    go(desk, "")
+    assert len(resets) == 2
+
+
 async def test_what_is_changed_is_marked_put_back_and_saved_by_a_key(open_desk: OpenDesk) -> None:
     desk = await open_desk(runtime_of(3, 12), views=kept(MINE))
     go(desk, "own-1")

@@ -60,6 +60,9 @@ RETEST_S = 5.0
 TOTALS_S = 1.0
 """At most so often the totals of changed rows are made anew."""
 
+_QUIET_MS = 1000
+"""How long no search text changes before those that did are prepared again."""
+
 _SLICE_S = 0.004
 """How long one turn of preparing search texts in the background may take."""
 
@@ -535,7 +538,7 @@ class RowsModel(QAbstractTableModel):
         grouping = self._grouping
         ordering = {name for name, _ in self._order} or {self.fields[0].name}
         hit: list[Row] = []
-        totals = False
+        totals = texts = False
         for key, names in mine.updated.items():
             row = self._rows.get(key)
             item = self._source.item(row) if row is not None else None
@@ -553,6 +556,7 @@ class RowsModel(QAbstractTableModel):
                 self._order_stale = True
             if searchable:
                 row.hay = None
+                texts = True
             if filtering and not self._membership_stale:
                 touched = searchable or self._scope is not None or not depends.isdisjoint(names)
                 if touched or "*" in names or "*" in depends:
@@ -566,6 +570,8 @@ class RowsModel(QAbstractTableModel):
             if row.pos >= 0:
                 hit.append(row)
                 totals = totals or not self._totalled.isdisjoint(fields)
+        if texts:
+            self._warm_timer.start(_QUIET_MS)
         if (totals or self._dirty) and not self._totals_timer.isActive():
             self._totals_timer.start()
         return hit
@@ -665,17 +671,26 @@ class RowsModel(QAbstractTableModel):
         else:
             self._sort_by(self._base, self.fields[0], False)
         self._all = list(self._base)
-        for name, descending in reversed(self._order):
+        order = self._order
+        if order and order[-1] == (self.fields[0].name, False):
+            order = order[:-1]  # so they stand already
+        for name, descending in reversed(order):
             self._sort_by(self._all, self._by_name[name], descending)
 
     def _sort_by(self, rows: list[Row], spec: FieldSpec, descending: bool) -> None:
         name = spec.name
-        # Spans grow by themselves, places follow from others: a kept key would lie.
-        ages = spec.kind is FieldKind.SECONDS or spec.volatile
-        for row in rows:
-            if ages or name not in row.keys:
-                row.keys[name] = spec.sort_key(row.view, row.item)
-        rows.sort(key=lambda row: row.keys[name], reverse=descending)
+        if spec.kind is FieldKind.SECONDS or spec.volatile:
+            for row in rows:  # spans grow by themselves, places follow from others: a kept key would lie
+                row.keys.pop(name, None)
+
+        def key(row: Row) -> Any:
+            try:
+                return row.keys[name]
+            except KeyError:
+                made = row.keys[name] = spec.sort_key(row.view, row.item)
+                return made
+
+        rows.sort(key=key, reverse=descending)
         if descending:  # what is not known comes last in either direction
             unknown = 0
             while unknown < len(rows) and rows[unknown].keys[name][0] == 1:

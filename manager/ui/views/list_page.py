@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
+from typing import cast
 
 from PySide6.QtCore import QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from manager.core.changes import ChangeSet
+from manager.core.cluster import ClusterView
 from manager.core.ids import ClusterId, Kind, VmId
 from manager.core.query.complete import values_in
 from manager.core.query.fields import FIELDS
@@ -219,10 +221,10 @@ class ListPage(QWidget):
         return self._by_cluster(row for row in rows if row is not None)
 
     def _by_cluster(self, rows: Iterable[Row]) -> list[tuple[Runtime, list[VmId]]]:
-        found: dict[ClusterId, list[VmId]] = {}
-        for row in rows:
-            found.setdefault(row.view.id, []).append(VmId(row.id))
-        return [(self.runtimes[cluster], ids) for cluster, ids in found.items()]
+        found: dict[ClusterView, list[str]] = {}
+        for row in rows:  # thousands, with every change of the selection
+            found.setdefault(row.view, []).append(row.id)
+        return [(self.runtimes[view.id], cast("list[VmId]", ids)) for view, ids in found.items()]
 
     def read_from(self, runtimes: Sequence[Runtime]) -> None:
         """Clusters were opened or closed, and this is the list of all of them."""

@@ -29,6 +29,9 @@ from manager.ui.theme import Look, repolish
 _PAUSE_MS = 30
 """How long nothing is typed before it is searched."""
 
+_OFFER_MS = 60
+"""How long nothing is typed before candidates are offered: who types on does not wait for them."""
+
 _PATIENCE_MS = 700
 """How long something unfinished may stand before it is called wrong: nobody likes to be interrupted."""
 
@@ -79,6 +82,10 @@ class SearchBox(QLineEdit):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE_MS)
         self._timer.timeout.connect(self._read)
+        self._offering = QTimer(self)
+        self._offering.setSingleShot(True)
+        self._offering.setInterval(_OFFER_MS)
+        self._offering.timeout.connect(lambda: self._offer(asked=False))
         self._patience = QTimer(self)
         self._patience.setSingleShot(True)
         self._patience.setInterval(_PATIENCE_MS)
@@ -104,7 +111,7 @@ class SearchBox(QLineEdit):
             lambda index: self._take(index.row())
         )
         self.textChanged.connect(lambda *_: self._timer.start())
-        self.textEdited.connect(lambda *_: self._offer(asked=False))
+        self.textEdited.connect(lambda *_: self._offering.start())
 
     # --- what others ask -------------------------------------------------------------------------
 
@@ -213,6 +220,7 @@ class SearchBox(QLineEdit):
 
     def _offer(self, *, asked: bool) -> None:
         """Show what may stand here; unasked only where something was begun."""
+        self._offering.stop()
         found = complete(self.text(), self.cursorPosition(), self._kind, self._known)
         begun = self.text()[found.start : found.end]
         after_sign = found.start > 0 and self.text()[found.start - 1] in ":,=<>"
@@ -247,6 +255,7 @@ class SearchBox(QLineEdit):
     def _take(self, row: int) -> None:
         if not 0 <= row < len(self._offers):
             return
+        self._offering.stop()
         start, end = self._place
         text, chosen = self.text(), self._offers[row].text
         self._popup.hide()
@@ -271,6 +280,7 @@ class SearchBox(QLineEdit):
             else:
                 self.left.emit()
         elif key in (Qt.Key.Key_Down, Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self._offering.stop()
             self._popup.hide()
             self.flush()
             if self.error is None:
@@ -285,6 +295,8 @@ class SearchBox(QLineEdit):
 
     def focusNextPrevChild(self, next: bool) -> bool:
         """Tab takes the first candidate, or the chosen one, while some are shown."""
+        if next and self._offering.isActive():
+            self._offer(asked=False)
         if next and self._popup.isVisible() and self._offers:
             self._take(max(0, self._popup.currentIndex().row()))
             return True
@@ -294,6 +306,8 @@ class SearchBox(QLineEdit):
         """What was searched for is remembered; what is wrong stays marked, not in the way."""
         super().focusOutEvent(event)
         self._note.hide()
+        if event.reason() != Qt.FocusReason.PopupFocusReason:
+            self._offering.stop()
         if self.error is None and event.reason() != Qt.FocusReason.PopupFocusReason:
             self._history.keep(self.text())
 

@@ -275,12 +275,8 @@ class RowsTable(QTableView):
     def selected_rows(self) -> list[Row]:
         """The selected rows that are shown, in the order of the list."""
         lines = self.rows_model.lines
-        return [
-            line
-            for first, last in self._ranges
-            for line in lines[first : last + 1]
-            if not isinstance(line, Group)
-        ]
+        chosen = [line for first, last in self._ranges for line in lines[first : last + 1]]
+        return [line for line in chosen if isinstance(line, Row)]
 
     @property
     def selected_count(self) -> int:
