@@ -513,7 +513,7 @@ class MainWindow(QMainWindow):
         text = f"{'●' if up else '○'} {state}, {units.time_text(shown[0].runtime.clock.now_s())}"
         if self._live.text() != text:
             self._live.setText(text)
-        gap = f"The window's longest pause since it opened: {self.heartbeat.longest_gap_ms:.0f} ms"
+        gap = f"The window's longest pause since it opened: at most {self.heartbeat.longest_gap_ms:.0f} ms"
         if self._live.toolTip() != gap:
             self._live.setToolTip(gap)
 

@@ -222,6 +222,7 @@ async def test_the_daemon_of_the_source_dies_in_the_middle(lab: Lab) -> None:
 
 
 async def test_a_stopped_daemon_costs_only_its_node(lab: Lab) -> None:
+    await guest(lab, "daemon-01", "n3")
     async with muster(lab.cluster_file) as runtime:
         view = runtime.view
         ours = [vm.id for vm in view.vms.values() if vm.owner == "n3"]
